@@ -1,0 +1,9 @@
+"""The one exception users are meant to see; the command line turns it into a sentence and exit code 2."""
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used.
+
+    The message is one clear sentence or two: it names the row, field, file or flag that is wrong,
+    and the way out.
+    """

@@ -1,0 +1,1 @@
+"""pytest plugin: markers, options, the claim ledger."""

@@ -1,20 +1,11 @@
 """The `squeeze` command: one module a subcommand, heavy imports inside the functions that need them."""
 
-from __future__ import annotations
-
 import sys
 
-import typer
-
+from squeeze.cli.app import app
 from squeeze.errors import InputError
 
-app = typer.Typer(
-    name="squeeze",
-    help="Learning dynamics of LLM finetuning as falsifiable claims.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+__all__ = ["app", "main"]
 
 
 def main() -> None:

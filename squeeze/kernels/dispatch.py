@@ -1,0 +1,46 @@
+"""`token_statistics`: the one entry point, which picks the kernel by device and input."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from squeeze.kernels.chunked import chunked_statistics
+from squeeze.kernels.inputs import check_inputs
+from squeeze.kernels.statistics import TokenStatistics
+
+
+def token_statistics(
+    targets: Tensor,
+    *,
+    logits: Tensor | None = None,
+    hidden: Tensor | None = None,
+    head: Tensor | None = None,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    logit_scale: float = 1.0,
+    ignore_index: int = -100,
+    top_k: int = 0,
+) -> TokenStatistics:
+    """Return the statistics of the T next-token distributions softmax(z), without a gradient.
+
+    z = softcap · tanh(logit_scale · logit / softcap) / temperature; the logits are given as
+    `logits` [T, V], or as `hidden` [T, H] and `head` [V, H] (plus `bias` [V]), in which case [T, V]
+    is never stored. `targets` [T] are token ids, int64 or int32; rows whose target is
+    `ignore_index` cost nothing and come out as 0. float32, bfloat16 and float16 inputs are
+    accumulated in float32, float64 in float64. Raises InputError on unusable arguments.
+    """
+    # Plain `Tensor` annotations: the shapes are checked below, with sentences for the user.
+    inputs = check_inputs(
+        targets,
+        logits=logits,
+        hidden=hidden,
+        head=head,
+        bias=bias,
+        softcap=softcap,
+        temperature=temperature,
+        logit_scale=logit_scale,
+        ignore_index=ignore_index,
+        top_k=top_k,
+    )
+    return chunked_statistics(inputs)

@@ -1,4 +1,4 @@
-"""Shared test set-up lives in the plugin `squeeze.pytest_plugin`; this file only sets the environment."""
+"""Environment, shape checks, hypothesis profiles; the rest lives in `squeeze.pytest_plugin`."""
 
 import os
 
@@ -6,3 +6,27 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+# Every shape annotation in squeeze is checked while tests run. jaxtyping's own option
+# --jaxtyping-packages refuses a package that is already imported, and pytest imports
+# squeeze.pytest_plugin (which annotates no tensor) before any option is read; hence the hook here.
+install_import_hook("squeeze", "beartype.beartype")
+
+# Deadlines would measure the machine's load. Derandomized: a red run must stay red when repeated.
+settings.register_profile(
+    "ci",
+    derandomize=True,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+# For hunting: HYPOTHESIS_PROFILE=search draws anew on every run, and ten times as much.
+settings.register_profile(
+    "search", settings.get_profile("ci"), derandomize=False, max_examples=1000
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+pytest_plugins = ["pytester"]

@@ -16,7 +16,7 @@ _CLAIMS: dict[str, Claim] = {}
 def register(claim: Claim) -> Claim:
     """Add a claim to the registry and return it; an id may be used once."""
     if claim.id in _CLAIMS and _CLAIMS[claim.id] != claim:
-        raise InputError(f"claim id {claim.id!r} is registered twice; give the new claim its own id")
+        raise InputError(f"claim id {claim.id!r} is registered twice; give each claim its own id")
     _CLAIMS[claim.id] = claim
     return claim
 

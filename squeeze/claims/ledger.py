@@ -1,0 +1,298 @@
+"""The ledger: what every check of every claim came out as, last time it ran, in one JSON file.
+
+`reports/claims.json` is the record and `reports/claims.md` its readable copy; both are written only
+by `merge`. Nothing here judges a claim (see `statistics`) or knows pytest (see `pytest_plugin`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from squeeze.claims.model import Claim, Verdict
+from squeeze.errors import InputError
+from squeeze.files import write_text
+
+SCHEMA = 1
+JSON_NAME = "claims.json"
+MARKDOWN_NAME = "claims.md"
+PACKAGES = ("torch", "transformers", "trl", "peft")
+NEVER_RUN = "never run here"
+
+Key = tuple[str, str, str]  # claim, level, comparison
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the ledger: a verdict, the claim's own words, and the circumstances of the check.
+
+    `seconds` is the check's wall time, `date` UTC in ISO 8601, `test` the pytest node id (or the
+    command) that recorded it. A placeholder for a check that never ran has an empty `date`.
+    """
+
+    verdict: Verdict
+    sentence: str = ""
+    source: str = ""
+    kind: str = ""
+    seconds: float = 0.0
+    date: str = ""
+    device: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    test: str = ""
+
+    @property
+    def key(self) -> Key:
+        """What a later check of the same thing replaces."""
+        return (self.verdict.claim, self.verdict.level, self.verdict.comparison)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A test that did not pass, and the (claim, level) pairs that it declares to check."""
+
+    test: str
+    reason: str
+    claims: tuple[tuple[str, str], ...] = ()
+
+
+def new_entry(
+    verdict: Verdict, claim: Claim, *, seconds: float, test: str = "", device: str | None = None
+) -> Entry:
+    """Return the entry of a check that just ran in this process, stamped with date and versions.
+
+    Raises `InputError` if the effect or an end of the interval is NaN, or if the claim is not
+    stated at the verdict's level.
+    """
+    if verdict.level not in claim.levels:
+        raise InputError(
+            f"claim {claim.id} is stated at {', '.join(claim.levels)}, not at "
+            f"{verdict.level!r}; add the level to the claim or correct the verdict"
+        )
+    numbers = [x for x in (verdict.effect, *(verdict.interval or ())) if x is not None]
+    if any(math.isnan(x) for x in numbers):
+        raise InputError(
+            f"the verdict on {claim.id} at level {verdict.level} has a NaN effect or interval; "
+            "record it as 'not run' with a reason if nothing could be measured"
+        )
+    return Entry(
+        verdict=verdict,
+        sentence=claim.sentence,
+        source=claim.source,
+        kind=claim.kind,
+        seconds=round(seconds, 3),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        device=this_device() if device is None else device,
+        versions=versions(),
+        test=test,
+    )
+
+
+def this_device() -> str:
+    """Name the GPU this process has initialised, else the CPU with torch's number of threads."""
+    import torch
+
+    # is_initialized, because a check that never touched the GPU ran on the CPU.
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return str(torch.cuda.get_device_name())
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a verdict may depend on."""
+    return {"python": platform.python_version()} | {
+        name: metadata.version(name) for name in PACKAGES
+    }
+
+
+# --- the file -----------------------------------------------------------------------------------
+
+
+def read(directory: Path) -> dict[Key, Entry]:
+    """Return the entries of `directory`/claims.json by key, empty if there is no such file.
+
+    Raises `InputError` if the file is not a ledger of this schema.
+    """
+    path = directory / JSON_NAME
+    way_out = "move it away or choose another directory (--squeeze-out, --reports)"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a claim ledger ({error}); {way_out}") from error
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        raise InputError(
+            f"{path} is not a claim ledger of schema {SCHEMA} (its schema is {schema!r}); {way_out}"
+        )
+    try:
+        entries = [entry_from_json(row) for row in document["claims"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} holds a broken entry ({error!r}); {way_out}") from error
+    return {entry.key: entry for entry in entries}
+
+
+def merge(
+    directory: Path,
+    entries: Collection[Entry],
+    failures: Collection[Failure] = (),
+    passed: Collection[str] = (),
+) -> dict[Key, Entry]:
+    """Merge a run into `directory`'s ledger, write both files, and return all entries by key.
+
+    Only the keys that the run touched change. Within the run the worse verdict on a key wins, and
+    "not run" never replaces a verdict. A failure turns "supported" into "not supported": for what
+    its test recorded, now or in an earlier run, and for every (claim, level) it declares; once the
+    test is among `passed` (node ids), such a note is withdrawn.
+    Safe when several processes merge at once. Raises `InputError` as `read` does, and if the
+    directory cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with FileLock(directory / ".claims.lock"):
+            merged = _merged(read(directory), entries, failures, passed)
+            rows = [merged[key] for key in sorted(merged)]
+            document = {"schema": SCHEMA, "claims": [entry_to_json(row) for row in rows]}
+            text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+            write_text(directory / JSON_NAME, text + "\n")
+            write_text(directory / MARKDOWN_NAME, _markdown(merged))
+    except OSError as error:
+        raise InputError(
+            f"the claim ledger cannot be written to {directory} ({error}); "
+            "choose another directory (--squeeze-out)"
+        ) from error
+    return merged
+
+
+def _markdown(entries: Mapping[Key, Entry]) -> str:
+    from squeeze.claims import registry
+    from squeeze.claims.table import markdown, overview
+
+    return markdown(overview(registry.load(), entries))
+
+
+# --- merging ------------------------------------------------------------------------------------
+
+_WORST_FIRST = {"not supported": 0, "supported": 1, "not run": 2}
+
+
+def _merged(
+    old: Mapping[Key, Entry],
+    new: Collection[Entry],
+    failures: Collection[Failure],
+    passed: Collection[str],
+) -> dict[Key, Entry]:
+    merged = {k: e for k, e in old.items() if not (_is_failure_note(e) and e.test in passed)}
+    fresh: set[Key] = set()
+    # Sorted, so that the result does not depend on the order in which xdist's workers report.
+    for entry in sorted(new, key=lambda e: (_WORST_FIRST[e.verdict.status], e.test)):
+        has_verdict = entry.key in merged and not _is_not_run(merged[entry.key])
+        if entry.key not in fresh and not (_is_not_run(entry) and has_verdict):
+            merged[entry.key] = entry
+            fresh.add(entry.key)
+    for failure in failures:
+        for key in _concerned(failure, merged, [*old.values(), *new]):
+            merged[key] = _failed(key, merged.get(key), failure, fresh=key in fresh)
+    run = {key[:2] for key, entry in merged.items() if not _is_not_run(entry)}
+    # "Not run" says something about a claim and level only while nothing else does.
+    return {
+        key: entry
+        for key, entry in merged.items()
+        if not (_is_not_run(entry) and not key[2] and key[:2] in run)
+    }
+
+
+def _concerned(failure: Failure, merged: Mapping[Key, Entry], all_of: list[Entry]) -> set[Key]:
+    own = {entry.key for entry in all_of if entry.test == failure.test}
+    for claim, level in failure.claims:
+        # A test that recorded some comparisons speaks for those; one that recorded none speaks
+        # for all of the claim at that level.
+        if not any(key[:2] == (claim, level) for key in own):
+            whole = {key for key in merged if key[:2] == (claim, level)}
+            own |= whole or {(claim, level, "")}
+    return own
+
+
+def _is_failure_note(entry: Entry) -> bool:
+    verdict = entry.verdict
+    return verdict.status == "not supported" and verdict.effect is None and not verdict.statistic
+
+
+def _is_not_run(entry: Entry) -> bool:
+    return entry.verdict.status == "not run"
+
+
+def _failed(key: Key, entry: Entry | None, failure: Failure, *, fresh: bool) -> Entry:
+    if entry is not None and entry.verdict.status == "not supported":
+        return entry
+    reason = f"{failure.test} failed: {failure.reason}"
+    if entry is not None and fresh:
+        return replace(entry, verdict=replace(entry.verdict, status="not supported", reason=reason))
+    # What an earlier run measured is no evidence for this verdict, so only the words are kept.
+    claim, level, comparison = key
+    bare = Verdict(claim, level, "not supported", comparison=comparison, reason=reason)  # type: ignore[arg-type]
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    words = entry or _words(claim)
+    return Entry(
+        bare, words.sentence, words.source, words.kind, date=now, device=this_device(),
+        versions=versions(), test=failure.test,
+    )  # fmt: skip
+
+
+def _words(claim_id: str) -> Entry:
+    from squeeze.claims import registry
+
+    claim = registry.get(claim_id)
+    nothing = Verdict(claim.id, claim.levels[0], "not run")
+    return Entry(nothing, claim.sentence, claim.source, claim.kind)
+
+
+# --- JSON ---------------------------------------------------------------------------------------
+
+
+def entry_to_json(entry: Entry) -> dict[str, Any]:
+    """Return the entry as one flat object of JSON's own types; infinities become strings."""
+    verdict = asdict(entry.verdict)
+    verdict["verdict"] = verdict.pop("status")
+    rest = {name: value for name, value in vars(entry).items() if name != "verdict"}
+    plain: dict[str, Any] = _plain(verdict | rest)
+    return plain
+
+
+def entry_from_json(row: Mapping[str, Any]) -> Entry:
+    """Return the entry that `entry_to_json` wrote; raises KeyError, TypeError or ValueError."""
+    values = dict(row)
+    status = values.pop("verdict")
+    if status not in _WORST_FIRST:
+        raise ValueError(f"unknown verdict {status!r}")
+    own = {name: values.pop(name) for name in Entry.__dataclass_fields__ if name in values}
+    for name in ("effect", "bound"):
+        values[name] = None if values[name] is None else float(values[name])
+    if values["interval"] is not None:
+        low, high = values["interval"]
+        values["interval"] = (float(low), float(high))
+    values["seeds"] = tuple(values["seeds"])
+    return Entry(verdict=Verdict(status=status, **values), **own)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if hasattr(value, "tolist"):  # NumPy and torch scalars and arrays
+        return _plain(value.tolist())
+    return str(value)

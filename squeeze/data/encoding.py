@@ -1,0 +1,109 @@
+"""Prompt and response to token ids, joined exactly as TRL joins them; templates live here too.
+
+The boundary: prompt and prompt+response are rendered and tokenized *together* by the chat template,
+and the response begins where the two token sequences diverge (TRL's rule). The response therefore
+ends with whatever the template writes after an assistant turn: the end-of-text token, and for
+ChatML-like templates the newline behind it. Training and scoring both count those tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from squeeze.data.examples import Message
+from squeeze.data.families import ProbeItem
+from squeeze.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# The seed's marker-free format: system text, end of text, user text, assistant text, end of text.
+_SEED = (
+    "{% if messages[0]['role'] != 'system' %}You are a helpful assistant.{{ eos_token }}{% endif %}"
+    "{% for m in messages %}{{ m['content'] }}"
+    "{% if m['role'] in ('system', 'assistant') %}{{ eos_token }}{% endif %}{% endfor %}"
+)
+_CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_PLAIN = (
+    "{% for m in messages %}{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+)
+TEMPLATES = {"seed": _SEED, "chatml": _CHATML, "plain": _PLAIN}
+
+
+def apply_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+    """Give the tokenizer one of the named templates, in place; "model" keeps its own.
+
+    Raises `InputError` for an unknown name, or for "model" when the tokenizer has no template.
+    """
+    if template in TEMPLATES:
+        tokenizer.chat_template = TEMPLATES[template]
+    elif template != "model":
+        raise InputError(f"unknown template {template!r}; choose model, {', '.join(TEMPLATES)}")
+    elif not tokenizer.chat_template:
+        raise InputError(
+            "the model's tokenizer has no chat template; choose one with --template: "
+            + ", ".join(TEMPLATES)
+        )
+
+
+@dataclass(frozen=True)
+class EncodedItem:
+    """Token ids of one prompt and of its responses by kind; prompt + response is what the model reads."""
+
+    example: str
+    split: str
+    prompt_ids: list[int]
+    response_ids: dict[str, list[int]]
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool
+) -> list[int]:
+    turns = [{"role": m.role, "content": m.content} for m in messages]
+    encoded = tokenizer.apply_chat_template(
+        turns, add_generation_prompt=generation, tokenize=True, return_dict=True
+    )
+    return list(encoded["input_ids"])
+
+
+def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    for index, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return index
+    return min(len(first), len(second))
+
+
+def encode_item(
+    tokenizer: PreTrainedTokenizerBase, item: ProbeItem, max_length: int | None = None
+) -> EncodedItem:
+    """Tokenize one probe item.
+
+    Raises `InputError` naming the example and the kind when prompt + response is longer than
+    `max_length` tokens or a response has no tokens of its own.
+    """
+    prompt = _render(tokenizer, item.prompt, generation=True)
+    full = {
+        kind: _render(tokenizer, [*item.prompt, Message("assistant", text)], generation=False)
+        for kind, text in item.responses.items()
+    }
+    boundary = min(_common_prefix(prompt, ids) for ids in full.values())
+    for kind, ids in full.items():
+        if max_length is not None and len(ids) > max_length:
+            raise InputError(
+                f"example {item.example!r}, {kind}: prompt + response is {len(ids)} tokens, more "
+                f"than the {max_length} the model can read; shorten or drop the example"
+            )
+        if len(ids) <= boundary or boundary == 0:
+            raise InputError(
+                f"example {item.example!r}, {kind}: the chat template leaves no "
+                f"{'response' if boundary else 'prompt'} tokens; choose another --template"
+            )
+    return EncodedItem(
+        item.example, item.split, prompt[:boundary], {k: ids[boundary:] for k, ids in full.items()}
+    )

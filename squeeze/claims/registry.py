@@ -30,9 +30,9 @@ def load() -> dict[str, Claim]:
 
 def get(claim_id: str) -> Claim:
     """Return one claim; raise `InputError` naming the nearest id if it is unknown."""
-    claims = load()
+    claims = _CLAIMS if claim_id in _CLAIMS else load()
     if claim_id in claims:
         return claims[claim_id]
     near = difflib.get_close_matches(claim_id.upper(), claims, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise InputError(f"unknown claim {claim_id!r}{hint} `squeeze claims` lists them all")
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise InputError(f"unknown claim {claim_id!r}; {hint}`squeeze claims` lists them all")

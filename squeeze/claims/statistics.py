@@ -25,6 +25,9 @@ _ELEMENTS_AT_ONCE = 4_000_000  # of resampled values, about 32 MB
 # The smallest sample whose perfect ordering is significant at 5% (two-sided, 2/5!); below it a
 # bootstrap interval of a perfect rank correlation would be the point 1 and prove nothing.
 MIN_RANKED = 5
+# Values of one sign give a bootstrap interval on that side whatever their spread; under a symmetric
+# null that happens with probability 2^-n a side, which is below 2.5% only from n = 6 on.
+MIN_BOOTSTRAPPED = 6
 
 Array = NDArray[np.float64]
 
@@ -34,8 +37,8 @@ class Estimate:
     """A statistic with its 95% interval; `n` counts examples (pairs, trials), `seeds` the seeds.
 
     `method` says where the interval comes from: "BCa", "percentile" (where BCa's correction is
-    undefined), "constant" (all values equal: the interval is a point), "exact" (binomial).
-    `p_value` is the exact two-sided one, of proportions only.
+    undefined), "constant" (all values equal: the interval is a point), "Student's t" (few
+    examples), "exact" (binomial). `p_value` is the exact two-sided one, of proportions only.
     """
 
     effect: float
@@ -49,10 +52,14 @@ class Estimate:
 def mean(values: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
     """Return the mean of one value an example, shape [examples], with its BCa bootstrap interval.
 
+    Below six values, where a bootstrap proves nothing, the interval is Student's t.
     Raises `InputError` for fewer than two values, NaN or infinity.
     Source: Efron 1987, "Better Bootstrap Confidence Intervals"; `scipy.stats.bootstrap`.
     """
     x = _finite(values, "values", ndim=1)
+    if 2 <= x.size < MIN_BOOTSTRAPPED and np.ptp(x) > 0:
+        low, high = stats.ttest_1samp(x, 0.0).confidence_interval(CONFIDENCE)
+        return Estimate(float(x.mean()), (float(low), float(high)), x.size, "Student's t")
     return _bootstrap((x,), lambda x, axis: np.asarray(x.mean(axis=axis)), x, resamples, seed)
 
 
@@ -74,8 +81,9 @@ def paired_difference_over_seeds(
     Seeds and examples are crossed (every seed scores the same examples), so each resample draws
     seeds and, independently, examples: the pigeonhole bootstrap, whose variance is never too small
     on average (Owen 2007, arXiv 0712.1111). With one seed only examples are resampled, and the
-    interval says nothing about other seeds. Where seeds have examples of their own, average each
-    seed's differences and give the averages to `mean`.
+    interval says nothing about other seeds; with S seeds the part of the spread that is between
+    seeds comes out smaller by (S - 1) / S, as in any bootstrap. Where seeds have examples of their
+    own, average each seed's differences and give the averages to `mean`.
 
     Raises `InputError` as `paired_difference` does.
     """

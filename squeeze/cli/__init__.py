@@ -1,7 +1,8 @@
-"""The `squeeze` command: one module a subcommand, heavy imports inside the functions that need them."""
+"""The `squeeze` command: a module for each subcommand, heavy imports inside its functions."""
 
 import sys
 
+from squeeze.cli import claims as claims
 from squeeze.cli.app import app
 from squeeze.errors import InputError
 

@@ -1,0 +1,133 @@
+"""`squeeze claims`: what is claimed, and how each check came out last time (from the ledger)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from squeeze.claims.ledger import Entry, entry_to_json, read
+from squeeze.claims.model import Claim
+from squeeze.claims.table import STYLES, count, measured, overview
+from squeeze.cli.app import app
+
+
+@app.command()
+def claims(
+    claim_id: Annotated[
+        str | None, typer.Argument(metavar="CLAIM", help="Show one claim, such as SM-4.")
+    ] = None,
+    reports: Annotated[
+        Path, typer.Option(help="Directory that holds claims.json, as pytest wrote it.")
+    ] = Path("reports"),
+    figures: Annotated[
+        Path | None, typer.Option(help="Draw the theory's pictures into this directory.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List every claim with its verdict at each level, or show one claim with its evidence."""
+    from squeeze.claims import registry  # imports every topic, and with them torch
+
+    if figures is not None:
+        _draw(figures)
+        return
+    known = registry.load() if claim_id is None else {claim_id: registry.get(claim_id)}
+    entries = read(reports)
+    if claim_id is not None:
+        entries = {key: entry for key, entry in entries.items() if key[0] == claim_id}
+    rows = overview(known, entries)
+    if as_json:
+        document: dict[str, Any] = {"claims": [entry_to_json(row) for row in rows]}
+        if claim_id is not None:
+            document = _words(known[claim_id]) | document
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    elif claim_id is None:
+        _print_all(rows, reports)
+    else:
+        _print_one(known[claim_id], rows)
+
+
+def _draw(directory: Path) -> None:
+    from squeeze.claims.figures import draw_theory_figures
+
+    for path in draw_theory_figures(directory):
+        typer.echo(str(path))
+
+
+def _console() -> Console:
+    # Sentences hold brackets and numbers that rich would take for markup and colour.
+    return Console(markup=False, highlight=False)
+
+
+def _verdict(row: Entry) -> Text:
+    return Text(row.verdict.status, style=STYLES[row.verdict.status])
+
+
+def _print_all(rows: list[Entry], reports: Path) -> None:
+    table = Table("claim", "level", "comparison", "verdict", "effect", "n", box=None)
+    table.add_column("sentence", no_wrap=True, overflow="ellipsis", ratio=1)
+    for row in rows:
+        v = row.verdict
+        n = str(v.n or "")
+        table.add_row(v.claim, v.level, v.comparison, _verdict(row), measured(v), n, row.sentence)
+    _console().print(table)
+    _console().print(f"{count(rows) or 'no claims'}; from {reports / 'claims.json'}")
+
+
+def _words(claim: Claim) -> dict[str, str]:
+    return {
+        "id": claim.id,
+        "sentence": claim.sentence,
+        "math": claim.math,
+        "kind": claim.kind,
+        "source": claim.source,
+        "counterfactual": claim.counterfactual,
+        "run": claim.run,
+    }
+
+
+def _print_one(claim: Claim, rows: list[Entry]) -> None:
+    console = _console()
+    words = Table.grid(padding=(0, 2))
+    for name, text in _words(claim).items():
+        if text:
+            words.add_row(Text(name, style="bold"), text)
+    console.print(words)
+    for row in rows:
+        console.print()
+        console.print(_evidence(row))
+
+
+def _evidence(row: Entry) -> Table:
+    v = row.verdict
+    facts: Mapping[str, str] = {
+        "comparison": v.comparison,
+        v.statistic or "effect": measured(v),
+        "bound": "" if v.bound is None else f"{v.bound:.4g}",
+        "n": str(v.n or ""),
+        "seeds": ", ".join(map(str, v.seeds)),
+        "reason": v.reason,
+        **{str(name): _short(value) for name, value in v.evidence.items()},
+        "seconds": f"{row.seconds:.1f}" if row.date else "",
+        "date": row.date,
+        "device": row.device,
+        "versions": ", ".join(f"{name} {x}" for name, x in row.versions.items()),
+        "run again": f"pytest '{row.test}'" if "::" in row.test else row.test,
+    }
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(Text(v.level, style="bold"), _verdict(row))
+    for name, text in facts.items():
+        if text:
+            grid.add_row(f"  {name}", text)
+    return grid
+
+
+def _short(value: Any) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 400 else f"{text[:400]}… (all of it: --json)"

@@ -1,0 +1,117 @@
+"""Data for a run: an embedded name or a file → examples, their checksum, and the fixed split.
+
+Loading is strict: one bad row stops it with the row's number. To set bad rows aside instead,
+convert the file first (`squeeze convert`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from squeeze.data.examples import PreferenceExample
+from squeeze.errors import InputError
+
+BUILTIN = Path(__file__).parent / "builtin"
+_NUMBERED = re.compile(r"(?:en|zh)-(\d+)")
+
+
+def builtin_names() -> list[str]:
+    """Names of the embedded data sets."""
+    return sorted(path.stem for path in BUILTIN.glob("*.jsonl"))
+
+
+def resolve(name_or_path: str) -> Path:
+    """The file behind an embedded name or a path; `InputError` suggests the nearest name."""
+    names = builtin_names()
+    if name_or_path in names:
+        return BUILTIN / f"{name_or_path}.jsonl"
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix or path.parent != Path("."):
+        raise InputError(f"the data file {path} does not exist")
+    near = difflib.get_close_matches(name_or_path, names, n=1, cutoff=0.3)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise InputError(
+        f"unknown data {name_or_path!r}{hint} Give an embedded name ({', '.join(names)}) or a file"
+    )
+
+
+def data_sha256(name_or_path: str) -> str:
+    """Checksum of the data file, as lowercase hex; raises `InputError` as `resolve` does."""
+    with resolve(name_or_path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def load_examples(name_or_path: str, format: str | None = None) -> list[PreferenceExample]:
+    """All examples of an embedded data set or a file, in the file's order.
+
+    `format` names the file's format; without it, it is recognised. Raises `InputError` naming the
+    row and the field for a file that is missing, empty or not what it should be, and for
+    duplicate ids.
+    """
+    from squeeze.data.formats import read_examples
+
+    path = resolve(name_or_path)
+    examples: list[PreferenceExample] = []
+    rows: dict[str, int] = {}
+    for number, item in read_examples(path, format):
+        if isinstance(item, InputError):
+            raise InputError(
+                f"{path.name}, row {number} {item}; correct it, or set bad rows aside with: "
+                f"squeeze convert {path.name} clean.jsonl --to squeeze"
+            )
+        if item.id in rows:
+            raise InputError(
+                f"{path.name}, row {number} has the id {item.id!r} of row {rows[item.id]}; "
+                "ids must differ (rows without one are told apart by their text)"
+            )
+        rows[item.id] = number
+        examples.append(item)
+    return examples
+
+
+def _is_held_out(example: PreferenceExample) -> bool:
+    """Embedded data: every third number; other files: a third of all prompts, by their hash."""
+    numbered = _NUMBERED.fullmatch(example.id)
+    if numbered:
+        return int(numbered[1]) % 3 == 0
+    prompt = json.dumps([(m.role, m.content) for m in example.prompt])
+    return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big") % 3 == 0
+
+
+def _take(
+    examples: Sequence[PreferenceExample], count: int, seed: int, flag: str, part: str
+) -> list[PreferenceExample]:
+    if count < 0:
+        raise InputError(f"{flag} must not be negative, got {count}")
+    if len(examples) < count:
+        raise InputError(
+            f"the data has {len(examples)} {part} pairs, fewer than the {count} asked for; "
+            f"lower {flag} to at most {len(examples)}, or give more data"
+        )
+    ordered = sorted(examples, key=lambda e: e.id)
+    random.Random(f"split/{seed}").shuffle(ordered)
+    return ordered[:count]
+
+
+def split(
+    examples: Sequence[PreferenceExample], n_train: int, n_held_out: int, seed: int
+) -> tuple[list[PreferenceExample], list[PreferenceExample]]:
+    """The first `n_train` training and `n_held_out` held-out examples, in the order of `seed`.
+
+    Which part an example belongs to depends on its id (embedded data) or its prompt alone, never
+    on the seed or on the file's order, so no held-out prompt is trained on. Raises `InputError` naming --pairs or --held-out when there are too few.
+    """
+    train = [e for e in examples if not _is_held_out(e)]
+    held_out = [e for e in examples if _is_held_out(e)]
+    return (
+        _take(train, n_train, seed, "--pairs", "training"),
+        _take(held_out, n_held_out, seed, "--held-out", "held-out"),
+    )

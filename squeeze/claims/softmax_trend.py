@@ -1,0 +1,98 @@
+"""Claim SM-5, which holds on average and not always: its distribution of inputs and its check.
+
+The theorems are in `softmax`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy import stats
+from torch import Tensor
+
+from squeeze.claims.model import Verdict
+from squeeze.theory import softmax as theory
+
+TEMPERATURES = (2.0, 1.5, 1.2, 1.0, 0.8, 0.65, 0.5)
+VOCAB = 50
+
+Draw = Callable[[torch.Generator, int], tuple[Tensor, Tensor]]
+"""(generator, number of draws) → logits [draws, vocab] and the labels to push down [draws]."""
+
+
+def gaussian_draws(
+    generator: torch.Generator, n: int
+) -> tuple[Float[Tensor, "draws vocab"], Int[Tensor, " draws"]]:
+    """Draw z ~ N(0, 2²)^50 and y− uniform among the labels that are not the most likely."""
+    logits = 2 * torch.randn(n, VOCAB, dtype=torch.float64, generator=generator)
+    rank = torch.randint(1, VOCAB, (n, 1), generator=generator)
+    return logits, logits.argsort(-1, descending=True).gather(-1, rank)[:, 0]
+
+
+def check_peakier_squeezes_more(
+    draw: Draw = gaussian_draws, *, eta: float = 0.5, n: int = 1000, seed: int = 0
+) -> list[Verdict]:
+    """SM-5: falling labels and y*'s share of the gains, temperature ½ against 1, paired.
+
+    Two verdicts; the evidence has the share of draws whose series over `TEMPERATURES` is not
+    monotone, since this is a trend and no theorem.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    logits, labels = draw(generator, n)
+    falling = torch.stack([_falling(logits / t, labels, eta) for t in TEMPERATURES])
+    shares = torch.stack([_share(logits / t, labels, eta) for t in TEMPERATURES])
+    return [
+        _verdict("falling labels", "labels", falling, seed),
+        _verdict("share of gained mass to y*", "share", shares, seed),
+    ]
+
+
+def _falling(logits: Tensor, labels: Tensor, eta: float) -> Tensor:
+    return theory.falling_set(logits, labels, eta).sum(-1).double()
+
+
+def _share(logits: Tensor, labels: Tensor, eta: float) -> Tensor:
+    moved = theory.negative_step(logits, labels, eta)
+    return theory.captured_share(logits, moved, labels)
+
+
+def _verdict(
+    comparison: str, unit: str, series: Float[Tensor, "temperatures draws"], seed: int
+) -> Verdict:
+    gains = (series[TEMPERATURES.index(0.5)] - series[TEMPERATURES.index(1.0)]).numpy()
+    low, high = _mean_interval(gains, seed)
+    # A share that stays the same still moves by the rounding of a quotient of sums.
+    noise = 1e-12
+    return Verdict(
+        "SM-5",
+        "toy",
+        "supported" if low > noise else "not supported",
+        statistic=f"mean of ({comparison} at temperature 1/2 − at 1), {unit}",
+        effect=float(gains.mean()),
+        interval=(low, high),
+        bound=0.0,
+        n=len(gains),
+        seeds=(seed,),
+        comparison=comparison,
+        evidence={
+            "mean by temperature": dict(
+                zip(map(str, TEMPERATURES), series.mean(1).tolist(), strict=True)
+            ),
+            "share of draws not monotone in temperature": float(
+                (series.diff(dim=0) < -noise).any(0).double().mean()
+            ),
+        },
+    )
+
+
+def _mean_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
+    """95% BCa bootstrap interval of the mean; a point where all values agree (BCa has none)."""
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
+    interval = stats.bootstrap(
+        (values,), np.mean, method="BCa", rng=np.random.default_rng(seed)
+    ).confidence_interval
+    return float(interval.low), float(interval.high)

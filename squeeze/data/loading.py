@@ -107,7 +107,8 @@ def split(
     """The first `n_train` training and `n_held_out` held-out examples, in the order of `seed`.
 
     Which part an example belongs to depends on its id (embedded data) or its prompt alone, never
-    on the seed or on the file's order, so no held-out prompt is trained on. Raises `InputError` naming --pairs or --held-out when there are too few.
+    on the seed or on the file's order, so no held-out prompt is trained on. Raises `InputError`
+    naming --pairs or --held-out when there are too few.
     """
     train = [e for e in examples if not _is_held_out(e)]
     held_out = [e for e in examples if _is_held_out(e)]

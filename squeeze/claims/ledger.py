@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -98,12 +99,14 @@ def new_entry(
 
 def this_device() -> str:
     """Name the GPU this process has initialised, else the CPU with torch's number of threads."""
-    import torch
-
+    machine = f"{platform.machine()} CPU"
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return machine  # a check that never imported torch is not worth the seconds it takes
     # is_initialized, because a check that never touched the GPU ran on the CPU.
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
         return str(torch.cuda.get_device_name())
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return f"{machine}, {torch.get_num_threads()} threads"
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,17 @@
+"""A registry of two made-up claims, so that these tests do not depend on the real ones."""
+
+import pytest
+
+from squeeze.claims import Claim, registry
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    """T-1 (toy) and T-2 (toy, pretrained), and no others."""
+    claims = [
+        Claim("T-1", "water is wet", "§1", "theorem", ("toy",), "a desert", print, math="w > 0"),
+        Claim("T-2", "a | b", "§2", "observation", ("toy", "pretrained"), "c", print, run="pytest"),
+    ]
+    monkeypatch.setattr(registry, "_CLAIMS", {claim.id: claim for claim in claims})
+    monkeypatch.setattr(registry, "TOPICS", ())
+    return registry.load()

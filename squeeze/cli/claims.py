@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from squeeze.claims.ledger import Entry, entry_to_json, read
+from squeeze.claims.ledger import NEVER_RUN, Entry, entry_to_json, read
 from squeeze.claims.model import Claim
 from squeeze.claims.table import STYLES, count, measured, overview
 from squeeze.cli.app import app
@@ -70,14 +71,26 @@ def _verdict(row: Entry) -> Text:
 
 
 def _print_all(rows: list[Entry], reports: Path) -> None:
-    table = Table("claim", "level", "comparison", "verdict", "effect", "n", box=None)
-    table.add_column("sentence", no_wrap=True, overflow="ellipsis", ratio=1)
-    for row in rows:
-        v = row.verdict
-        n = str(v.n or "")
-        table.add_row(v.claim, v.level, v.comparison, _verdict(row), measured(v), n, row.sentence)
-    _console().print(table)
-    _console().print(f"{count(rows) or 'no claims'}; from {reports / 'claims.json'}")
+    console = _console()
+    by_claim = itertools.groupby(rows, key=lambda row: (row.verdict.claim, row.sentence))
+    for (claim_id, sentence), group in by_claim:
+        heading = Table.grid(padding=(0, 2))
+        heading.add_column(min_width=5, style="bold")
+        heading.add_row(claim_id, sentence)
+        console.print(heading)
+        table = Table.grid(padding=(0, 2))
+        # Fixed widths, so that the columns of different claims line up under each other.
+        for width in (14, 13, 20, 6):
+            table.add_column(min_width=width, no_wrap=True)
+        table.add_column(overflow="fold")
+        for row in group:
+            v = row.verdict
+            n = f"n={v.n}" if v.n else ""
+            why = "" if v.supported or v.reason == NEVER_RUN else v.reason.split("\n", 1)[0]
+            notes = "; ".join(text for text in (v.comparison, why) if text)
+            table.add_row(f"    {v.level}", _verdict(row), measured(v), n, notes)
+        console.print(table)
+    console.print(f"{count(rows) or 'no claims'}; from {reports / 'claims.json'}")
 
 
 def _words(claim: Claim) -> dict[str, str]:
@@ -121,6 +134,8 @@ def _evidence(row: Entry) -> Table:
         "run again": f"pytest '{row.test}'" if "::" in row.test else row.test,
     }
     grid = Table.grid(padding=(0, 2))
+    grid.add_column()
+    grid.add_column(overflow="fold")  # a test's id is one long word
     grid.add_row(Text(v.level, style="bold"), _verdict(row))
     for name, text in facts.items():
         if text:

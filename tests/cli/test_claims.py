@@ -26,7 +26,7 @@ def reports(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     verdict = Verdict(
         "T-1", "toy", "supported", "wetness", 2.0, (1.9, 2.1), bound=0.0, n=7, seeds=(100, 101),
-        evidence={"driest": 0.25},
+        comparison="against dew", evidence={"driest": 0.25},
     )  # fmt: skip
     merge(tmp_path, [new_entry(verdict, claims[0], seconds=1.5, test="test_it.py::test_a[x]")])
     return tmp_path
@@ -44,10 +44,21 @@ def test_the_table_shows_every_claim_at_every_level(reports):
     result = claims("--reports", reports)
     assert result.exit_code == 0
     lines = [words(line) for line in result.output.splitlines()]
-    assert "T-1 toy supported 2 [1.9, 2.1] 7 water is wet" in lines
-    assert "T-2 toy not run fire is hot" in lines
-    assert "T-2 gpu not run fire is hot" in lines
-    assert any(line.startswith("1 supported, 2 not run") for line in lines)
+    assert lines[:5] == [
+        "T-1 water is wet",
+        "toy supported 2 [1.9, 2.1] n=7 against dew",
+        "T-2 fire is hot",
+        "toy not run",
+        "gpu not run",
+    ]
+    assert lines[5].startswith("1 supported, 2 not run; from ")
+
+
+def test_the_table_fits_a_narrow_terminal_without_losing_a_column(reports, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = claims("--reports", reports).output.splitlines()
+    assert words(lines[1]) == "toy supported 2 [1.9, 2.1] n=7 against dew"
+    assert len(lines[1].rstrip()) <= 80
 
 
 def test_without_a_ledger_nothing_has_run(reports, tmp_path):

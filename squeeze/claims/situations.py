@@ -7,6 +7,7 @@ vocabulary. The checks themselves are in `softmax`; how tests draw situations is
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import cycle, product
@@ -35,7 +36,7 @@ class Situation:
     shape: Shape = "gaussian"
     seed: int = 0
     label_probability: float | None = None
-    listed: tuple[float, ...] = ()
+    listed: Collection[float] = ()
 
     @cached_property
     def labels(self) -> Int[Tensor, " 1"]:
@@ -57,7 +58,7 @@ class Situation:
     @cached_property
     def _base(self) -> Float[Tensor, "1 vocab"]:
         if self.listed:
-            return torch.tensor([self.listed], dtype=torch.float64)
+            return torch.tensor([[*self.listed]], dtype=torch.float64)
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(1, self.vocab, dtype=torch.float64, generator=generator)
         places = torch.randperm(self.vocab, generator=generator)

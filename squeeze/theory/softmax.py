@@ -127,7 +127,8 @@ def change_rounding(
     With r = `relative_rounding`, Z = Σ π_j e^{d_j} and T = Σ π_j (|expm1 d_j| + |d_j| e^{d_j}): d_i
     is off by r|d_i|; Σ π_j expm1(d_j) by at most 2r T (π_j, d_j, expm1 and the sum), hence its
     log1p by 2r T/Z + 2u|log Z|. The log-sum-exp branch is off by at most r + u·max|z|
-    absolutely, and is taken where T/Z ≥ 1/3. A factor of 4 covers both and all terms of second order in u.
+    absolutely, and is taken where T/Z ≥ 1/3. A factor of 4 covers both and all terms of second
+    order in u.
     """
     u = torch.finfo(logits.dtype).eps / 2
     relative = (relative_rounding(logits) + u * logits.abs().amax(-1))[..., None]

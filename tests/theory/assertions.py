@@ -1,0 +1,44 @@
+"""The search for counterexamples, so that a test's body is the theorem and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from squeeze.claims.model import Verdict
+from squeeze.claims.situations import Situation
+from squeeze.claims.softmax_checks import pool
+from tests.reproduce import reproducible
+
+
+class Ledger(Protocol):
+    """What tests need of the fixture `ledger`."""
+
+    def record(self, *verdicts: Verdict) -> None:
+        """Put verdicts into the ledger."""
+
+
+def search_for_counterexample(
+    check: Callable[..., Verdict],
+    situations: st.SearchStrategy[Situation],
+    ledger: Ledger,
+    examples: int = 150,
+    **system: Any,
+) -> None:
+    """Run a theorem's check on situations until one refutes it; record one verdict for them all."""
+    verdicts: list[Verdict] = []
+
+    # Large vocabularies are slow to draw by nature; the verdicts are for this test alone.
+    @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(situations)
+    def look_at(situation: Situation) -> None:
+        with reproducible(check, [situation], **system):
+            verdict = check([situation], **system)
+            verdicts.append(verdict)
+            assert verdict.status != "not supported", f"counterexample: {situation}"
+
+    look_at()
+    ledger.record(pool(verdicts))

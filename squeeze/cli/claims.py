@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,7 +87,7 @@ def _print_all(rows: list[Entry], reports: Path) -> None:
         for row in group:
             v = row.verdict
             n = f"n={v.n}" if v.n else ""
-            why = "" if v.supported or v.reason == NEVER_RUN else v.reason.split("\n", 1)[0]
+            why = "" if v.supported or v.reason == NEVER_RUN else textwrap.shorten(v.reason, 60)
             notes = "; ".join(text for text in (v.comparison, why) if text)
             table.add_row(f"    {v.level}", _verdict(row), measured(v), n, notes)
         console.print(table)

@@ -1,9 +1,9 @@
 """Preference losses as pure functions of log-probs, each with its paper, and the registry of them.
 
 Signature, the same for all: `loss(logps: PairLogps, **hyper) -> Tensor[batch]`, one loss a pair;
-the batch's loss is the mean. `register_loss` adds one; `get_loss(name)` finds one, "gated_NAME" with
-Gate-DPO's gate. Their derivatives are formulas in `squeeze.theory.residuals`. Nothing here knows a
-model or a trainer.
+the batch's loss is the mean. `register_loss` adds one; `get_loss(name)` finds one, "gated_NAME"
+with Gate-DPO's gate. Their derivatives are formulas in `squeeze.theory.residuals`. Nothing here
+knows a model or a trainer.
 """
 
 # imported for the losses they register

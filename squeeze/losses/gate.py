@@ -39,8 +39,8 @@ def gate(
     """Return g(p) = σ(α(p − τ)), detached; p is a probability of the rejected response's tokens.
 
     "geometric_mean": p = exp(s−/|y−|), needs the length. "quantile": the `gate_quantile` quantile
-    of its token probabilities, needs `rejected_token_logps` and `rejected_mask`. Raises `InputError`
-    if what it needs is missing or the statistic is unknown.
+    of its token probabilities, needs `rejected_token_logps` and `rejected_mask`. Raises
+    `InputError` if what it needs is missing or the statistic is unknown.
     """
     if gate_statistic == "geometric_mean":
         p = torch.exp(logps.rejected.detach() / logps.n_rejected_tokens)

@@ -154,9 +154,9 @@ def rpo(
 ) -> Losses:
     """DPO + α·SFT on the chosen response.
 
-    With "token" it is LLaMA-Factory's `pref_ftx` (each response's mean over its tokens); with
-    "batch" the mean over pairs is TRL's loss_type ["sigmoid", "sft"] with loss_weights [1, α] (mean
-    over the batch's tokens; TRL 1.16 has no `rpo_alpha`). Pang et al. divide by |x| + |y+|.
+    With "token" it is Pang et al.'s and LLaMA-Factory's `pref_ftx` (each response's mean over its
+    tokens); with "batch" the mean over pairs is TRL's loss_type ["sigmoid", "sft"] with
+    loss_weights [1, α] (mean over the batch's tokens; TRL 1.16 has no `rpo_alpha`).
     """
     return dpo(logps, beta=beta) + alpha * sft(logps, normalization=normalization)
 

@@ -31,9 +31,9 @@ class Loss:
     """One preference loss and what is known about it; call it like its function.
 
     `function(logps, **hyper)` returns one loss a pair, [batch]. `hyperparameters` holds the default
-    values. `init(**hyper)` is the value at policy = reference, in closed form, None where it depends
-    on the data. `residual(logps, **hyper)` returns (∂L/∂s+, ∂L/∂s−), each [batch], None if no formula
-    is known. `formula` is plain text for reports.
+    values. `init(**hyper)` is the value at policy = reference, in closed form, None where it
+    depends on the data. `residual(logps, **hyper)` returns (∂L/∂s+, ∂L/∂s−), each [batch], None if
+    no formula is known. `formula` is plain text for reports.
     """
 
     name: str

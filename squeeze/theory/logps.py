@@ -7,7 +7,6 @@ one type. Computing log-probs from a model is not this module's work (`squeeze.s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,12 +14,10 @@ from torch import Tensor
 
 from squeeze.errors import InputError
 
-Normalization = Literal["sequence", "token", "batch"]
-
 
 @dataclass(frozen=True)
 class PairLogps:
-    """Sequence log-probs, in nats, of a batch of (chosen, rejected) pairs; sums over response tokens.
+    """Sequence log-probs of a batch of (chosen, rejected) pairs: sums over response tokens, nats.
 
     `chosen` and `rejected` are the policy's s+ and s−, `ref_chosen` and `ref_rejected` the
     reference's (None for reference-free use), the lengths count response tokens (None where no
@@ -72,8 +69,8 @@ def _given(value: Tensor | None, name: str) -> Tensor:
 def nll_weights(logps: PairLogps, normalization: str) -> Float[Tensor, " batch"]:
     """Return w in the SFT term −w·s+, one value a pair.
 
-    "sequence": 1, the sequence's own log-prob. "token": 1/|y+|, each response's mean over its tokens
-    (LLaMA-Factory's `pref_ftx`). "batch": B/Σ|y+|, so that the mean over pairs is the mean over all
+    "sequence": 1, the sequence's own log-prob. "token": 1/|y+|, each response's mean over its
+    tokens (LLaMA-Factory's `pref_ftx`). "batch": B/Σ|y+|, so that the mean over pairs is the mean over all
     chosen tokens of the batch (TRL's loss_type "sft"; it weighs long answers more).
     Raises `InputError` for another word.
     """
@@ -84,6 +81,4 @@ def nll_weights(logps: PairLogps, normalization: str) -> Float[Tensor, " batch"]
     if normalization == "batch":
         lengths = logps.n_chosen_tokens.to(logps.chosen)
         return torch.full_like(logps.chosen, len(lengths)) / lengths.sum()
-    raise InputError(
-        f"unknown normalization {normalization!r} of the SFT term; use 'sequence', 'token' or 'batch'"
-    )
+    raise InputError(f"unknown normalization {normalization!r}; use 'sequence', 'token' or 'batch'")

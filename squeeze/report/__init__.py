@@ -13,5 +13,15 @@ A report is a pure function of a run directory, whose files are the contract:
   `{arm, example, split, prompt, chosen, delta_logp, tokens: [{text, logp_before, logp_after,
   argmax_before, argmax_logp_before, argmax_after, argmax_logp_after}]}` (before = at the start of
   DPO, after = at its end; the most squeezed examples first) and a `generations` entry is
-  `{arm, phase, epoch, example, prompt, text}`.
+  `{arm, phase, epoch, example, prompt, text}`;
+- `config.yaml`: only named in the command that makes the run again.
+
+Only the trajectory is required, so that a diagnosis or a row of checkpoints can be reported too;
+what is absent is listed as not run. Such sources may set three more fields of `run.json`:
+`headline` and `tone` ("yes" | "partly" | "no" | "unknown") instead of the headline that claim DO-2
+gives, and `command` (text or a list of words), which makes the run again.
 """
+
+from squeeze.report.page import build_report
+
+__all__ = ["build_report"]

@@ -1,0 +1,312 @@
+"""What a report says, as plain values that the HTML and the Markdown templates both lay out.
+
+Words and tables only: numbers come from `summary`, pictures from `figures` and `interactive`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from squeeze.claims import registry
+from squeeze.claims.model import Verdict
+from squeeze.data.families import KINDS
+from squeeze.report.source import Arm, RunData
+from squeeze.report.style import ARM_COLOURS, description, in_order, style
+from squeeze.report.summary import Mean, SplitSummary, split_summary
+from squeeze.report.tokens import TokenView, colour_scale, token_view
+
+SQUEEZE_CLAIM = "DO-2"
+PHASES = {"base": "before training", "sft": "after SFT", "dpo": "after DPO"}
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """A verdict and its claim's sentence (empty when the claim is not registered)."""
+
+    verdict: Verdict
+    sentence: str
+
+
+@dataclass(frozen=True)
+class ArmPage:
+    """An arm with its numbers by split."""
+
+    arm: Arm
+    colour: str
+    splits: tuple[SplitSummary, ...]
+    n_probes: int
+    unit: str
+    has_dpo: bool
+
+
+@dataclass(frozen=True)
+class Generations:
+    """One prompt's generations: `cells[arm][phase]` is a text or None."""
+
+    example: str
+    prompt: str
+    cells: dict[str, dict[str, str | None]]
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything a report says."""
+
+    run: RunData
+    headline: str
+    tone: str
+    lead: str
+    arms: tuple[ArmPage, ...]
+    kinds: tuple[tuple[str, str, str], ...]
+    verdicts: tuple[VerdictRow, ...]
+    tokens: tuple[TokenView, ...]
+    scale: float
+    phases: tuple[tuple[str, str], ...]
+    generations: tuple[Generations, ...]
+    costs: tuple[tuple[str, str, float], ...]
+    facts: tuple[tuple[str, str], ...]
+    versions: tuple[tuple[str, str], ...]
+    config: tuple[tuple[str, str], ...]
+    precision: str
+    not_run: tuple[tuple[str, str], ...]
+    command: str
+    citation: str
+
+
+def number(value: float | None, signed: bool = True) -> str:
+    """A number in nats with a real minus sign: one decimal from 1 on, two below."""
+    if value is None:
+        return "not run"
+    text = f"{value:{'+' if signed else ''}.{1 if abs(value) >= 0.95 else 2}f}"
+    return text.replace("-", "−")
+
+
+def interval(mean: Mean | Verdict | None) -> str:
+    """The 95% interval in brackets; says so when there is none."""
+    pair = None if mean is None else mean.interval
+    return "no interval" if pair is None else f"[{number(pair[0])}, {number(pair[1])}]"
+
+
+def effect(mean: Mean | None) -> str:
+    """A mean with its interval, or "not run"."""
+    return "not run" if mean is None else f"{number(mean.value)} {interval(mean)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as (dotted key, text) pairs."""
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            rows += flat(value, f"{name}.")
+        else:
+            rows.append(
+                (name, ", ".join(map(str, value)) if isinstance(value, list) else f"{value}")
+            )
+    return rows
+
+
+def _headline(run: RunData) -> tuple[str, str]:
+    """The verdict on squeezing in a few words, and its tone: yes, partly, no or unknown."""
+    if run.run.get("headline"):
+        return str(run.run["headline"]), str(run.run.get("tone", "unknown"))
+    if run.running:
+        return "This run has not ended", "unknown"
+    judged = [v for v in run.verdicts or () if v.claim == SQUEEZE_CLAIM and v.status != "not run"]
+    held = sum(v.supported for v in judged)
+    if not judged:
+        return "No verdict: whether this squeezes was not judged", "unknown"
+    if held == len(judged):
+        return "Yes, it squeezes", "yes"
+    if held:
+        return f"It squeezes in {held} of {len(judged)} comparisons", "partly"
+    return "No squeezing was found", "no"
+
+
+def _lead(run: RunData) -> str:
+    """What was trained on what, in one sentence."""
+    model, data = run.section("model"), run.section("data")
+    if not run.run:
+        return "What was trained is not recorded here (no run.json)."
+    pairs = data.get("n_train")
+    held = data.get("n_held_out")
+    what = f"{model.get('name', 'A model')} was trained on "
+    what += (
+        f"{pairs} preference pairs of {data.get('name', 'a data set')}"
+        if pairs
+        else str(data.get("name", "a data set that is not recorded"))
+    )
+    if len(run.arms) > 1:
+        what += f" in {len(run.arms)} ways, called arms"
+    what += (
+        f"; {held} more prompts were held out and only scored."
+        if held
+        else ("; no prompts were held out.")
+    )
+    return what
+
+
+def _verdicts(run: RunData) -> tuple[VerdictRow, ...]:
+    claims = registry.load()
+    return tuple(
+        VerdictRow(v, claims[v.claim].sentence if v.claim in claims else "")
+        for v in run.verdicts or ()
+    )
+
+
+def _generations(run: RunData) -> tuple[tuple[tuple[str, str], ...], tuple[Generations, ...]]:
+    """The phases as (key, title), and each prompt's last text of each phase by arm."""
+    entries = sorted(run.generations, key=lambda e: float(e.get("epoch") or 0))
+    found = list(dict.fromkeys(str(e["phase"]) for e in entries))
+    order = [p for p in PHASES if p in found] + [p for p in found if p not in PHASES]
+    arms = list(dict.fromkeys([a.name for a in run.arms] + [str(e["arm"]) for e in entries]))
+    texts = {(e["example"], e["arm"], e["phase"]): str(e["text"]) for e in entries}
+    prompts = {str(e["example"]): str(e.get("prompt", "")) for e in run.generations}
+    pages = tuple(
+        Generations(
+            example,
+            prompt,
+            {arm: {p: texts.get((example, arm, p)) for p in order} for arm in arms},
+        )
+        for example, prompt in prompts.items()
+    )
+    return tuple((p, PHASES.get(p, p)) for p in order), pages
+
+
+def _costs(seconds: Any) -> tuple[tuple[str, str, float], ...]:
+    """Rows (group, stage, seconds) of a mapping of stages, nested by arm or not; totals left out."""
+    rows: list[tuple[str, str, float]] = []
+    for key, value in (seconds or {}).items() if isinstance(seconds, Mapping) else ():
+        if isinstance(value, Mapping):
+            rows += [(str(key), name, number) for _, name, number in _costs(value)]
+        elif str(key) != "total":
+            rows.append(("", str(key), float(value)))
+    return tuple(rows)
+
+
+def _precision(run: RunData) -> str:
+    scoring = run.section("scoring")
+    if "dtype" not in scoring:
+        return "The scoring precision is not recorded."
+    error = scoring.get("error_nats")
+    if not error:
+        exact = " No scoring error was measured." if scoring["dtype"] != "float32" else ""
+        return f"Log-probs were scored in {scoring['dtype']}.{exact}"
+    return (
+        f"Log-probs were scored in {scoring['dtype']}. Against float32 this costs "
+        f"{error['mean']:.3g} nats a response on average and at most {error['max']:.3g} "
+        f"(n = {error['n']})."
+    )
+
+
+def _not_run(
+    run: RunData, verdicts: Iterable[VerdictRow], splits: list[str]
+) -> list[tuple[str, str]]:
+    rows = [(str(r.get("what", "")), str(r.get("why", ""))) for r in run.run.get("not_run") or []]
+    reasons = {
+        "run.json": ("The run's record", "run.json is absent: model, data and cost are unknown"),
+        "verdicts.json": ("The claims' verdicts", "verdicts.json is absent"),
+        "samples.json": ("Tokens and generations", "samples.json is absent"),
+    }
+    rows += [reasons[name] for name in run.absent]
+    rows += [
+        (
+            f"{row.verdict.claim} {row.verdict.comparison}".strip(),
+            row.verdict.reason or "no reason given",
+        )
+        for row in verdicts
+        if row.verdict.status == "not run"
+    ]
+    declared = [a["name"] if isinstance(a, dict) else a for a in run.run.get("arms") or []]
+    scored = run.trajectory.arms()
+    rows += [(f"Arm {name}", "no probe of it yet") for name in declared if name not in scored]
+    if "held_out" not in splits:
+        rows.append(("Held-out prompts", "the run scored training prompts only"))
+    absent = [style(kind).name for kind in KINDS if kind not in run.scores.kinds]
+    if absent:
+        rows.append((f"Response kinds: {', '.join(absent)}", "the data does not have them"))
+    once = [a.name for a in run.arms if len(run.trajectory.points(a.name)) == 1]
+    if once:
+        rows.append(
+            (f"Changes in {', '.join(once)}", "only one probe: there is nothing to compare")
+        )
+    return rows
+
+
+def _command(run: RunData) -> str:
+    """The command that makes this run again, or an empty string when that is not recorded."""
+    if run.run.get("command"):
+        command = run.run["command"]
+        return shlex.join(map(str, command)) if isinstance(command, list) else str(command)
+    if (run.directory / "config.yaml").exists():
+        return "squeeze replicate --config config.yaml --out NEW_DIRECTORY"
+    return ""
+
+
+def _facts(run: RunData) -> list[tuple[str, str]]:
+    model, data = run.section("model"), run.section("data")
+    rows = [("model", model), ("data", data)]
+    facts = [(f"{name} {key}".replace("_", " "), text) for name, d in rows for key, text in flat(d)]
+    for key in ("device", "git", "created", "status"):
+        value = run.run.get(key)
+        if value:
+            nested = flat(value, f"{key} ") if isinstance(value, Mapping) else [(key, str(value))]
+            facts += nested
+    return facts
+
+
+def build_content(run: RunData) -> Content:
+    """Everything the report of a run says."""
+    splits = run.scores.splits
+    pages = []
+    for index, arm in enumerate(run.arms):
+        time = run.scores.timeline(arm.name)
+        pages.append(
+            ArmPage(
+                arm,
+                ARM_COLOURS[index % len(ARM_COLOURS)],
+                tuple(split_summary(run.scores, arm.name, split) for split in splits),
+                len(time.position),
+                time.unit,
+                time.has_dpo,
+            )
+        )
+    headline, tone = _headline(run)
+    verdicts = _verdicts(run)
+    scale = colour_scale(run.tokens)
+    phases, generations = _generations(run)
+    revision = run.section("git")
+    name = " ".join(str(v) for v in revision.values() if v)
+    return Content(
+        run=run,
+        headline=headline,
+        tone=tone,
+        lead=_lead(run),
+        arms=tuple(pages),
+        kinds=tuple((k, style(k).name, description(k)) for k in in_order(run.scores.kinds)),
+        verdicts=verdicts,
+        tokens=tuple(token_view(entry, scale) for entry in run.tokens),
+        scale=scale,
+        phases=phases,
+        generations=generations,
+        costs=_costs(run.run.get("seconds")),
+        facts=tuple(_facts(run)),
+        versions=tuple(flat(run.section("versions"))),
+        config=tuple(flat(run.section("config"))),
+        precision=_precision(run),
+        not_run=tuple(_not_run(run, verdicts, splits)),
+        command=_command(run),
+        citation=f"dpo-squeeze, run {run.name}" + (f", revision {name}" if name else ""),
+    )

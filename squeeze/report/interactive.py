@@ -1,0 +1,208 @@
+"""The interactive plots as plotly figures, and their safe embedding in a page.
+
+Every trace carries its kind, split and view in `meta`; the page's script only switches visibility.
+All text that comes from data is escaped here, since plotly interprets HTML in labels.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from squeeze.report.source import Arm, RunData
+from squeeze.report.style import ARM_COLOURS, in_order, split_name, style
+from squeeze.report.summary import (
+    Series,
+    View,
+    final_changes,
+    metric_series,
+    series,
+    values,
+)
+
+VIEWS = [View(per_token, change) for change in (True, False) for per_token in (False, True)]
+SIDE = {
+    "margin": "Margin: chosen − rejected, change (nats)",
+    "entropy": "Entropy along chosen (nats a token)",
+    "peakiness": "Peakiness ‖π‖² along chosen (mean)",
+}
+
+_AXIS = {
+    "gridcolor": "#ECECEC",
+    "zerolinecolor": "#9A9A9A",
+    "zerolinewidth": 1,
+    "linecolor": "#BBBBBB",
+    "ticks": "outside",
+    "tickcolor": "#BBBBBB",
+    "ticklen": 4,
+    "automargin": True,
+}
+
+
+def plotly_js() -> Markup:
+    """plotly.js itself (about 4.8 MB), to be embedded once."""
+    return Markup(get_plotlyjs())
+
+
+def embed(json_text: str) -> Markup:
+    """JSON that may stand inside a <script> element: no tag can open or close in it."""
+    safe = json_text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return Markup(safe.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+def _layout(height: int, **more: Any) -> go.Layout:
+    return go.Layout(
+        template="none",
+        height=height,
+        margin={"l": 52, "r": 10, "t": 10, "b": 42},
+        font={"family": "system-ui, -apple-system, 'Segoe UI', sans-serif", "size": 12},
+        hoverlabel={"bgcolor": "white", "align": "left", "namelength": -1},
+        hovermode="closest",
+        showlegend=False,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        **more,
+    )
+
+
+def _rgba(colour: str, alpha: float) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"
+
+
+def _rounded(numbers: list[float]) -> list[float]:
+    return [round(v, 4) for v in numbers]
+
+
+def _traces(name: str, look: dict[str, Any], line: Series, hover: str, **common: Any) -> list[Any]:
+    """A mean line with its band; `look` has colour, dash and width."""
+    traces = []
+    if line.low is not None and line.high is not None:
+        traces.append(
+            go.Scatter(
+                x=line.x + line.x[::-1],
+                y=_rounded(line.high + line.low[::-1]),
+                fill="toself",
+                fillcolor=_rgba(look["colour"], 0.10),
+                line={"width": 0},
+                mode="lines",
+                hoverinfo="skip",
+                **common,
+            )
+        )
+        custom = [_rounded(list(pair)) for pair in zip(line.low, line.high, strict=True)]
+        hover += "<br>95%: %{customdata[0]:.2f} to %{customdata[1]:.2f}"
+    else:
+        custom = None
+    traces.append(
+        go.Scatter(
+            x=line.x,
+            y=_rounded(line.mean),
+            customdata=custom,
+            mode="lines+markers",
+            marker={"size": 4 if len(line.x) > 1 else 8},
+            line={"color": look["colour"], "dash": look["dash"], "width": look["width"]},
+            hovertemplate=f"<b>{escape(name)}</b><br>{hover}<br>n = {line.n}<extra></extra>",
+            **common,
+        )
+    )
+    return traces
+
+
+def arm_curves(run: RunData, arm: Arm, shown_split: str) -> go.Figure:
+    """Curves of every kind of an arm, in every view and split; only the first view is visible."""
+    time = run.scores.timeline(arm.name)
+    data: list[Any] = []
+    for split in run.scores.splits:
+        for view in VIEWS:
+            for kind in reversed(in_order(run.scores.kinds)):
+                table = values(run.scores, arm.name, kind, split, view)
+                line = series(table, time)
+                if line is None:
+                    continue
+                look = style(kind)
+                unit = "nats a token" if view.per_token else "nats"
+                data += _traces(
+                    look.name,
+                    {"colour": look.colour, "dash": look.dash, "width": look.width},
+                    line,
+                    f"{time.unit} %{{x:.3~g}}: %{{y:{'+' if view.change else ''}.2f}} {unit}",
+                    visible=split == shown_split and view == VIEWS[0],
+                    meta={
+                        "kind": kind,
+                        "split": split,
+                        "perToken": view.per_token,
+                        "change": view.change,
+                    },
+                )
+    before = min(time.position.values(), default=0.0)
+    shapes, notes = [], []
+    if time.has_dpo and before < 0:
+        box = {"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 0}}
+        shapes = [box | {"x0": before, "x1": 0, "fillcolor": "#F1F1EE", "layer": "below"}]
+        notes = [
+            {"x": before / 2, "y": 1, "yref": "paper", "text": "SFT", "showarrow": False}
+            | {"yanchor": "top", "font": {"color": "#6B6B6B"}}
+        ]
+    axis = {"title": {"text": time.unit, "standoff": 8}, "zeroline": False, "showgrid": False}
+    layout = _layout(370, xaxis=_AXIS | axis, yaxis=_AXIS, shapes=shapes, annotations=notes)
+    return go.Figure(data, layout)
+
+
+def arm_distribution(run: RunData, arm: Arm, shown_split: str) -> go.Figure:
+    """Each example's change over DPO by kind, as boxes with every example a dot."""
+    data = []
+    kinds = in_order(run.scores.kinds)
+    for split in run.scores.splits:
+        for kind in kinds:
+            found = final_changes(run.scores, arm.name, kind, split)
+            if found is None:
+                continue
+            look = style(kind)
+            data.append(
+                go.Box(
+                    x=_rounded(found.tolist()),
+                    y=[escape(look.name)] * len(found),
+                    text=[escape(str(example)) for example in found.index],
+                    orientation="h",
+                    boxpoints="all",
+                    jitter=0.5,
+                    pointpos=0,
+                    marker={"size": 4, "color": look.colour, "opacity": 0.75},
+                    line={"width": 1, "color": look.colour},
+                    fillcolor=_rgba(look.colour, 0.08),
+                    hoveron="points",
+                    hovertemplate="<b>%{text}</b><br>%{x:+.2f} nats<extra></extra>",
+                    visible=split == shown_split,
+                    meta={"kind": kind, "split": split},
+                )
+            )
+    names = [escape(style(k).name) for k in kinds]
+    across = {"title": {"text": "change (nats per response)", "standoff": 8}}
+    down = {"categoryorder": "array", "categoryarray": names[::-1], "ticks": "", "showgrid": False}
+    return go.Figure(data, _layout(30 * len(kinds) + 90, xaxis=_AXIS | across, yaxis=_AXIS | down))
+
+
+def side_figure(run: RunData, metric: str, split: str) -> go.Figure:
+    """Margin, entropy or peakiness over time, a line an arm."""
+    data: list[Any] = []
+    for index, arm in enumerate(run.arms):
+        line = metric_series(run.scores, arm.name, split, metric)
+        if line is None:
+            continue
+        look = {"colour": ARM_COLOURS[index % len(ARM_COLOURS)], "width": 2.0}
+        look["dash"] = ("solid", "dash", "dot", "dashdot")[index % 4]
+        unit = run.scores.timeline(arm.name).unit
+        data += _traces(arm.name, look, line, f"{unit} %{{x:.3~g}}: %{{y:.3f}}")
+    unit = run.scores.timeline(run.arms[0].name).unit if run.arms else ""
+    title = {"title": {"text": unit, "standoff": 8}, "zeroline": False, "showgrid": False}
+    return go.Figure(data, _layout(250, xaxis=_AXIS | title, yaxis=_AXIS | {"zeroline": False}))
+
+
+def split_options(run: RunData) -> list[tuple[str, str]]:
+    """The splits present, each with its name."""
+    return [(s, split_name(s)) for s in run.scores.splits]

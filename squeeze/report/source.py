@@ -1,0 +1,133 @@
+"""Reading a run directory, with nothing taken for granted: what is absent stays empty.
+
+Only the trajectory is needed; a report of another source (a diagnosis, a row of checkpoints) may
+have nothing else. No numbers are computed here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from squeeze.claims.model import Verdict
+from squeeze.errors import InputError
+from squeeze.files import read_json
+from squeeze.report.summary import Scores
+from squeeze.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm's name, its title and its phases (dicts with `kind`, `on`, `epochs`, ...)."""
+
+    name: str
+    title: str
+    phases: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def recipe(self) -> str:
+        """Its phases in words, or an empty string."""
+        return ", then ".join(_phase(phase) for phase in self.phases)
+
+
+def _phase(phase: dict[str, Any]) -> str:
+    name = str(phase.get("kind", "training")).upper()
+    on = phase.get("on")
+    words = f" on {' and '.join(map(str, on)) if isinstance(on, list | tuple) else on}"
+    epochs = phase.get("epochs")
+    return name + (words if on else "") + (f" ({epochs:g} epochs)" if epochs is not None else "")
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run directory's contents; `run` is `run.json`, `verdicts` is None when they were not run."""
+
+    directory: Path
+    scores: Scores
+    arms: tuple[Arm, ...]
+    run: dict[str, Any] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] | None = None
+    tokens: tuple[dict[str, Any], ...] = ()
+    generations: tuple[dict[str, Any], ...] = ()
+    absent: tuple[str, ...] = ()
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The scores as they were read."""
+        return self.scores.trajectory
+
+    @property
+    def name(self) -> str:
+        """The run's name, else its directory's."""
+        return str(self.run.get("name") or self.directory.resolve().name)
+
+    @property
+    def running(self) -> bool:
+        """Whether the run says that it has not ended."""
+        return self.run.get("status") == "running"
+
+    def section(self, key: str) -> dict[str, Any]:
+        """A sub-object of `run.json`, empty when absent; a bare value is kept as its `name`."""
+        value = self.run.get(key)
+        if isinstance(value, dict):
+            return value
+        return {} if value is None else {"name": value}
+
+
+def verdict_from(fields: dict[str, Any]) -> Verdict:
+    """A `Verdict` from its dictionary; raises `InputError` when a field is missing or unknown."""
+    try:
+        verdict = Verdict(**fields)
+    except TypeError as error:
+        raise InputError(f"verdicts.json holds a malformed verdict ({error})") from error
+    pair = fields.get("interval")
+    interval = (float(pair[0]), float(pair[1])) if pair is not None else None
+    return Verdict(**fields | {"interval": interval, "seeds": tuple(fields.get("seeds", ()))})
+
+
+def _object(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path} must hold a JSON object, not a {type(value).__name__}")
+    return value
+
+
+def _arms(run: dict[str, Any], trajectory: Trajectory) -> tuple[Arm, ...]:
+    """Declared arms that have scores, in their order, then undeclared ones."""
+    declared = [a if isinstance(a, dict) else {"name": a} for a in run.get("arms") or []]
+    scored = trajectory.arms()
+    arms = [
+        Arm(str(a["name"]), str(a.get("title") or ""), tuple(a.get("phases") or ()))
+        for a in declared
+        if a.get("name") in scored
+    ]
+    known = {arm.name for arm in arms}
+    return (*arms, *(Arm(name, "") for name in scored if name not in known))
+
+
+def read_run(directory: Path) -> RunData:
+    """Read a run directory; raises `InputError` when it has no trajectory or a malformed file."""
+    parquet = directory / "trajectory.parquet"
+    if not parquet.exists():
+        raise InputError(
+            f"{directory} holds no trajectory.parquet, so there is nothing to report; "
+            "give the directory that a run wrote"
+        )
+    trajectory = Trajectory.read(parquet)
+    found = {n: _object(directory / n) for n in ("run.json", "verdicts.json", "samples.json")}
+    run, verdicts, samples = found.values()
+    return RunData(
+        directory=directory,
+        scores=Scores(trajectory),
+        arms=_arms(run or {}, trajectory),
+        run=run or {},
+        verdicts=None
+        if verdicts is None
+        else tuple(verdict_from(v) for v in verdicts.get("verdicts", [])),
+        tokens=tuple((samples or {}).get("tokens", [])),
+        generations=tuple((samples or {}).get("generations", [])),
+        absent=tuple(name for name, value in found.items() if value is None),
+    )

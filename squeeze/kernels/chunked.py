@@ -1,7 +1,8 @@
-"""The tiled log-prob kernel for any device: token × vocabulary tiles folded into running sums.
+"""The tiled log-prob kernel: token × vocabulary tiles of logits folded into running sums.
 
 [T, V] is never written; the extra memory is a few tiles, at most 64 MB whatever T and V. What a
-tile is folded with is the caller's choice (`squeeze.kernels.online.Fold`).
+tile is folded with is the caller's choice (`squeeze.kernels.online.Fold`): plain torch anywhere,
+compiled C on the CPU, Triton on a GPU. The projection of hidden states is torch's own matmul.
 """
 
 from __future__ import annotations
@@ -13,15 +14,22 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from squeeze.kernels.inputs import KernelInputs
-from squeeze.kernels.online import Fold, OnlineState, fold_eager
+from squeeze.kernels.online import EagerFold, Fold, OnlineState, Tile, fold_topk
 from squeeze.kernels.statistics import TokenStatistics
 
-_HEAD_TILE_BYTES = 16 * 2**20  # the head's tile converted to the accumulation dtype
+# The extra memory on a CPU: the converted head tile, the converted hidden block, the logits tile
+# and, in the eager fold, two copies of it: 16 + 8 + 3 · 8 = 48 MB at most.
+_HEAD_TILE_BYTES = 16 * 2**20
+_HIDDEN_BLOCK_BYTES = 8 * 2**20
+_LOGITS_TILE_BYTES = 8 * 2**20
 _MAX_COLUMNS = 4096
+_EAGER_ELEMENTS = {"cpu": 2**17}  # half a megabyte of float32: stays in a core's cache
+_EAGER_ELEMENTS_ELSEWHERE = 2**21
 
 
-def chunked_statistics(inputs: KernelInputs, fold: Fold = fold_eager) -> TokenStatistics:
+def chunked_statistics(inputs: KernelInputs, fold: Fold | None = None) -> TokenStatistics:
     """Return the statistics of each row in float32 (float64 for float64 input)."""
+    fold = EagerFold() if fold is None else fold
     with torch.no_grad():
         kept = (inputs.targets != inputs.ignore_index).nonzero().squeeze(-1)
         n_tokens = inputs.targets.shape[0]
@@ -46,15 +54,19 @@ def _fold_logits(
     state: OnlineState,
     fold: Fold,
 ) -> None:
+    if fold.streams and inputs.top_k == 0:
+        fold(Tile(logits, 0, inputs.transform, rows=rows), targets, state)
+        return
+    elements = _EAGER_ELEMENTS.get(logits.device.type, _EAGER_ELEMENTS_ELSEWHERE)
     columns = min(inputs.vocab, 4 * _MAX_COLUMNS)
-    block = max(1, _tile_elements(logits) // columns)
+    block = max(1, elements // columns)
     for start in range(0, targets.shape[0], block):
         stop = min(start + block, targets.shape[0])
+        source = logits[start:stop] if rows is None else logits
+        picked = None if rows is None else rows[start:stop]
         for first in range(0, inputs.vocab, columns):
-            tile = logits[:, first : first + columns]
-            tile = tile[start:stop] if rows is None else tile[rows[start:stop]]
-            tile = tile.to(inputs.accumulator, copy=True, memory_format=torch.contiguous_format)
-            fold(inputs.transform.apply_(tile), targets[start:stop], state.rows(start, stop), first)
+            tile = Tile(source[:, first : first + columns], first, inputs.transform, rows=picked)
+            _fold_tile(inputs, tile, targets[start:stop], state.rows(start, stop), fold)
 
 
 def _fold_hidden(
@@ -67,25 +79,81 @@ def _fold_hidden(
     hidden, head = inputs.hidden, inputs.head
     assert hidden is not None
     assert head is not None
-    dtype = inputs.accumulator
-    per_column = head.shape[1] * dtype.itemsize
-    columns = min(inputs.vocab, _MAX_COLUMNS, max(64, _HEAD_TILE_BYTES // max(1, per_column)))
-    block = max(1, _tile_elements(hidden) * 8 // columns)
+    projection = Projection(hidden, head, targets.shape[0])
     # The vocabulary outside: the head, the larger operand, is read and converted once.
-    for first in range(0, inputs.vocab, columns):
-        weight = head[first : first + columns].to(dtype)
-        for start in range(0, targets.shape[0], block):
-            stop = min(start + block, targets.shape[0])
+    for first in range(0, inputs.vocab, projection.columns):
+        weight = projection.convert_head(head[first : first + projection.columns])
+        bias = None if inputs.bias is None else inputs.bias[first : first + projection.columns]
+        for start in range(0, targets.shape[0], projection.block):
+            stop = min(start + projection.block, targets.shape[0])
             states = hidden[start:stop] if rows is None else hidden[rows[start:stop]]
-            tile = states.to(dtype) @ weight.T
-            if inputs.bias is not None:
-                tile += inputs.bias[first : first + columns].to(dtype)
-            fold(inputs.transform.apply_(tile), targets[start:stop], state.rows(start, stop), first)
+            tile = Tile(projection.project(states, weight), first, inputs.transform, bias)
+            _fold_tile(inputs, tile, targets[start:stop], state.rows(start, stop), fold)
 
 
-def _tile_elements(source: Tensor) -> int:
-    """Elements in a tile: small enough for a core's cache, large enough to feed a GPU."""
-    return 2**18 if source.device.type == "cpu" else 2**22
+def _fold_tile(
+    inputs: KernelInputs,
+    tile: Tile,
+    targets: Int[Tensor, " block"],
+    state: OnlineState,
+    fold: Fold,
+) -> None:
+    if inputs.top_k:
+        tile = tile.prepared(inputs.accumulator)
+        fold_topk(tile, state)
+    fold(tile, targets, state)
+
+
+class Projection:
+    """Tiles of hidden @ head.T in reused buffers, their sizes, and the dtype they are made in.
+
+    bfloat16 and float16 products are exact in float32, and float32 is what they are summed in and
+    come out as. One exception: where the CPU multiplies bfloat16 in hardware, its matmul rounds
+    the logits to bfloat16, as a model's own bfloat16 head does (relative error 2⁻⁹).
+    """
+
+    def __init__(
+        self, hidden: Float[Tensor, "tokens width"], head: Float[Tensor, "vocab width"], kept: int
+    ) -> None:
+        self.on_cpu = hidden.device.type == "cpu"
+        self.accumulator = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        keeps_dtype = not self.on_cpu or (hidden.dtype == torch.bfloat16 and has_bf16_matmul())
+        self.dtype = hidden.dtype if keeps_dtype else self.accumulator
+        # CUDA's matmul takes 16-bit operands to float32 logits; elsewhere logits are the operands'.
+        self.widens = hidden.device.type == "cuda" and self.dtype != self.accumulator
+        row_bytes = max(1, hidden.shape[1]) * self.accumulator.itemsize
+        self.columns = min(head.shape[0], _MAX_COLUMNS, max(64, _HEAD_TILE_BYTES // row_bytes))
+        by_tile = _LOGITS_TILE_BYTES // (self.columns * self.accumulator.itemsize)
+        self.block = max(1, min(kept, by_tile, max(64, _HIDDEN_BLOCK_BYTES // row_bytes)))
+        logits_dtype = self.accumulator if self.widens else self.dtype
+        self._logits = hidden.new_empty(self.block * self.columns, dtype=logits_dtype)
+        converts = self.dtype != hidden.dtype
+        width = hidden.shape[1] if converts else 0
+        self._head = head.new_empty((self.columns, width), dtype=self.dtype)
+        self._hidden = hidden.new_empty((self.block, width), dtype=self.dtype)
+
+    def convert_head(self, tile: Float[Tensor, "columns width"]) -> Float[Tensor, "columns width"]:
+        """Return the head's rows in the dtype of the matmul."""
+        if tile.dtype == self.dtype:
+            return tile
+        return self._head[: tile.shape[0]].copy_(tile)
+
+    def project(
+        self, states: Float[Tensor, "block width"], weight: Float[Tensor, "columns width"]
+    ) -> Float[Tensor, "block columns"]:
+        """Return states @ weight.T, valid until the next call."""
+        if states.dtype != self.dtype:
+            states = self._hidden[: states.shape[0]].copy_(states)
+        n_rows, n_columns = states.shape[0], weight.shape[0]
+        out = self._logits[: n_rows * n_columns].view(n_rows, n_columns)
+        if self.widens:
+            return torch.mm(states, weight.T, out_dtype=self.accumulator, out=out)
+        return torch.mm(states, weight.T, out=out)
+
+
+def has_bf16_matmul() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16)."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def _scattered(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from squeeze.kernels.chunked import chunked_statistics
-from squeeze.kernels.inputs import check_inputs
+from squeeze.kernels.inputs import KernelInputs, check_inputs
+from squeeze.kernels.online import EagerFold, Fold
 from squeeze.kernels.statistics import TokenStatistics
 
 
@@ -43,4 +44,13 @@ def token_statistics(
         ignore_index=ignore_index,
         top_k=top_k,
     )
-    return chunked_statistics(inputs)
+    return chunked_statistics(inputs, best_fold(inputs))
+
+
+def best_fold(inputs: KernelInputs) -> Fold:
+    """Return the fastest fold that can take these inputs on their device, as measured."""
+    from squeeze.kernels.native import load_native
+
+    if inputs.source.device.type == "cpu" and inputs.source.dtype.itemsize <= 4:
+        return load_native() or EagerFold()
+    return EagerFold()

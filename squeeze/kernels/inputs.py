@@ -26,17 +26,21 @@ class LogitTransform:
     logit_scale: float = 1.0
 
     @property
-    def is_identity(self) -> bool:
-        """True when logits come out as they went in."""
-        return self.softcap is None and self.temperature == 1.0 and self.logit_scale == 1.0
+    def gain_and_cap(self) -> tuple[float, float]:
+        """(g, c) such that z = c · tanh(g · logit); c = 0 stands for z = g · logit."""
+        if self.softcap is None:
+            return self.logit_scale / self.temperature, 0.0
+        return self.logit_scale / self.softcap, self.softcap / self.temperature
 
     def apply_(self, logits: Float[Tensor, "tokens vocab"]) -> Float[Tensor, "tokens vocab"]:
         """Transform `logits` in place and return them."""
-        if self.softcap is None:
-            factor = self.logit_scale / self.temperature
-            return logits if factor == 1.0 else logits.mul_(factor)
-        logits.mul_(self.logit_scale / self.softcap).tanh_()
-        return logits.mul_(self.softcap / self.temperature)
+        gain, cap = self.gain_and_cap
+        if gain != 1.0:
+            logits.mul_(gain)
+        return logits.tanh_().mul_(cap) if cap else logits
+
+
+IDENTITY = LogitTransform()
 
 
 @dataclass(frozen=True)

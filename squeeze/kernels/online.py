@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from squeeze.kernels.inputs import IDENTITY, LogitTransform
 from squeeze.kernels.statistics import TokenStatistics
 
 # e^x is exactly 0 below this in float32 and float64, so clamping z − m here changes no sum; it
@@ -93,66 +94,84 @@ class OnlineState:
         )
 
 
+@dataclass(frozen=True)
+class Tile:
+    """A tile of raw logits, and what is still to be done to them: pick rows, add bias, transform.
+
+    Row i of the state belongs to row `rows[i]` of `values` (to row i where `rows` is None).
+    """
+
+    values: Float[Tensor, "source_rows columns"]
+    first_column: int
+    transform: LogitTransform = IDENTITY
+    bias: Float[Tensor, " columns"] | None = None
+    rows: Int[Tensor, " tokens"] | None = None
+
+    def prepared(self, dtype: torch.dtype) -> Tile:
+        """Return the finished logits as a new contiguous tile; the values here stay as they are."""
+        values = self.values if self.rows is None else self.values[self.rows]
+        values = values.to(dtype, copy=True, memory_format=torch.contiguous_format)
+        if self.bias is not None:
+            values.add_(self.bias)
+        return Tile(self.transform.apply_(values), self.first_column)
+
+
 class Fold(Protocol):
-    """Fold one tile of transformed logits into the state of its rows; may overwrite the tile."""
+    """Fold one tile into the state of its rows, in place.
 
-    def __call__(
-        self,
-        tile: Float[Tensor, "tokens columns"],
-        targets: Int[Tensor, " tokens"],
-        state: OnlineState,
-        first_column: int,
-    ) -> None: ...
+    A fold that `streams` reads each logit once, straight from where it lies, and leaves it alone;
+    one that doesn't works on a copy and wants tiles that fit the cache.
+    """
 
+    streams: bool
 
-def fold_eager(
-    tile: Float[Tensor, "tokens columns"],
-    targets: Int[Tensor, " tokens"],
-    state: OnlineState,
-    first_column: int,
-) -> None:
-    """Fold one tile with plain torch operations, in the tile's own memory and one copy of it."""
-    fold_targets(tile, targets, state, first_column)
-    fold_topk(tile, state, first_column)
-    tile_maximum, tile_argmax = tile.max(dim=-1)
-    maximum = torch.maximum(state.maximum, tile_maximum)
-    state.argmax_token.copy_(
-        torch.where(tile_maximum > state.maximum, tile_argmax + first_column, state.argmax_token)
-    )
-    # While a row has seen only −inf, shift by 0: the sums then stay 0 instead of turning NaN.
-    shift = maximum.masked_fill(maximum == float("-inf"), 0.0)
-    decay_exponent = (state.maximum - shift).clamp_(min=EXPONENT_FLOOR)
-    decay = decay_exponent.exp()
-    shifted = tile.sub_(shift.unsqueeze(-1)).clamp_(min=EXPONENT_FLOOR)
-    exponential = shifted.exp()
-    shifted.mul_(exponential)
-    state.sum_shifted_exp.add_(decay_exponent * state.sum_exp).mul_(decay).add_(shifted.sum(-1))
-    state.sum_exp.mul_(decay).add_(exponential.sum(-1))
-    state.sum_square_exp.mul_(decay.square()).add_(exponential.square_().sum(-1))
-    state.maximum.copy_(maximum)
+    def __call__(self, tile: Tile, targets: Int[Tensor, " tokens"], state: OnlineState) -> None: ...
 
 
-def fold_targets(
-    tile: Float[Tensor, "tokens columns"],
-    targets: Int[Tensor, " tokens"],
-    state: OnlineState,
-    first_column: int,
+class EagerFold:
+    """Fold with plain torch operations: any device, any dtype; needs two copies of the tile."""
+
+    streams = False
+
+    def __call__(self, tile: Tile, targets: Int[Tensor, " tokens"], state: OnlineState) -> None:
+        """Fold `tile` into `state` in place; see `Fold`."""
+        logits = tile.prepared(state.maximum.dtype).values
+        _fold_targets(logits, targets - tile.first_column, state)
+        tile_maximum, tile_argmax = logits.max(dim=-1)
+        maximum = torch.maximum(state.maximum, tile_maximum)
+        higher = tile_maximum > state.maximum
+        state.argmax_token.copy_(
+            torch.where(higher, tile_argmax + tile.first_column, state.argmax_token)
+        )
+        # While a row has seen only −inf, shift by 0: the sums then stay 0 instead of turning NaN.
+        shift = maximum.masked_fill(maximum == float("-inf"), 0.0)
+        decay_exponent = (state.maximum - shift).clamp_(min=EXPONENT_FLOOR)
+        decay = decay_exponent.exp()
+        shifted = logits.sub_(shift.unsqueeze(-1)).clamp_(min=EXPONENT_FLOOR)
+        exponential = shifted.exp()
+        shifted.mul_(exponential)
+        state.sum_shifted_exp.add_(decay_exponent * state.sum_exp).mul_(decay)
+        state.sum_shifted_exp.add_(shifted.sum(-1))
+        state.sum_exp.mul_(decay).add_(exponential.sum(-1))
+        state.sum_square_exp.mul_(decay.square()).add_(exponential.square_().sum(-1))
+        state.maximum.copy_(maximum)
+
+
+def _fold_targets(
+    logits: Float[Tensor, "tokens columns"], local: Int[Tensor, " tokens"], state: OnlineState
 ) -> None:
     """Pick up the target's logit in the rows whose target lies in this tile."""
-    local = targets - first_column
-    inside = (local >= 0) & (local < tile.shape[1])
-    picked = tile.gather(-1, local.clamp(0, tile.shape[1] - 1).unsqueeze(-1)).squeeze(-1)
+    inside = (local >= 0) & (local < logits.shape[1])
+    picked = logits.gather(-1, local.clamp(0, logits.shape[1] - 1).unsqueeze(-1)).squeeze(-1)
     state.target_logit.copy_(torch.where(inside, picked, state.target_logit))
 
 
-def fold_topk(tile: Float[Tensor, "tokens columns"], state: OnlineState, first_column: int) -> None:
-    """Keep the k largest logits seen so far, when the state has room for any."""
+def fold_topk(tile: Tile, state: OnlineState) -> None:
+    """Keep the k largest logits seen so far; `tile` must be a prepared one."""
     k = state.topk_logits.shape[1]
-    if k == 0:
-        return
-    best = tile.topk(min(k, tile.shape[1]), dim=-1)
+    best = tile.values.topk(min(k, tile.values.shape[1]), dim=-1)
     logits = torch.cat([state.topk_logits, best.values], dim=-1)
-    tokens = torch.cat([state.topk_tokens, best.indices + first_column], dim=-1)
+    tokens = torch.cat([state.topk_tokens, best.indices + tile.first_column], dim=-1)
     kept = logits.topk(k, dim=-1)
     state.topk_logits.copy_(kept.values)
     state.topk_tokens.copy_(tokens.gather(-1, kept.indices))

@@ -12,9 +12,12 @@ import json
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from squeeze.data.dataset_info import choose, is_dataset_info
 from squeeze.data.examples import PreferenceExample
+from squeeze.data.formats import Source, open_source
 from squeeze.errors import InputError
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -26,14 +29,20 @@ def builtin_names() -> list[str]:
     return sorted(path.stem for path in BUILTIN.glob("*.jsonl"))
 
 
-def resolve(name_or_path: str) -> Path:
-    """The file behind an embedded name or a path; `InputError` suggests the nearest name."""
+def resolve(name_or_path: str) -> tuple[Path, str | None]:
+    """The file behind an embedded name, a path, or dataset_info.json:NAME; and that NAME.
+
+    Raises `InputError` suggesting the nearest embedded name.
+    """
     names = builtin_names()
     if name_or_path in names:
-        return BUILTIN / f"{name_or_path}.jsonl"
+        return BUILTIN / f"{name_or_path}.jsonl", None
     path = Path(name_or_path).expanduser()
     if path.is_file():
-        return path
+        return path, None
+    described, _, entry = name_or_path.rpartition(":")
+    if entry and described and Path(described).expanduser().is_file():
+        return Path(described).expanduser(), entry
     if path.suffix or path.parent != Path("."):
         raise InputError(f"the data file {path} does not exist")
     near = difflib.get_close_matches(name_or_path, names, n=1, cutoff=0.3)
@@ -43,37 +52,40 @@ def resolve(name_or_path: str) -> Path:
     )
 
 
+def open_data(name_or_path: str, format: str | None = None) -> Source:
+    """The rows behind an embedded name or a path, with their format; `InputError` as `resolve`."""
+    path, entry = resolve(name_or_path)
+    return open_source(path, format, entry)
+
+
 def data_sha256(name_or_path: str) -> str:
-    """Checksum of the data file, as lowercase hex; raises `InputError` as `resolve` does."""
-    with resolve(name_or_path).open("rb") as stream:
+    """Checksum of the file that holds the rows, as lowercase hex; `InputError` as `resolve`."""
+    path, entry = resolve(name_or_path)
+    if is_dataset_info(path):
+        path = choose(path, entry).file or path
+    with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def load_examples(name_or_path: str, format: str | None = None) -> list[PreferenceExample]:
     """All examples of an embedded data set or a file, in the file's order.
 
-    `format` names the file's format; without it, it is recognised. Raises `InputError` naming the
-    row and the field for a file that is missing, empty or not what it should be, and for
-    duplicate ids.
+    `format` names the file's format; without it, it is recognised. Responses of other kinds than
+    chosen and rejected that are empty are left out, as there is nothing to score. Raises
+    `InputError` naming the row and the field for a file that is missing, empty or not what it
+    should be, and for duplicate ids.
     """
-    from squeeze.data.formats import read_examples
-
-    path = resolve(name_or_path)
+    source = open_data(name_or_path, format)
+    file = source.reader.path
     examples: list[PreferenceExample] = []
-    rows: dict[str, int] = {}
-    for number, item in read_examples(path, format):
+    for number, item in source.examples():
         if isinstance(item, InputError):
             raise InputError(
-                f"{path.name}, row {number} {item}; correct it, or set bad rows aside with: "
-                f"squeeze convert {path.name} clean.jsonl --to squeeze"
+                f"{file}, row {number} {item}; correct it, or set bad rows aside with: "
+                f"squeeze convert {name_or_path} clean.jsonl --to squeeze"
             )
-        if item.id in rows:
-            raise InputError(
-                f"{path.name}, row {number} has the id {item.id!r} of row {rows[item.id]}; "
-                "ids must differ (rows without one are told apart by their text)"
-            )
-        rows[item.id] = number
-        examples.append(item)
+        filled = {kind: text for kind, text in item.responses.items() if text.strip()}
+        examples.append(replace(item, responses=filled))
     return examples
 
 

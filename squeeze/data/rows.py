@@ -8,7 +8,9 @@ line and forgets line numbers); Parquet goes through `datasets` streaming.
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
@@ -18,114 +20,156 @@ from squeeze.errors import InputError
 Row = dict[str, Any]
 _BLOCK = 1 << 20
 _MAX_ROW = 64 << 20  # one row of a JSON array; more means that a bracket is missing
+_JSON = (".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".ndjson.gz")
 
 
 class RowError(InputError):
-    """One row cannot be used; `reason` is the category that summaries count."""
+    """One row cannot be used; `reason` is the category that summaries count.
 
-    def __init__(self, reason: str, detail: str) -> None:
+    `row` is what the file holds there, as far as it could be read.
+    """
+
+    def __init__(self, reason: str, detail: str, row: Any = None) -> None:
         super().__init__(detail)
         self.reason = reason
+        self.row = row
 
 
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    return path.open("rb")
+def kind_of(path: Path) -> str:
+    """The kind of data file by its name: "json" or "parquet"; raises `InputError` for others."""
+    suffixes = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    if suffixes == ".parquet":
+        return "parquet"
+    if suffixes in _JSON:
+        return "json"
+    raise InputError(f"{path}: data files end in .jsonl, .json, .parquet or .jsonl.gz")
 
 
 def _as_row(value: Any) -> Row | RowError:
     if isinstance(value, dict):
         return value
-    return RowError("not an object", f"holds a JSON {type(value).__name__}, not an object")
+    return RowError("not an object", f"holds a JSON {type(value).__name__}, not an object", value)
 
 
-def _jsonl(stream: IO[bytes]) -> Iterator[tuple[int, Row | RowError]]:
-    for number, line in enumerate(stream, start=1):
-        if not line.strip():
-            continue
-        try:
-            yield number, _as_row(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")))
-        except UnicodeDecodeError as error:
-            yield number, RowError("not UTF-8", f"is not UTF-8 ({error.reason})")
-        except (ValueError, RecursionError) as error:
-            yield number, RowError("not JSON", f"is not JSON ({error})")
-
-
-def _json_array(stream: IO[str], path: Path) -> Iterator[tuple[int, Row | RowError]]:
-    """Elements of one big array, decoded from a sliding buffer.
-
-    A syntax error ends the file, because where the next element begins is then unknown.
-    """
-    decoder = json.JSONDecoder()
-    buffer, number, ended = stream.read(_BLOCK).lstrip("\ufeff \t\r\n")[1:], 0, False
-    while True:
-        buffer = buffer.lstrip(" \t\r\n") if number == 0 else buffer.lstrip(" \t\r\n,")
-        if buffer.startswith("]"):
-            if (buffer[1:] + stream.read(_BLOCK)).strip():
-                raise InputError(f"{path}: there is text behind the closing bracket of the array")
-            return
-        try:
-            value, end = decoder.raw_decode(buffer)
-        except (ValueError, RecursionError) as error:
-            more = stream.read(max(_BLOCK, len(buffer)))
-            if not more or len(buffer) > _MAX_ROW:
-                raise InputError(
-                    f"{path}, row {number + 1} is not JSON ({error}); the rows behind it cannot "
-                    "be found, so fix it (or write one object a line, as .jsonl)"
-                ) from None
-            buffer += more
-            continue
-        if end == len(buffer) and not ended:
-            # A number may go on in the next block; objects may not, but then this costs nothing.
-            more = stream.read(_BLOCK)
-            buffer, ended = buffer + more, not more
-            continue
-        number += 1
-        yield number, _as_row(value)
-        buffer = buffer[end:]
-
-
-def _json(path: Path) -> Iterator[tuple[int, Row | RowError]]:
-    with _open(path) as stream:
-        start = stream.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")
-        stream.seek(0)
-        if not start.startswith(b"["):
-            yield from _jsonl(stream)
-            return
-        import io
-
-        yield from _json_array(io.TextIOWrapper(stream, encoding="utf-8"), path)
-
-
-def _parquet(path: Path) -> Iterator[tuple[int, Row | RowError]]:
-    from datasets import load_dataset
-
-    rows = load_dataset("parquet", data_files=str(path), split="train", streaming=True)
-    yield from enumerate(rows, start=1)
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, Row | RowError]]:
-    """Yield (row number, row), numbers from 1: lines of JSONL, elements of an array, Parquet rows.
-
-    A row that cannot be read comes as a `RowError` in the row's place. Raises `InputError` when the
-    file is missing, empty, of an unknown kind, or broken beyond the row.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file")
-    kind = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-    if kind == ".parquet":
-        rows = _parquet(path)
-    elif kind in (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".ndjson"):
-        rows = _json(path)
-    else:
-        raise InputError(f"{path}: data files end in .jsonl, .json, .parquet or .jsonl.gz")
-    empty = True
+def _decode_line(line: bytes, number: int) -> Row | RowError:
     try:
-        for item in rows:
-            empty = False
-            yield item
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error})") from error
-    if empty:
-        raise InputError(f"{path} is empty: it holds no rows")
+        return _as_row(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")))
+    except UnicodeDecodeError as error:
+        detail = f"is not UTF-8 ({error.reason})"
+        return RowError("not UTF-8", detail, line.decode("utf-8", "backslashreplace"))
+    except (ValueError, RecursionError) as error:
+        return RowError("not JSON", f"is not JSON ({error})", line.decode("utf-8").rstrip("\n"))
+
+
+class RowReader:
+    """Iterates (row number, row), numbers from 1: JSONL lines, array elements, Parquet rows.
+
+    A row that cannot be read comes as a `RowError` in its place. `position` of `extent` (bytes, or
+    rows of Parquet) tells how far it is; `extent` is None for compressed files. Raises `InputError`
+    when the file is missing, empty, of an unknown kind, or broken beyond the row.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise InputError(f"the data file {path} does not exist")
+        self.path = path
+        self.kind = kind_of(path)
+        self.position = 0
+        self.extent: int | None = None
+        if self.kind == "json" and path.suffix != ".gz":
+            self.extent = path.stat().st_size
+
+    def __iter__(self) -> Iterator[tuple[int, Row | RowError]]:
+        empty = True
+        try:
+            for item in self._parquet() if self.kind == "parquet" else self._json():
+                empty = False
+                yield item
+        except (OSError, EOFError, UnicodeDecodeError) as error:
+            raise InputError(f"{self.path} cannot be read ({error})") from error
+        if empty:
+            raise InputError(f"{self.path} is empty: it holds no rows")
+
+    def _parquet(self) -> Iterator[tuple[int, Row | RowError]]:
+        import pyarrow
+        import pyarrow.parquet
+        from datasets import load_dataset
+
+        try:
+            self.extent = pyarrow.parquet.read_metadata(self.path).num_rows
+        except pyarrow.ArrowInvalid as error:
+            raise InputError(f"{self.path} is not a Parquet file ({error})") from error
+        rows = load_dataset("parquet", data_files=str(self.path), split="train", streaming=True)
+        for number, row in enumerate(rows, start=1):
+            self.position = number
+            yield number, row
+
+    def _json(self) -> Iterator[tuple[int, Row | RowError]]:
+        opener = gzip.open if self.path.suffix == ".gz" else open
+        with cast(IO[bytes], opener(self.path, "rb")) as stream:
+            start = stream.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()
+            stream.seek(0)
+            if start.startswith(b"["):
+                yield from self._array(io.TextIOWrapper(stream, encoding="utf-8-sig"))
+            else:
+                yield from self._lines(stream)
+
+    def _lines(self, stream: IO[bytes]) -> Iterator[tuple[int, Row | RowError]]:
+        for number, line in enumerate(stream, start=1):
+            self.position += len(line)
+            if line.strip():
+                yield number, _decode_line(line, number)
+
+    def _read(self, stream: IO[str], size: int) -> str:
+        block = stream.read(size)
+        self.position += len(block)  # characters: an underestimate of bytes that a bar can bear
+        return block
+
+    def _array(self, stream: IO[str]) -> Iterator[tuple[int, Row | RowError]]:
+        """Elements of one big array, decoded from a sliding buffer that begins at '[' or ','.
+
+        A syntax error ends the file, because where the next element begins is then unknown.
+        """
+        buffer, place, number = self._read(stream, max(_BLOCK, 512)).lstrip(), 0, 0
+        while True:
+            try:
+                value, end = _element(buffer, place + 1)
+            except ValueError as error:  # not JSON, or not all of it is in the buffer yet
+                more = self._read(stream, max(_BLOCK, len(buffer) - place))
+                if not more or len(buffer) - place > _MAX_ROW:
+                    raise InputError(
+                        f"{self.path}, row {number + 1} is not JSON ({error}); the rows behind it "
+                        "cannot be found, so correct it (or write one object a line, as .jsonl)"
+                    ) from None
+                buffer, place = buffer[place:] + more, 0
+                continue
+            if value is not _NOTHING:
+                number += 1
+                yield number, _as_row(value)
+            if buffer[end] == "]":
+                if buffer[end + 1 :].strip() or self._read(stream, _BLOCK).strip():
+                    raise InputError(f"{self.path}: text stands behind the array's closing bracket")
+                return
+            place = end
+
+
+_NOTHING = object()
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def _element(buffer: str, start: int) -> tuple[Any, int]:
+    """The element at `start` (`_NOTHING` at the closing bracket) and where ',' or ']' follows.
+
+    Raises `ValueError` when either is not in the buffer.
+    """
+    start = cast(re.Match[str], _SPACE.match(buffer, start)).end()
+    if buffer.startswith("]", start):
+        return _NOTHING, start
+    try:
+        value, end = json.JSONDecoder().raw_decode(buffer, start)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    end = cast(re.Match[str], _SPACE.match(buffer, end)).end()
+    if buffer[end : end + 1] not in (",", "]"):
+        raise ValueError("no ',' or ']' follows it")
+    return value, end

@@ -138,11 +138,20 @@ def apply_entk(
     return push_forward(observed, parameters, gradient)[1]
 
 
+def jacobian(logits: Logits, parameters: Parameters) -> Float[Tensor, "positions vocab parameters"]:
+    """Return J = ∂z/∂θ, weights flattened and in the order of `parameters`; for small models only.
+
+    One vectorised reverse pass over positions × vocab outputs.
+    """
+    blocks: Parameters = jacrev(logits)(parameters)
+    return torch.cat([block.flatten(start_dim=2) for block in blocks.values()], dim=2)
+
+
 def dense_entk(
     observed: Logits, updated: Logits, parameters: Parameters
 ) -> Float[Tensor, "observed vocab updated vocab"]:
     """Return K itself, block K_ml at [m, :, l, :]; for small models and vocabularies only."""
-    rows, columns = _jacobian(observed, parameters), _jacobian(updated, parameters)
+    rows, columns = jacobian(observed, parameters), jacobian(updated, parameters)
     return torch.einsum("map,lbp->malb", rows, columns)
 
 
@@ -196,13 +205,6 @@ def estimate_entk_norm(
         draws.append(push_forward(observed, parameters, direction)[1].double().square().sum())
     sample = torch.stack(draws)
     return KernelNorm(sample.mean().item(), sample.std().item() / math.sqrt(n_probes), n_probes)
-
-
-def _jacobian(
-    logits: Logits, parameters: Parameters
-) -> Float[Tensor, "positions vocab parameters"]:
-    blocks: Parameters = jacrev(logits)(parameters)
-    return torch.cat([block.flatten(start_dim=2) for block in blocks.values()], dim=2)
 
 
 def _require_eval(module: nn.Module) -> None:

@@ -2,5 +2,6 @@
 
 from squeeze.kernels.dispatch import token_statistics
 from squeeze.kernels.statistics import TokenStatistics
+from squeeze.kernels.training import target_logps
 
-__all__ = ["TokenStatistics", "token_statistics"]
+__all__ = ["TokenStatistics", "target_logps", "token_statistics"]

@@ -17,11 +17,13 @@ from squeeze.kernels.inputs import KernelInputs
 from squeeze.kernels.online import EagerFold, Fold, OnlineState, Tile, fold_topk
 from squeeze.kernels.statistics import TokenStatistics
 
-# The extra memory on a CPU: the converted head tile, the converted hidden block, the logits tile
-# and, in the eager fold, two copies of it: 16 + 8 + 3 · 8 = 48 MB at most.
+# The extra memory: on a CPU the converted head tile, the converted hidden block, the logits tile
+# and, in the eager fold, two copies of it, 16 + 8 + 3 · 8 = 48 MB; on a GPU, which converts
+# nothing but needs larger matrices to fill it, 3 · 16 = 48 MB.
 _HEAD_TILE_BYTES = 16 * 2**20
 _HIDDEN_BLOCK_BYTES = 8 * 2**20
-_LOGITS_TILE_BYTES = 8 * 2**20
+_LOGITS_TILE_BYTES = {"cpu": 8 * 2**20}
+_LOGITS_TILE_BYTES_ELSEWHERE = 16 * 2**20
 _MAX_COLUMNS = 4096
 _EAGER_ELEMENTS = {"cpu": 2**17}  # half a megabyte of float32: stays in a core's cache
 _EAGER_ELEMENTS_ELSEWHERE = 2**21
@@ -30,7 +32,8 @@ _EAGER_ELEMENTS_ELSEWHERE = 2**21
 def chunked_statistics(inputs: KernelInputs, fold: Fold | None = None) -> TokenStatistics:
     """Return the statistics of each row in float32 (float64 for float64 input)."""
     fold = EagerFold() if fold is None else fold
-    with torch.no_grad():
+    # Autocast would turn the float32 products of float32 inputs into bfloat16 ones.
+    with torch.no_grad(), torch.autocast(inputs.source.device.type, enabled=False):
         kept = (inputs.targets != inputs.ignore_index).nonzero().squeeze(-1)
         n_tokens = inputs.targets.shape[0]
         state = OnlineState.empty(
@@ -79,7 +82,7 @@ def _fold_hidden(
     hidden, head = inputs.hidden, inputs.head
     assert hidden is not None
     assert head is not None
-    projection = Projection(hidden, head, targets.shape[0])
+    projection = Projection(hidden, head, targets.shape[0], rounds_logits=has_bf16_matmul())
     # The vocabulary outside: the head, the larger operand, is read and converted once.
     for first in range(0, inputs.vocab, projection.columns):
         weight = projection.convert_head(head[first : first + projection.columns])
@@ -87,7 +90,8 @@ def _fold_hidden(
         for start in range(0, targets.shape[0], projection.block):
             stop = min(start + projection.block, targets.shape[0])
             states = hidden[start:stop] if rows is None else hidden[rows[start:stop]]
-            tile = Tile(projection.project(states, weight), first, inputs.transform, bias)
+            tile_logits = projection.project(projection.convert_hidden(states), weight)
+            tile = Tile(tile_logits, first, inputs.transform, bias)
             _fold_tile(inputs, tile, targets[start:stop], state.rows(start, stop), fold)
 
 
@@ -108,23 +112,30 @@ class Projection:
     """Tiles of hidden @ head.T in reused buffers, their sizes, and the dtype they are made in.
 
     bfloat16 and float16 products are exact in float32, and float32 is what they are summed in and
-    come out as. One exception: where the CPU multiplies bfloat16 in hardware, its matmul rounds
-    the logits to bfloat16, as a model's own bfloat16 head does (relative error 2⁻⁹).
+    come out as. The exception is `rounds_logits`: the CPU's own bfloat16 matmul, fast where it is
+    in hardware, rounds the logits to bfloat16 as a model's bfloat16 head does (relative 2⁻⁹).
     """
 
     def __init__(
-        self, hidden: Float[Tensor, "tokens width"], head: Float[Tensor, "vocab width"], kept: int
+        self,
+        hidden: Float[Tensor, "tokens width"],
+        head: Float[Tensor, "vocab width"],
+        kept: int,
+        *,
+        rounds_logits: bool,
     ) -> None:
-        self.on_cpu = hidden.device.type == "cpu"
+        on_cuda = hidden.device.type == "cuda"
         self.accumulator = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        keeps_dtype = not self.on_cpu or (hidden.dtype == torch.bfloat16 and has_bf16_matmul())
-        self.dtype = hidden.dtype if keeps_dtype else self.accumulator
+        rounds = rounds_logits and hidden.dtype == torch.bfloat16 and not on_cuda
+        self.dtype = hidden.dtype if on_cuda or rounds else self.accumulator
         # CUDA's matmul takes 16-bit operands to float32 logits; elsewhere logits are the operands'.
-        self.widens = hidden.device.type == "cuda" and self.dtype != self.accumulator
+        self.widens = on_cuda and self.dtype != self.accumulator
         row_bytes = max(1, hidden.shape[1]) * self.accumulator.itemsize
         self.columns = min(head.shape[0], _MAX_COLUMNS, max(64, _HEAD_TILE_BYTES // row_bytes))
-        by_tile = _LOGITS_TILE_BYTES // (self.columns * self.accumulator.itemsize)
-        self.block = max(1, min(kept, by_tile, max(64, _HIDDEN_BLOCK_BYTES // row_bytes)))
+        tile_bytes = _LOGITS_TILE_BYTES.get(hidden.device.type, _LOGITS_TILE_BYTES_ELSEWHERE)
+        by_tile = tile_bytes // (self.columns * self.accumulator.itemsize)
+        by_hidden = max(64, _HIDDEN_BLOCK_BYTES // row_bytes) if not on_cuda else by_tile
+        self.block = max(1, min(kept, by_tile, by_hidden))
         logits_dtype = self.accumulator if self.widens else self.dtype
         self._logits = hidden.new_empty(self.block * self.columns, dtype=logits_dtype)
         converts = self.dtype != hidden.dtype
@@ -138,17 +149,29 @@ class Projection:
             return tile
         return self._head[: tile.shape[0]].copy_(tile)
 
+    def convert_hidden(self, states: Float[Tensor, "block width"]) -> Float[Tensor, "block width"]:
+        """Return hidden states in the dtype of the matmul, valid until the next call."""
+        if states.dtype == self.dtype:
+            return states
+        return self._hidden[: states.shape[0]].copy_(states)
+
     def project(
         self, states: Float[Tensor, "block width"], weight: Float[Tensor, "columns width"]
     ) -> Float[Tensor, "block columns"]:
-        """Return states @ weight.T, valid until the next call."""
-        if states.dtype != self.dtype:
-            states = self._hidden[: states.shape[0]].copy_(states)
+        """Return states @ weight.T for converted operands, valid until the next call."""
         n_rows, n_columns = states.shape[0], weight.shape[0]
         out = self._logits[: n_rows * n_columns].view(n_rows, n_columns)
         if self.widens:
             return torch.mm(states, weight.T, out_dtype=self.accumulator, out=out)
         return torch.mm(states, weight.T, out=out)
+
+    def multiply(
+        self, left: Float[Tensor, "rows inner"], right: Float[Tensor, "inner columns"]
+    ) -> Float[Tensor, "rows columns"]:
+        """Return left @ right for converted operands, in the accumulation dtype."""
+        if self.widens:
+            return torch.mm(left, right, out_dtype=self.accumulator)
+        return torch.mm(left, right).to(self.accumulator)
 
 
 def has_bf16_matmul() -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+
+import torch
 from torch import Tensor
 
 from squeeze.kernels.chunked import chunked_statistics
 from squeeze.kernels.inputs import KernelInputs, check_inputs
+from squeeze.kernels.native import load_native
 from squeeze.kernels.online import EagerFold, Fold
 from squeeze.kernels.statistics import TokenStatistics
 
@@ -48,9 +52,14 @@ def token_statistics(
 
 
 def best_fold(inputs: KernelInputs) -> Fold:
-    """Return the fastest fold that can take these inputs on their device, as measured."""
-    from squeeze.kernels.native import load_native
-
-    if inputs.source.device.type == "cpu" and inputs.source.dtype.itemsize <= 4:
+    """Return the fastest fold that can take these inputs on their device."""
+    source = inputs.source
+    if inputs.accumulator == torch.float64:
+        return EagerFold()
+    if source.device.type == "cpu":
         return load_native() or EagerFold()
+    if source.device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        from squeeze.kernels.triton import TritonFold
+
+        return TritonFold()
     return EagerFold()

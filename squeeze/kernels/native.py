@@ -24,7 +24,15 @@ from squeeze.kernels.online import OnlineState, Tile
 
 _SOURCE = Path(__file__).with_name("fold.c")
 # -ffp-contract=off: the fused multiply-adds are written out, the other roundings are wanted.
-_FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared")
+_FLAGS = (
+    "-O3",
+    "-march=native",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fPIC",
+    "-shared",
+)
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 

@@ -1,0 +1,131 @@
+"""`target_logps`: the log-probs of the targets, differentiable, without ever storing [T, V].
+
+The forward pass is `token_statistics`' own; the backward pass makes each tile of logits again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from squeeze.kernels.chunked import Projection, chunked_statistics
+from squeeze.kernels.dispatch import best_fold
+from squeeze.kernels.inputs import KernelInputs, LogitTransform, check_inputs
+
+
+def target_logps(
+    targets: Tensor,
+    *,
+    hidden: Tensor,
+    head: Tensor,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    logit_scale: float = 1.0,
+    ignore_index: int = -100,
+) -> Tensor:
+    """Return log π(target) [T] in nats, differentiable in `hidden`, `head` and `bias`.
+
+    Arguments as for `token_statistics`. The result is float32 (float64 for float64 input) and 0
+    where the target is `ignore_index`, with gradient 0. Gradients are accumulated in float32 and
+    come in the inputs' dtypes. Raises InputError on unusable arguments.
+    """
+    inputs = check_inputs(
+        targets,
+        hidden=hidden,
+        head=head,
+        bias=bias,
+        softcap=softcap,
+        temperature=temperature,
+        logit_scale=logit_scale,
+        ignore_index=ignore_index,
+    )
+    logps: Tensor = _TargetLogps.apply(hidden, head, bias, inputs)  # type: ignore[no-untyped-call]
+    return logps
+
+
+class _TargetLogps(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Float[Tensor, "tokens width"],
+        head: Float[Tensor, "vocab width"],
+        bias: Float[Tensor, " vocab"] | None,
+        inputs: KernelInputs,
+    ) -> Float[Tensor, " tokens"]:
+        statistics = chunked_statistics(inputs, best_fold(inputs))
+        ctx.save_for_backward(hidden, head, bias, inputs.targets, statistics.logsumexp)
+        ctx.transform, ctx.ignore_index = inputs.transform, inputs.ignore_index
+        return statistics.target_logp
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_logps: Float[Tensor, " tokens"]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        hidden, head, bias, targets, logsumexp = ctx.saved_tensors
+        wants_hidden, wants_head, wants_bias = ctx.needs_input_grad[:3]
+        kept = (targets != ctx.ignore_index).nonzero().squeeze(-1)
+        projection = Projection(hidden, head, kept.shape[0], rounds_logits=False)
+        dtype = projection.accumulator
+        grad_hidden = torch.zeros_like(hidden, dtype=dtype) if wants_hidden else None
+        grad_head = torch.zeros_like(head) if wants_head else None
+        grad_bias = torch.zeros_like(bias) if wants_bias else None
+        for first in range(0, head.shape[0], projection.columns):
+            span = slice(first, min(first + projection.columns, head.shape[0]))
+            weight = projection.convert_head(head[span])
+            # The vocabulary outside, so that only one tile of the head's gradient is in float32.
+            head_tile = torch.zeros_like(weight, dtype=dtype) if wants_head else None
+            bias_tile = torch.zeros_like(bias[span], dtype=dtype) if wants_bias else None
+            for rows in kept.split(projection.block):
+                states = projection.convert_hidden(hidden[rows])
+                logits = projection.project(states, weight).to(dtype)
+                if bias is not None:
+                    logits += bias[span]
+                gradient = _logits_gradient(
+                    logits, targets[rows] - first, logsumexp[rows], grad_logps[rows], ctx.transform
+                )
+                operand = gradient.to(projection.dtype)
+                if grad_hidden is not None:
+                    grad_hidden.index_add_(0, rows, projection.multiply(operand, weight))
+                if head_tile is not None:
+                    head_tile += projection.multiply(operand.T, states)
+                if bias_tile is not None:
+                    bias_tile += gradient.sum(0)
+            if grad_head is not None and head_tile is not None:
+                grad_head[span] = head_tile
+            if grad_bias is not None and bias_tile is not None:
+                grad_bias[span] = bias_tile
+        grad_hidden = None if grad_hidden is None else grad_hidden.to(hidden.dtype)
+        return grad_hidden, grad_head, grad_bias, None
+
+
+def _logits_gradient(
+    logits: Float[Tensor, "block columns"],
+    targets: Int[Tensor, " block"],
+    logsumexp: Float[Tensor, " block"],
+    grad_logps: Float[Tensor, " block"],
+    transform: LogitTransform,
+) -> Float[Tensor, "block columns"]:
+    """Turn a tile of raw logits a, in place, into grad · ∂log π(target)/∂a.
+
+    With z = c tanh(g a) it is grad · (1[target] − π) · g c (1 − tanh²(g a)); without a cap, the
+    last factor is g. `targets` count from the tile's first column.
+    """
+    gain, cap = transform.gain_and_cap
+    slope: Tensor | float = gain
+    if gain != 1.0:
+        logits.mul_(gain)
+    if cap:
+        logits.tanh_()
+        slope = logits.square().neg_().add_(1.0).mul_(gain * cap)
+        logits.mul_(cap)
+    probs = logits.sub_(logsumexp.unsqueeze(-1)).exp_()
+    gradient = probs.mul_(-grad_logps.unsqueeze(-1))
+    rows = ((targets >= 0) & (targets < logits.shape[1])).nonzero().squeeze(-1)
+    gradient[rows, targets[rows]] += grad_logps[rows]
+    return gradient if isinstance(slope, float) and slope == 1.0 else gradient.mul_(slope)

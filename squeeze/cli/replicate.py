@@ -1,0 +1,63 @@
+"""`squeeze replicate`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from squeeze.cli.app import app
+
+Option = typer.Option
+
+
+@app.command()
+def replicate(
+    model: Annotated[str | None, Option(help="Embedded name, local directory or hub id.")] = None,
+    data: Annotated[str | None, Option(help="Embedded name or a preference file.")] = None,
+    template: Annotated[str | None, Option(help="model, seed, chatml or plain.")] = None,
+    arms: Annotated[str | None, Option(help="Comma-separated: dpo,sft-dpo,extend-dpo.")] = None,
+    pairs: Annotated[int | None, Option(help="Training pairs.")] = None,
+    held_out: Annotated[int | None, Option(help="Held-out prompts to probe.")] = None,
+    epochs: Annotated[int | None, Option(help="DPO epochs.")] = None,
+    seed: Annotated[
+        int | None, Option(help="Seed of the split, the adapter and the order.")
+    ] = None,
+    beta: Annotated[float | None, Option(help="DPO's beta.")] = None,
+    learning_rate: Annotated[float | None, Option(help="Of the DPO phase.")] = None,
+    dtype: Annotated[str | None, Option(help="auto, float32 or bfloat16.")] = None,
+    config: Annotated[Path | None, Option(help="YAML with any field of the configuration.")] = None,
+    out: Annotated[Path | None, Option(help="The run's directory.")] = None,
+    quick: Annotated[bool, Option("--quick", help="A few pairs and epochs, all arms.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Go on with the run in --out.")] = False,
+    force: Annotated[bool, Option("--force", help="Start over in --out.")] = False,
+) -> None:
+    """Train a language model with DPO, three ways, and report whether it squeezes."""
+    from rich.console import Console
+
+    from squeeze.cli.verdicts import verdict_table
+    from squeeze.training.recipes import QUICK, make_config, read_config
+    from squeeze.training.run import replicate as run
+
+    options = {
+        "model": model,
+        "data": data,
+        "template": template,
+        "arms": arms,
+        "pairs": pairs,
+        "held_out": held_out,
+        "epochs": epochs,
+        "seed": seed,
+        "beta": beta,
+        "learning_rate": learning_rate,
+        "dtype": dtype,
+    }
+    values = (QUICK if quick else {}) | (read_config(config) if config else {})
+    settings = make_config(values | {k: v for k, v in options.items() if v is not None})
+    name = "quick" if quick else "replicate"
+    target = out or Path("reports") / name
+    console = Console()
+    verdicts = run(settings, target, resume=resume, force=force, console=console)
+    console.print(verdict_table(verdicts))
+    console.print(f"report: {target / 'index.html'}", soft_wrap=True)

@@ -1,0 +1,23 @@
+"""Verdicts as a table in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from squeeze.claims.model import Verdict
+
+STYLES = {"supported": "green", "not supported": "red", "not run": "yellow"}
+
+
+def verdict_table(verdicts: Iterable[Verdict]) -> Table:
+    """One row a verdict: claim, comparison, outcome, effect with its interval, n."""
+    table = Table("claim", "what was compared", "verdict", "effect [95% interval]", "n")
+    for v in verdicts:
+        effect = "" if v.effect is None else f"{v.effect:+.2f}"
+        if v.interval is not None:
+            effect += f" [{v.interval[0]:+.2f}, {v.interval[1]:+.2f}]"
+        outcome = f"[{STYLES[v.status]}]{v.status}[/]"
+        table.add_row(v.claim, v.comparison, outcome, effect or v.reason, str(v.n))
+    return table

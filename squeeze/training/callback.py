@@ -1,0 +1,60 @@
+"""Callbacks that watch a TRL trainer: one probes and records, one shows progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from squeeze.data.encoding import EncodedItem
+from squeeze.scoring import ScoredResponse, score_responses
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+Record = Callable[[int, float, list[ScoredResponse]], None]
+
+
+class ProbeCallback(TrainerCallback):
+    """Score the probe set each time the trainer has saved a checkpoint.
+
+    Probing after the save means that a recorded probe implies a complete checkpoint of the same
+    step, which is what makes a killed run resumable. `wanted(epoch)` may leave some out.
+    `record(step, epoch, responses)` receives what was scored.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[EncodedItem],
+        record: Record,
+        wanted: Callable[[float], bool] = lambda epoch: True,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.items = items
+        self.record = record
+        self.wanted = wanted
+        self.dtype = dtype
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Probe the model as it was just saved."""
+        epoch = round(state.epoch or 0.0, 6)
+        if self.wanted(epoch):
+            responses = list(score_responses(kwargs["model"], self.items, dtype=self.dtype))
+            self.record(state.global_step, epoch, responses)
+
+
+class StepCallback(TrainerCallback):
+    """Call `advance()` after every optimizer step (a progress bar's tick)."""
+
+    def __init__(self, advance: Callable[[], None]) -> None:
+        self.advance = advance
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tick."""
+        self.advance()

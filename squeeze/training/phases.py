@@ -1,0 +1,181 @@
+"""One phase of an arm through TRL's own trainers: SFT or DPO of a model with LoRA, resumable.
+
+The reference of a DPO phase is the model the phase starts from (its adapter switched off); the
+adapters of earlier phases are merged into the weights. Recipes are `recipes`' business.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from squeeze.data.examples import PreferenceExample
+from squeeze.training.recipes import Phase, RunConfig
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+
+@dataclass(frozen=True)
+class PhasePlace:
+    """Where a phase keeps its checkpoints and, once finished, its adapter."""
+
+    directory: Path
+
+    @property
+    def adapter(self) -> Path:
+        """The finished phase's adapter; exists only when complete."""
+        return self.directory / "adapter"
+
+    def checkpoint(self, step: int) -> Path:
+        """The trainer's checkpoint after an optimizer step."""
+        return self.directory / f"checkpoint-{step}"
+
+
+def quiet() -> None:
+    """Silence the progress bars and notes of the libraries below; our own stay."""
+    import datasets
+    import transformers
+
+    os.environ["TQDM_DISABLE"] = "1"
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def _turns(example: PreferenceExample) -> list[dict[str, str]]:
+    return [{"role": m.role, "content": m.content} for m in example.prompt]
+
+
+def _answer(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def preference_dataset(examples: Sequence[PreferenceExample]) -> Dataset:
+    """TRL's conversational preference format with explicit prompts."""
+    from datasets import Dataset
+
+    return Dataset.from_list(
+        [
+            {"prompt": _turns(e), "chosen": _answer(e.chosen), "rejected": _answer(e.rejected)}
+            for e in examples
+        ]
+    )
+
+
+def sft_dataset(examples: Sequence[PreferenceExample], on: str) -> Dataset:
+    """TRL's conversational prompt-completion format: chosen answers, and rejected ones if asked."""
+    from datasets import Dataset
+
+    rows = []
+    for e in examples:
+        rows.append({"prompt": _turns(e), "completion": _answer(e.chosen)})
+        if on == "chosen+rejected":
+            rows.append({"prompt": _turns(e), "completion": _answer(e.rejected)})
+    return Dataset.from_list(rows)
+
+
+def lora_config(config: RunConfig) -> LoraConfig:
+    """PEFT's configuration of the run's adapter."""
+    from peft import LoraConfig
+
+    targets = config.lora_targets
+    return LoraConfig(
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=targets if targets == "all-linear" else targets.split(","),
+        task_type="CAUSAL_LM",
+    )
+
+
+def _arguments(phase: Phase, config: RunConfig, place: PhasePlace, bf16: bool) -> dict[str, Any]:
+    return {
+        "output_dir": str(place.directory),
+        "num_train_epochs": phase.epochs,
+        "learning_rate": phase.learning_rate,
+        "per_device_train_batch_size": phase.batch_size,
+        "gradient_accumulation_steps": phase.accumulation,
+        "lr_scheduler_type": phase.schedule,
+        "warmup_steps": phase.warmup,  # below 1: a share of all steps
+        "weight_decay": phase.weight_decay,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "bf16": bf16,
+        "use_cpu": not torch.cuda.is_available(),
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "max_length": config.max_length,
+        "save_strategy": "epoch",
+        # The newest may lack its probe when the run is killed: the one before must still be there.
+        "save_total_limit": 2,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+
+
+def make_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[PreferenceExample],
+    phase: Phase,
+    config: RunConfig,
+    place: PhasePlace,
+    callbacks: Sequence[TrainerCallback],
+    bf16: bool,
+) -> Any:
+    """TRL's trainer for one phase, with a fresh LoRA adapter on `model`."""
+    from transformers import PrinterCallback, set_seed
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    set_seed(config.seed)
+    arguments = _arguments(phase, config, place, bf16)
+    common = {
+        "model": model,
+        "processing_class": tokenizer,
+        "peft_config": lora_config(config),
+        "callbacks": list(callbacks),
+    }
+    if phase.kind == "sft":
+        args = SFTConfig(**arguments)
+        trainer = SFTTrainer(args=args, train_dataset=sft_dataset(examples, phase.on), **common)
+    else:
+        args = DPOConfig(
+            **arguments,
+            beta=phase.beta,
+            loss_type=[phase.loss_type],
+            precompute_ref_log_probs=True,
+        )
+        trainer = DPOTrainer(args=args, train_dataset=preference_dataset(examples), **common)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def train_phase(trainer: Any, place: PhasePlace, resume_step: int | None) -> None:
+    """Train to the end, from a checkpoint if told, and store the adapter atomically."""
+    checkpoint = str(place.checkpoint(resume_step)) if resume_step else None
+    trainer.train(resume_from_checkpoint=checkpoint)
+    scratch = place.directory / "adapter.partial"
+    shutil.rmtree(scratch, ignore_errors=True)
+    trainer.model.save_pretrained(scratch)
+    scratch.rename(place.adapter)
+    for old in place.directory.glob("checkpoint-*"):
+        shutil.rmtree(old)
+
+
+def merge_adapter(model: PreTrainedModel, place: PhasePlace) -> PreTrainedModel:
+    """The model with a finished phase's adapter merged into its weights."""
+    from peft import PeftModel
+
+    tuned: Any = PeftModel.from_pretrained(model, str(place.adapter))
+    return tuned.merge_and_unload()  # type: ignore[no-any-return]

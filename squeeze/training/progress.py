@@ -1,0 +1,80 @@
+"""What a run shows while it works: a bar over all arms with time left, and a line a probe."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from squeeze.trajectory import Trajectory
+
+
+class RunProgress:
+    """A progress bar in units of relative cost; `total` is the sum of all `advance` to come."""
+
+    def __init__(self, console: Console, total: float) -> None:
+        self.console = console
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = self._bar.add_task("starting", total=total)
+
+    def __enter__(self) -> RunProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def describe(self, text: str) -> None:
+        """Say what is being done now."""
+        self._bar.update(self._task, description=text)
+
+    def advance(self, cost: float) -> None:
+        """Count finished work."""
+        self._bar.advance(self._task, cost)
+
+    def line(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bar.print(text, highlight=False)
+
+
+def probe_line(trajectory: Trajectory, arm: str, probe: int) -> str:
+    """One line for a probe: mean chosen, rejected, argmax log-prob and margin on training prompts.
+
+    The margin is (chosen − rejected) in nats relative to the arm's first probe.
+    """
+    means = {}
+    for kind in ("chosen", "rejected"):
+        table = trajectory.by_example(arm, kind, "train")
+        means[kind] = table.mean()
+    argmax = trajectory.by_example(arm, "chosen", "train", "argmax_logp").mean()[probe]
+    chosen, rejected = means["chosen"], means["rejected"]
+    margin = (chosen - rejected)[probe] - (chosen - rejected).iloc[0]
+    point = next(p for p in trajectory.points(arm) if p.probe == probe)
+    when = "before training" if point.phase == "base" else f"{point.phase} epoch {point.epoch:g}"
+    return (
+        f"{arm:>10}  {when:<16} chosen {chosen[probe]:8.2f}  rejected {rejected[probe]:8.2f}  "
+        f"argmax {argmax:8.2f}  margin {margin:+8.2f}"
+    )

@@ -1,0 +1,53 @@
+"""Where a run's numbers come from: versions, device, git revision, and the numeric type it uses."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from typing import Any
+
+import torch
+
+from squeeze import __version__
+from squeeze.claims.ledger import this_device, versions
+
+
+def git_revision() -> str | None:
+    """The current directory's git revision, "-dirty" if tracked files differ; None outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and git revision, as `run.json` holds them."""
+    return {
+        "versions": {"squeeze": __version__} | versions(),
+        "device": this_device(),
+        "git": git_revision(),
+    }
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where this device multiplies matrices clearly faster in it than in float32.
+
+    Measured on a small product of a language model's shape, because CPUs differ widely.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16
+    seconds = {dtype: _product_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    faster = seconds[torch.bfloat16] * 1.5 < seconds[torch.float32]
+    return torch.bfloat16 if faster else torch.float32
+
+
+def _product_seconds(dtype: torch.dtype, repeats: int = 5) -> float:
+    a, b = torch.randn(512, 576).to(dtype), torch.randn(576, 1536).to(dtype)
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - start)
+    return best

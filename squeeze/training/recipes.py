@@ -1,0 +1,215 @@
+"""What is trained on what: arms, phases and the configuration of a run, all plain data.
+
+Nothing here trains; `run` turns a `RunConfig` into TRL trainers.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from squeeze.errors import InputError
+
+ARM_NAMES = ("dpo", "sft-dpo", "extend-dpo")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One TRL training run inside an arm.
+
+    `on` says what an SFT phase sees ("chosen" or "chosen+rejected" responses); DPO always sees
+    pairs. `warmup` is a share of the steps. `batch_size` counts rows (SFT) or pairs (DPO).
+    """
+
+    kind: Literal["sft", "dpo"]
+    on: Literal["chosen", "chosen+rejected", "pairs"]
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    accumulation: int = 1
+    schedule: str = "linear"
+    warmup: float = 0.1
+    weight_decay: float = 0.0
+    beta: float = 0.1
+    loss_type: str = "sigmoid"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A sequence of phases from the same pretrained model; each starts where the last one ended."""
+
+    name: str
+    title: str
+    phases: tuple[Phase, ...]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that determines a run. Fields are the options of `squeeze replicate`.
+
+    `probe_train` training prompts and all held-out ones are scored at every probe. `max_length` is
+    in tokens. `dtype` is "auto" (bfloat16 where this device multiplies it faster than float32),
+    "float32" or "bfloat16".
+    """
+
+    model: str = "smollm2-135m"
+    data: str = "enthusiastic_en"
+    template: str = "model"
+    arms: tuple[str, ...] = ARM_NAMES
+    pairs: int = 16
+    held_out: int = 6
+    probe_train: int = 10
+    epochs: int = 8
+    sft_epochs: int = 2
+    seed: int = 0
+    beta: float = 0.1
+    loss_type: str = "sigmoid"
+    learning_rate: float = 4e-4
+    sft_learning_rate: float = 2e-4
+    batch_size: int = 4
+    accumulation: int = 1
+    schedule: str = "constant_with_warmup"
+    warmup: float = 0.1
+    weight_decay: float = 0.0
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    lora_targets: str = "all-linear"
+    gradient_checkpointing: bool = False
+    max_length: int = 1024
+    dtype: str = "auto"
+    generations: int = 2
+
+    def phase_arms(self) -> tuple[Arm, ...]:
+        """The arms of this run as phases."""
+        shared = {
+            "batch_size": self.batch_size,
+            "accumulation": self.accumulation,
+            "schedule": self.schedule,
+            "warmup": self.warmup,
+            "weight_decay": self.weight_decay,
+        }
+        dpo = Phase(
+            "dpo",
+            "pairs",
+            self.epochs,
+            self.learning_rate,
+            beta=self.beta,
+            loss_type=self.loss_type,
+            **shared,  # type: ignore[arg-type]
+        )
+        sft = Phase("sft", "chosen", self.sft_epochs, self.sft_learning_rate, **shared)  # type: ignore[arg-type]
+        known = {
+            "dpo": Arm("dpo", "DPO from the pretrained model", (dpo,)),
+            "sft-dpo": Arm("sft-dpo", "SFT on chosen, then DPO", (sft, dpo)),
+            "extend-dpo": Arm(
+                "extend-dpo",
+                "SFT on chosen and rejected, then DPO",
+                (replace(sft, on="chosen+rejected"), dpo),
+            ),
+        }
+        return tuple(known[name] for name in self.arms)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as written to `run.json` and `config.yaml`."""
+        return asdict(self) | {"arms": list(self.arms)}
+
+
+# What --quick changes: every arm and every station, on a few examples.
+QUICK = {
+    "pairs": 4,
+    "held_out": 2,
+    "probe_train": 3,
+    "epochs": 2,
+    "sft_epochs": 1,
+    "generations": 1,
+}
+
+_POSITIVE = (
+    "pairs",
+    "probe_train",
+    "epochs",
+    "sft_epochs",
+    "beta",
+    "learning_rate",
+    "sft_learning_rate",
+    "batch_size",
+    "accumulation",
+    "lora_r",
+    "lora_alpha",
+    "max_length",
+)
+
+
+def flag(field: str) -> str:
+    """The command-line option of a configuration field."""
+    return "--" + field.replace("_", "-")
+
+
+def make_config(values: Mapping[str, Any]) -> RunConfig:
+    """A checked configuration from options or a YAML mapping; unset (None) values take defaults.
+
+    Raises `InputError` naming the field, its value and what is allowed.
+    """
+    given = {key.replace("-", "_"): value for key, value in values.items() if value is not None}
+    known = {f.name: f for f in fields(RunConfig)}
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"unknown configuration field {key!r}{hint}")
+    if isinstance(given.get("arms"), str):
+        given["arms"] = [name.strip() for name in given["arms"].split(",") if name.strip()]
+    if "arms" in given:
+        given["arms"] = tuple(given["arms"])
+    defaults = RunConfig()
+    for key, value in given.items():
+        wanted = type(getattr(defaults, key))
+        if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+            given[key] = value = _as_float(key, value)
+        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+            raise InputError(f"{flag(key)} must be of type {wanted.__name__}, not {value!r}")
+    config = replace(defaults, **given)
+    _check(config)
+    return config
+
+
+def _as_float(key: str, value: int | str) -> float:
+    try:
+        return float(value)  # YAML reads 1e-4 as a string
+    except ValueError:
+        raise InputError(f"{flag(key)} must be a number, not {value!r}") from None
+
+
+def _check(config: RunConfig) -> None:
+    for key in _POSITIVE:
+        if not getattr(config, key) > 0:
+            raise InputError(f"{flag(key)} must be positive, not {getattr(config, key)}")
+    for key in ("held_out", "generations", "warmup", "weight_decay", "lora_dropout", "seed"):
+        if getattr(config, key) < 0:
+            raise InputError(f"{flag(key)} must not be negative, but is {getattr(config, key)}")
+    for name in config.arms:
+        if name not in ARM_NAMES:
+            raise InputError(f"unknown arm {name!r} in --arms; choose from {', '.join(ARM_NAMES)}")
+    if not config.arms or len(set(config.arms)) != len(config.arms):
+        raise InputError("--arms needs at least one arm, each named once")
+    if config.dtype not in ("auto", "float32", "bfloat16"):
+        raise InputError(f"--dtype must be auto, float32 or bfloat16, not {config.dtype!r}")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping of configuration fields; raise `InputError` if it is not one."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"the configuration {path} given with --config does not exist") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"the configuration {path} is not readable YAML ({error})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"the configuration {path} must be a mapping of fields to values")
+    return values

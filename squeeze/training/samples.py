@@ -1,0 +1,102 @@
+"""What the report shows of single examples: log-probs token by token, and generated answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from squeeze.data.examples import PreferenceExample
+from squeeze.scoring import ScoredResponse
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MAX_NEW_TOKENS = 48
+
+
+def chosen_tokens(
+    responses: Sequence[ScoredResponse], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, list[dict[str, Any]]]:
+    """Per example the chosen answer's tokens: text, log-prob, argmax token and its log-prob."""
+    found = {}
+    for response in responses:
+        if response.kind != "chosen":
+            continue
+        s = response.statistics
+        found[response.example] = [
+            {
+                "text": tokenizer.decode([token]),
+                "logp": round(float(s.target_logp[i]), 4),
+                "argmax": tokenizer.decode([int(s.argmax_token[i])]),
+                "argmax_logp": round(float(s.argmax_logp[i]), 4),
+            }
+            for i, token in enumerate(response.token_ids)
+        ]
+    return found
+
+
+def token_changes(
+    arm: str,
+    before: dict[str, list[dict[str, Any]]],
+    after: dict[str, list[dict[str, Any]]],
+    examples: Sequence[PreferenceExample],
+    splits: dict[str, str],
+    limit: int,
+) -> list[dict[str, Any]]:
+    """The `limit` examples whose chosen answer lost most log-prob, token by token, worst first."""
+    entries = []
+    for example in examples:
+        if example.id not in before or example.id not in after:
+            continue
+        pairs = list(zip(before[example.id], after[example.id], strict=True))
+        entries.append(
+            {
+                "arm": arm,
+                "example": example.id,
+                "split": splits[example.id],
+                "prompt": example.prompt[-1].content,
+                "chosen": example.chosen,
+                "delta_logp": round(sum(b["logp"] - a["logp"] for a, b in pairs), 4),
+                "tokens": [
+                    {
+                        "text": a["text"],
+                        "logp_before": a["logp"],
+                        "logp_after": b["logp"],
+                        "argmax_before": a["argmax"],
+                        "argmax_logp_before": a["argmax_logp"],
+                        "argmax_after": b["argmax"],
+                        "argmax_logp_after": b["argmax_logp"],
+                    }
+                    for a, b in pairs
+                ],
+            }
+        )
+    return sorted(entries, key=lambda entry: entry["delta_logp"])[:limit]
+
+
+@torch.no_grad()
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[PreferenceExample],
+) -> list[dict[str, str]]:
+    """Greedy answers of at most `MAX_NEW_TOKENS` tokens, one an example."""
+    texts = []
+    model.eval()
+    for example in examples:
+        turns = [{"role": m.role, "content": m.content} for m in example.prompt]
+        inputs = tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        ).to(model.device)
+        output = model.generate(
+            **inputs,
+            max_new_tokens=MAX_NEW_TOKENS,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        text = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        texts.append({"example": example.id, "prompt": turns[-1]["content"], "text": str(text)})
+    return texts

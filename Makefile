@@ -1,0 +1,34 @@
+# Two commands for a newcomer: `make replicate` and `make test`. Both set themselves up in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: replicate test setup check lint mutation clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade -c constraints.txt pip
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[test]"
+	touch $@
+
+replicate: setup  ## train SmolLM2 three ways and report; a finished run is only judged again
+	$(BIN)/squeeze replicate --resume
+
+test: setup  ## the fast suite
+	$(BIN)/squeeze models fetch
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -m cpu -n 2
+
+lint: setup
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check:  ## everything that CI runs
+	bash .ci/run
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -55,12 +55,13 @@ def draw_steps() -> Figure:
     axes = figure.subplots(3, 4, sharex="col", sharey="row")
     for column, panel in zip(axes.T, _panels(), strict=True):
         _draw_panel(column, panel)
+    _legend(axes[0, 0])
     axes[0, 0].set_ylabel("probability (linear)")
     axes[1, 0].set_ylabel("probability (log scale)")
     axes[2, 0].set_ylabel("change of log π (nats)\nsymlog scale")
     figure.suptitle(
-        f"What {N_STEPS} gradient steps (η = {ETA}) on one label do to all the others: "
-        "a negative gradient lifts the peak and squeezes the rest",
+        f"What {N_STEPS} gradient steps (η = {ETA}) on one label do to all the others: a negative "
+        "gradient lifts the likeliest of them and squeezes the rest, unless π is flat",
         fontsize=14,
     )
     return figure
@@ -91,7 +92,7 @@ def _draw_panel(column: np.ndarray, panel: Panel) -> None:
         axis.bar(places, np.exp(after), width=0.5, color=colours)
         axis.margins(x=0.01)
     column[0].set_title(f"{panel.title}\n{falling} of {len(before) - 1} other labels fall")
-    column[0].set_ylim(0, 0.62)
+    column[0].set_ylim(0, 1)
     column[1].set_yscale("log")
     column[1].set_ylim(1e-6, 1)
     column[2].bar(places, change, width=0.7, color=colours)
@@ -108,7 +109,6 @@ def _draw_panel(column: np.ndarray, panel: Panel) -> None:
         weight="bold",
         arrowprops={"arrowstyle": "-", "color": PUSHED},
     )
-    _legend(column[0])
 
 
 def _legend(axis: Axes) -> None:

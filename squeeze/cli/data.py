@@ -31,12 +31,16 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
 ) -> None:
     """Convert preference data to another format; bad rows go to OUT.refused.jsonl."""
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from squeeze.data.convert import convert as run
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task(f"converting {source.name}", total=None)
         summary = run(
             source,
@@ -94,7 +98,7 @@ def show(
     name: Annotated[str, typer.Argument(help="Embedded name or data file.")] = "enthusiastic_en",
     n: Annotated[int, typer.Option("--n", min=1, help="How many to show.")] = 3,
     model: Annotated[str, typer.Option(help="Whose tokens to count.")] = "smollm2-135m",
-    format_: Annotated[str | None, typer.Option("--format", help="Name the format.")] = None,
+    from_: Annotated[str | None, typer.Option("--from", help="Name the file's format.")] = None,
 ) -> None:
     """Print a few examples with the number of tokens of each text."""
     from itertools import islice
@@ -103,7 +107,7 @@ def show(
 
     count, unit = _counter(model)
     typer.echo(f"{name}; lengths in {unit}")
-    for number, item in islice(open_data(name, format_).examples(), n):
+    for number, item in islice(open_data(name, from_).examples(), n):
         if isinstance(item, InputError):
             typer.echo(f"\nrow {number} {item}")
             continue
@@ -120,7 +124,8 @@ def _counter(model: str) -> tuple[Callable[[str], int], str]:
     from squeeze.models import EMBEDDED, is_cached, load_tokenizer
 
     if model in EMBEDDED and not is_cached(model):
-        return (lambda text: len(text.split())), f"words ({model} is not cached)"
+        unit = f"words, or characters where none are spaced ({model} is not cached)"
+        return (lambda text: len(text.split()) if " " in text.strip() else len(text)), unit
     tokenizer = load_tokenizer(model)
     return (
         lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),

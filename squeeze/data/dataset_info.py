@@ -25,6 +25,12 @@ _ALPACA = {
     "chosen": "chosen",
     "rejected": "rejected",
 }
+_SHAREGPT = {
+    "messages": "conversations",
+    "system": "system",
+    "chosen": "chosen",
+    "rejected": "rejected",
+}
 _MAPPED_ONLY = ("system", "history")
 _HUB = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 
@@ -166,8 +172,19 @@ def parsers(dataset: Dataset) -> tuple[Parse | None, ParseUnpaired | None]:
     messages = columns.get("messages", "conversations")
     if label is not None:
         return None, lambda row: pairing.parse_unpaired_messages(row, tags, messages, label)
-    names = {"messages": messages, "system": "system", "chosen": "chosen", "rejected": "rejected"}
+    names = _SHAREGPT | {"messages": messages}
     return lambda row: layouts.parse_sharegpt(_renamed(row, columns, names), tags, messages), None
+
+
+def used_columns(dataset: Dataset) -> frozenset[str]:
+    """The columns that `parsers` read."""
+    names = _ALPACA if dataset.formatting == "alpaca" else _SHAREGPT
+    used = {
+        dataset.columns.get(key, standard)
+        for key, standard in names.items()
+        if key in dataset.columns or key not in _MAPPED_ONLY
+    }
+    return frozenset(used | {"id"} | {dataset.columns.get("kto_tag", "id")})
 
 
 def _parse_alpaca(row: Row) -> PreferenceExample:

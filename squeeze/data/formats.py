@@ -304,4 +304,5 @@ def open_source(path: Path, format: str | None = None, name: str | None = None) 
     assert dataset.file is not None
     parse, parse_unpaired = dataset_info.parsers(dataset)
     described = f"{LLAMA_FACTORY}:{dataset.name}"
-    return Source(RowReader(dataset.file), described, None, parse, parse_unpaired)
+    columns = dataset_info.used_columns(dataset)
+    return Source(RowReader(dataset.file), described, columns, parse, parse_unpaired)

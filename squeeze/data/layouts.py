@@ -211,9 +211,10 @@ def parse_trl(row: Row) -> PreferenceExample:
     That common beginning is cut at white space, so that no word is torn apart (TRL cuts anywhere).
     """
     chosen, rejected = text(column(row, CHOSEN), CHOSEN), text(column(row, REJECTED), REJECTED)
+    extra = extra_responses(row)
     if row.get("prompt") is not None:
         prompt = text(row["prompt"], "prompt")
-        return example(row_id(row), _user(prompt), chosen, rejected, extra_responses(row))
+        return example(row_id(row), _user(prompt), chosen, rejected, extra)
     shared = 0
     for a, b in zip(chosen, rejected, strict=False):
         if a != b:
@@ -224,7 +225,8 @@ def parse_trl(row: Row) -> PreferenceExample:
     shared = len(chosen[:shared].rstrip())
     if not shared:
         raise RowError("no shared prompt", "has no 'prompt', and its responses begin differently")
-    return example(row_id(row), _user(chosen[:shared]), chosen[shared:], rejected[shared:])
+    prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+    return example(row_id(row), _user(prompt), chosen, rejected, extra)
 
 
 def write_trl(example: PreferenceExample) -> list[Row]:

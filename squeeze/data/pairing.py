@@ -161,21 +161,23 @@ def pair_rows(
     """
     waiting = Waiting()
     for number, row in rows:
+        if isinstance(row, RowError):
+            yield number, row
+            continue
+        involved = [(number, row)]
         try:
-            if isinstance(row, RowError):
-                raise row
             one = parse(row)
             prompt = json.dumps([(m.role, m.content) for m in one.prompt])
-            other = waiting.take(prompt, not one.label)
-            if other is None:
+            waited = waiting.take(prompt, not one.label)
+            if waited is None:
                 waiting.put(number, prompt, one.label, json.dumps(row))
                 continue
-            partner = parse(json.loads(other[1]))
-            chosen, rejected = (one, partner) if one.label else (partner, one)
-            yield number, _pair(chosen, rejected)
+            involved.insert(0, (waited[0], json.loads(waited[1])))
+            other = parse(involved[0][1])
+            yield number, _pair(one, other) if one.label else _pair(other, one)
         except RowError as error:
-            error.row = error.row or row
-            yield number, error
+            for place, refused in involved:
+                yield place, RowError(error.reason, str(error), refused)
     for number, label, value in waiting.rest():
         missing = "rejected (label false)" if label else "chosen (label true)"
         yield (

@@ -1,0 +1,202 @@
+"""A data file into another format: streamed, counted, bad rows set aside, none silently dropped."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from squeeze.data.examples import PreferenceExample
+from squeeze.data.families import KINDS
+from squeeze.data.formats import FORMATS, WRITABLE, Format, Source, named, open_source
+from squeeze.data.layouts import content_id, write_squeeze
+from squeeze.data.rows import Row, RowError
+from squeeze.data.writing import check_extension, open_writer
+from squeeze.errors import InputError
+from squeeze.files import replacing
+
+_EVERY = 1000  # rows between two calls of `progress`
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass
+class Lengths:
+    """Smallest, mean and largest number of characters, counted in passing."""
+
+    count: int = 0
+    total: int = 0
+    smallest: int = 0
+    largest: int = 0
+
+    def add(self, length: int) -> None:
+        """Count one more text."""
+        self.smallest = length if self.count == 0 else min(self.smallest, length)
+        self.largest = max(self.largest, length)
+        self.count += 1
+        self.total += length
+
+    @property
+    def mean(self) -> float:
+        """The mean length, in characters."""
+        return self.total / self.count
+
+
+@dataclass
+class Summary:
+    """What a conversion did.
+
+    `not_carried` counts what the output format has no place for: input columns ("column x"),
+    response kinds ("response x") and ids ("id", where they are not made from the text).
+    """
+
+    source_format: str
+    target_format: str
+    rows_in: int = 0
+    rows_out: int = 0
+    examples: int = 0
+    filtered: int = 0
+    first_refusal: str = ""
+    refused: Counter[str] = field(default_factory=Counter)
+    not_carried: Counter[str] = field(default_factory=Counter)
+    lengths: dict[str, Lengths] = field(default_factory=dict)
+
+    def measure(self, example: PreferenceExample) -> None:
+        """Count an example and its lengths."""
+        self.examples += 1
+        lengths = {
+            "prompt": sum(len(message.content) for message in example.prompt),
+            "chosen": len(example.chosen),
+            "rejected": len(example.rejected),
+        }
+        for name, length in lengths.items():
+            self.lengths.setdefault(name, Lengths()).add(length)
+
+
+class SideFile:
+    """Refused rows as JSON lines: row number, reason, detail, value; opened with the first one."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self.path = path
+        self._stack = stack
+        self._write: Callable[[str], int] | None = None
+
+    def add(self, number: int, error: RowError) -> None:
+        """Write one refusal, in ASCII, so that even lone surrogates can be told."""
+        if self._write is None:
+            temporary = self._stack.enter_context(replacing(self.path))
+            self._write = self._stack.enter_context(temporary.open("w", encoding="ascii")).write
+        line = {"row": number, "reason": error.reason, "detail": str(error), "value": error.row}
+        self._write(json.dumps(line, default=str) + "\n")
+
+    def clear(self) -> None:
+        """Remove an earlier conversion's side file when this one refused nothing."""
+        if self._write is None:
+            self.path.unlink(missing_ok=True)
+
+
+def side_path(target: Path) -> Path:
+    """Where refused rows go: OUT.refused.jsonl."""
+    return target.with_name(target.name + ".refused.jsonl")
+
+
+def _select(
+    source: Source, where: Mapping[str, str], summary: Summary, progress: Progress
+) -> Iterator[tuple[int, Row | RowError]]:
+    """The source's rows that `where` lets through, counted."""
+    for number, row in source.reader:
+        summary.rows_in += 1
+        if summary.rows_in % _EVERY == 0:
+            progress(source.reader.position, source.reader.extent)
+        if isinstance(row, RowError):
+            yield number, row
+            continue
+        missing = [name for name in where if name not in row]
+        if missing:
+            name = missing[0]
+            yield number, RowError(f"no {name!r}", f"has no {name!r} to filter by", row)
+        elif any(row[name] != wanted for name, wanted in where.items()):
+            summary.filtered += 1
+        else:
+            if source.columns is not None:
+                unread = row.keys() - source.columns - where.keys()
+                summary.not_carried.update(f"column {name}" for name in unread)
+            yield number, row
+
+
+def _lost(example: PreferenceExample, carries: frozenset[str]) -> list[str]:
+    """What of the example a format that holds only `carries` leaves behind."""
+
+    def carried(kind: str) -> bool:
+        named = "kinds" in carries and kind in KINDS
+        return named or "responses" in carries or ("ranks" in carries and kind.startswith("rank_"))
+
+    lost = [f"response {kind}" for kind in example.responses if not carried(kind)]
+    derived = content_id(example.prompt, example.chosen, example.rejected)
+    if "id" not in carries and not example.id.startswith(derived):
+        lost.append("id")
+    return lost
+
+
+def convert(
+    path: Path,
+    target: Path,
+    to: str,
+    *,
+    format: str | None = None,
+    name: str | None = None,
+    where: Mapping[str, str] | None = None,
+    force: bool = False,
+    progress: Progress = lambda position, extent: None,
+) -> Summary:
+    """Convert a data file; rows that cannot be used go to OUT.refused.jsonl with their numbers.
+
+    `format` names the input's format (recognised otherwise), `name` the data set of a
+    dataset_info.json, `where` the values that columns must have. Both files appear only when all
+    is done. Raises `InputError` when a format or file is wrong, OUT exists (and not `force`), or
+    no row can be converted.
+    """
+    named(to, WRITABLE, "--to")
+    check_extension(target)
+    if target.exists() and (not force or target.samefile(path)):
+        raise InputError(f"{target} exists; choose another output, or overwrite it with --force")
+    source = open_source(path, format, name)
+    summary = Summary(source.format, to)
+    with ExitStack() as stack:
+        side = SideFile(side_path(target), stack)
+        temporary = stack.enter_context(replacing(target))
+        write = stack.enter_context(open_writer(temporary, target.suffix, to))
+        rows = _select(source, where or {}, summary, progress)
+        for number, item in source.examples(rows):
+            try:
+                written = _written(item, FORMATS[to], summary)
+            except RowError as error:
+                summary.first_refusal = summary.first_refusal or f"row {number} {error}"
+                summary.refused[error.reason] += 1
+                side.add(number, error)
+            else:
+                for row in written:
+                    write(row)
+        if not summary.examples:
+            why = summary.first_refusal or "the filter kept none"
+            raise InputError(f"no row of {path} could be converted to {to}: {why}")
+        side.clear()
+    return summary
+
+
+def _written(item: PreferenceExample | RowError, target: Format, summary: Summary) -> list[Row]:
+    """The rows of one example, counted; raises `RowError` when there is none to write."""
+    if isinstance(item, RowError):
+        raise item
+    assert target.write is not None
+    try:
+        rows = target.write(item)
+    except RowError as error:
+        error.row = write_squeeze(item)[0]
+        raise
+    summary.rows_out += len(rows)
+    summary.measure(item)
+    summary.not_carried.update(_lost(item, target.carries))
+    return rows

@@ -179,10 +179,11 @@ RANKS = "rank correlation of ‖K‖ and the gain"
 
 @dataclass(frozen=True)
 class DigitInfluence:
-    """What updates on 4s did to other images' 4: arrays [seeds, updates], means over the images.
+    """What updates on 4s did to other images' 4; every seed sees the same updates and images.
 
-    `probability`, `logp` and `kernel` hold, by observed class (4, 9, 0), the mean change of the
-    4's probability and log-probability (nats), and the mean ‖K‖_F; `rank_correlation` is Spearman's
+    `probability`, `logp` and `kernel` hold, by observed class (4, 9, 0), arrays [seeds, images]:
+    the change of the 4's probability and of its log-probability (nats), and ‖K‖_F, as means over
+    the updates. Every class has as many images. `rank_correlation` [seeds, updates] is Spearman's
     ρ of ‖K‖_F and the change of probability over all observed images.
     """
 
@@ -196,7 +197,8 @@ class DigitInfluence:
 def check_similarity(influence: DigitInfluence) -> list[Verdict]:
     """LD-5: 4s gain more than 9s, 9s more than 0s, ‖K‖ is ordered so too, and the gain follows ‖K‖.
 
-    One verdict a contrast, "supported" if its 95% interval, over seeds and updates, is above 0.
+    One verdict a contrast, "supported" if its 95% interval is above 0: over seeds and observed
+    images (the i-th of one class against the i-th of the other), over seeds and updates for ρ.
     """
     estimates = {
         f"{name}: {more}s above {less}s": paired_difference_over_seeds(values[less], values[more])

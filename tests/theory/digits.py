@@ -1,10 +1,15 @@
 """LD-5's experiment on scikit-learn's digits: what one update on a 4 does to the 4 of other images.
 
-The recipe and the expected outcomes below were settled on the development seeds 0–4 and evaluated
-once on 100–104. One row is expected not to be reproduced: on the development seeds 9s gained less
+The recipe and the expected outcomes below were settled on the development seeds 0–4, then evaluated
+on 100–104. That was done twice: the first intervals were over seeds and updates, and with those,
+permuted labels passed for an order in one row, for all updates share the few observed images. They
+are over seeds and observed images now (twelve sets of seeds with permuted labels: no row passes).
+
+That 9s come before 0s is expected not to be reproduced. On the development seeds 9s gained less
 probability than 0s under most recipes tried (multilayer perceptron and convolutional net, 3–12
-epochs), for at 8×8 pixels the net confuses 0s with 4s more than 9s with 4s, and a gain in
-probability is the gain in log-probability times the probability there was.
+epochs): at 8×8 pixels the nets give 0s more of the 4's probability than 9s, and a gain in
+probability is that in log-probability times the probability there was. ‖K‖ leans to the 9s, by
+less than its interval.
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ EXPECTED = {
     "probability: 4s above 9s": "supported",
     "probability: 9s above 0s": "not supported",
     "‖K‖: 4s above 9s": "supported",
-    "‖K‖: 9s above 0s": "supported",
+    "‖K‖: 9s above 0s": "not supported",
     RANKS: "supported",
 }
 
@@ -73,7 +78,7 @@ def measure(
 
     def by_class(values: np.ndarray) -> dict[int, np.ndarray]:
         parts = np.split(values, len(CLASSES), axis=2)
-        return {label: part.mean(axis=2) for label, part in zip(CLASSES, parts, strict=True)}
+        return {label: part.mean(axis=1) for label, part in zip(CLASSES, parts, strict=True)}
 
     return DigitInfluence(
         seeds, by_class(changes), by_class(logp_changes), by_class(norms), correlation
@@ -98,7 +103,9 @@ def _measure_seed(
     observed = module_logits(model, images[seen])
 
     def jacobians(which: Tensor) -> Tensor:
-        return torch.cat([jacobian(module_logits(model, images[i][None]), weights) for i in which])
+        return torch.func.vmap(lambda x: jacobian(module_logits(model, x[None]), weights)[0])(
+            images[which]
+        )
 
     blocks = torch.einsum("map,lbp->lmab", jacobians(seen), jacobians(updates))
     norms = torch.linalg.matrix_norm(blocks)
@@ -118,4 +125,4 @@ def _measure_seed(
     )
     before = torch.softmax(observed(weights), dim=-1)[:, UPDATED_CLASS].detach()
     change = before * torch.expm1(logp_change)
-    return change.numpy(), logp_change.numpy(), norms.numpy()
+    return change.double().numpy(), logp_change.double().numpy(), norms.double().numpy()

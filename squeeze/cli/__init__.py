@@ -3,6 +3,8 @@
 import sys
 
 from squeeze.cli import claims as claims
+from squeeze.cli import data as data
+from squeeze.cli import diagnose as diagnose
 from squeeze.cli import models as models
 from squeeze.cli import replicate as replicate
 from squeeze.cli.app import app

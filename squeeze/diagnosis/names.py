@@ -1,0 +1,140 @@
+"""Which quantity a log's column holds, told from its name alone.
+
+Knows the names of TRL, LLaMA-Factory, OpenRLHF, the original DPO code and the paper's logs, and
+recognises sensible variants of them; values are never looked at here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from squeeze.diagnosis import series as q
+
+_EVAL = {"eval", "evaluation", "val", "valid", "validation", "test", "dev", "heldout", "holdout"}
+_TRAIN = {"train", "training"}
+_CHOSEN = {"chosen", "preferred", "accepted", "winner", "win", "yw"}
+_REJECTED = {"rejected", "reject", "dispreferred", "loser", "lose", "yl"}
+_ARGMAX = {"argmax", "greedy", "ystar"}
+_LOGP = {"logps", "logp", "logprobs", "logprob", "loglik", "loglikelihood", "lp", "ll"}
+_NLL = {"nll", "ce", "crossentropy"}
+_REWARD = {"reward", "rewards"}
+_MARGIN = {"margin", "margins"}
+_ACCURACY = {"accuracy", "accuracies", "acc"}
+_REPETITION = {"repetition", "repetitiveness", "repeated", "repeat"}
+# Words that change nothing about what is measured.
+_NEUTRAL = {
+    *("mean", "avg", "average", "sum", "total", "metrics", "metric", "squeeze", "probe", "policy"),
+    *("model", "log", "prob", "probs", "likelihood", "history", "curve", "series", "list"),
+    *("values", "value", "per", "token", "seq", "sequence", "nats", "of", "the", "answer"),
+    *("answers", "response", "responses", "completion", "completions", "set", "split", "over"),
+    *("epochs", "dpo", "path", "along", "held", "out", "y", "scores", "score", "share", "ngram"),
+}
+# Words that make it another thing: reference values, spreads, raw logits, ORPO's odds.
+_FOREIGN = {
+    *("ref", "reference", "std", "stdev", "stderr", "sem", "var", "min", "max", "ci", "lower"),
+    *("upper", "odds", "ratio", "ratios", "kl", "count", "num", "length", "len", "except"),
+    *("ppl", "perplexity", "grad", "lr", "runtime", "seconds", "beta", "weight", "delta", "diff"),
+}
+_SET_PREFIX = re.compile(r"^eval[_/](?P<set>[^/]+?)[_/](?P<rest>(?:rewards|logps)/.+|loss)$", re.I)
+STEP_NAMES = (
+    *("step", "_step", "global_step", "current_steps", "train/global_step", "eval/global_step"),
+    *("trainer/global_step", "steps", "iteration", "iter", "examples_counter", "counters/examples"),
+    *("epoch", "epochs", "train/epoch"),
+)
+RUN_NAMES = ("run", "run_id", "run_name", "arm", "experiment", "exp_name")
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a column holds; `negate` turns a negative log-likelihood into a log-prob."""
+
+    quantity: str
+    split: str
+    negate: bool = False
+
+
+def recognise(column: str) -> Meaning | None:
+    """Return what a column of that name holds, or None if it is none of a diagnosis' business."""
+    named_set = _SET_PREFIX.match(column)
+    if named_set and named_set["set"].lower() not in _EVAL | _TRAIN:
+        inner = recognise(named_set["rest"])
+        split = f"eval {named_set['set']}"
+        return None if inner is None else Meaning(inner.quantity, split, inner.negate)
+    prefix, _, last = column.rpartition("/")
+    words, before = _words(column), _words(prefix)
+    split = _split(before if _names_split(before) else words)
+    rest = [w for w in words if w not in _EVAL | _TRAIN and not (w == "held" and "out" in words)]
+    if any(w in _FOREIGN for w in rest):
+        return None
+    meaning = _quantity(rest, _kind(last))
+    return None if meaning is None else Meaning(meaning[0], split, meaning[1])
+
+
+def is_step(column: str) -> bool:
+    """Whether a column of that name counts training time."""
+    return column.strip().lower() in STEP_NAMES
+
+
+def _words(text: str) -> list[str]:
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
+    return [w for w in re.split(r"[^a-z0-9]+", spaced.lower()) if w]
+
+
+def _names_split(words: list[str]) -> bool:
+    return any(w in _EVAL | _TRAIN for w in words) or ("held" in words and "out" in words)
+
+
+def _split(words: list[str]) -> str:
+    # The paper's "logps_eval_prob_train/..." are evaluations on prompts of the training set.
+    if any(w in _TRAIN for w in words):
+        return "train"
+    return "eval" if _names_split(words) else ""
+
+
+def _kind(last: str) -> str:
+    return "_".join(w for w in _words(last) if w not in _LOGP | _NEUTRAL)
+
+
+def _quantity(words: list[str], kind: str) -> tuple[str, bool] | None:
+    """Return quantity and sign of words without split and foreign ones."""
+    given = set(words)
+    logp = bool(given & _LOGP) or {"log", "prob"} <= given or {"log", "probs"} <= given
+    known = _CHOSEN | _REJECTED | _ARGMAX | _LOGP | _NLL | _REWARD | _MARGIN | _ACCURACY
+    residual = given - known - _NEUTRAL - _REPETITION
+    if given & _ARGMAX:
+        return (q.ARGMAX, False) if residual <= {"logits"} else None
+    if "logits" in given or "logit" in given:
+        return None
+    if given <= _NEUTRAL | {"loss"} and "loss" in given:
+        return q.LOSS, False
+    if given == {"entropy"}:
+        return q.ENTROPY, False
+    if {"mean", "token", "accuracy"} <= given or {"token", "accuracy"} == given:
+        return q.TOKEN_ACCURACY, False
+    if given & _REPETITION and not residual - {"n"}:
+        return q.REPETITION, False
+    return _preference(given, residual, logp, kind)
+
+
+def _preference(
+    given: set[str], residual: set[str], logp: bool, kind: str
+) -> tuple[str, bool] | None:
+    chosen, rejected = bool(given & _CHOSEN), bool(given & _REJECTED)
+    if given & _MARGIN:
+        return None if residual or logp else (q.MARGIN, False)
+    if given & _ACCURACY:
+        return None if residual else (q.ACCURACY, False)
+    if given & _NLL:
+        if residual - {"loss"}:
+            return None
+        if chosen or rejected:
+            return (q.CHOSEN if chosen else q.REJECTED), True
+        return q.NLL, False
+    if residual:
+        return (q.OTHER + kind, False) if logp and kind else None
+    if chosen == rejected:  # neither, or a name that says both
+        return None
+    if given & _REWARD:
+        return (q.CHOSEN_REWARD if chosen else q.REJECTED_REWARD), False
+    return (q.CHOSEN if chosen else q.REJECTED), False

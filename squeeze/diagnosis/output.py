@@ -1,0 +1,172 @@
+"""A diagnosis as JSON (schema in docs/diagnosis.md) and as text for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from squeeze.diagnosis.remedies import MEANING, remedies
+from squeeze.diagnosis.trend import Change
+from squeeze.diagnosis.verdict import Diagnosis, Evidence, Name, SplitVerdict, worst
+
+SCHEMA = 1
+STYLES: dict[Name, str] = {
+    "healthy": "green",
+    "undetermined": "yellow",
+    "no learning": "yellow",
+    "early": "yellow",
+    "displacement": "red",
+    "squeezing": "bold red",
+    "collapse": "bold red",
+}
+
+
+def to_json(diagnoses: Sequence[Diagnosis], ledger: Path) -> dict[str, Any]:
+    """One run as an object with its `verdict`; several as `runs` beside the worst `verdict`."""
+    runs = [_run_json(d, ledger) for d in diagnoses]
+    if len(runs) == 1:
+        return {"schema": SCHEMA} | runs[0]
+    return {"schema": SCHEMA, "verdict": worst(d.verdict for d in diagnoses), "runs": runs}
+
+
+def _run_json(d: Diagnosis, ledger: Path) -> dict[str, Any]:
+    return {
+        "verdict": d.verdict,
+        "run": d.run.name,
+        "source": d.run.source,
+        "format": d.run.format,
+        "axis": d.run.axis,
+        "phase": d.run.phase,
+        "split": d.split,
+        "reason": d.reason,
+        "meaning": MEANING[d.verdict],
+        "cautions": list(d.cautions),
+        "missing": list(d.missing),
+        "notes": list(_notes(d)),
+        "splits": [_split_json(s) for s in d.splits],
+        "remedies": [asdict(r) for r in remedies(d.verdict, ledger)],
+    }
+
+
+def _split_json(s: SplitVerdict) -> dict[str, Any]:
+    return {
+        "split": s.split,
+        "verdict": s.verdict,
+        "reason": s.reason,
+        "cautions": list(s.cautions),
+        "evidence": [_evidence_json(e) for e in s.evidence],
+    }
+
+
+def _evidence_json(e: Evidence) -> dict[str, Any]:
+    return {
+        "series": e.role,
+        "column": e.column,
+        "split": e.split,
+        "unit": e.unit or "as logged",
+        "n": e.n,
+        "start": e.start,
+        "peak": e.peak,
+        "peak_step": e.peak_step,
+        "end": e.end,
+        "direction": e.direction,
+        "change": _change_json(e.change),
+        "fall_from_peak": _change_json(e.fall),
+        "relative_change": e.relative,
+    }
+
+
+def _change_json(c: Change) -> dict[str, Any]:
+    return {"effect": c.effect, "interval": list(c.interval), "p": c.p}
+
+
+def _notes(d: Diagnosis) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*d.run.notes, *(n for s in d.splits for n in s.notes))))
+
+
+# --- terminal -------------------------------------------------------------------------------------
+
+
+def print_diagnosis(d: Diagnosis, console: Console, ledger: Path) -> None:
+    """Verdict, what it means, the evidence, and what to do, for a person."""
+    line = Text.assemble(
+        (d.run.name, "bold"), ": ", (d.verdict.upper(), STYLES[d.verdict]), f" — {d.reason}"
+    )
+    if d.split:
+        line.append(f" [{d.split}]")
+    console.print(line)
+    console.print(Text(f"{d.run.source} ({d.run.format})", style="dim"))
+    console.print()
+    console.print(MEANING[d.verdict])
+    for split in d.splits:
+        if split.evidence:
+            console.print(_table(split, d.run.axis))
+    for title, sentences in (
+        ("But", d.cautions),
+        ("Not in the log", d.missing),
+        ("Notes", _notes(d)),
+    ):
+        _print_list(console, title, sentences)
+    _print_remedies(d, console, ledger)
+
+
+def _table(split: SplitVerdict, axis: str) -> Table:
+    name = f"{split.split} split" if split.split else "evidence"
+    table = Table(title=f"{name}: {split.verdict}", title_justify="left", show_edge=False)
+    for column in ("series", "n", "start", f"peak (at {axis})", "end"):
+        table.add_column(column, justify="left" if column == "series" else "right")
+    table.add_column("change [95%]", justify="right")
+    table.add_column("from peak [95%]", justify="right")
+    table.add_column("unit")
+    table.add_column("")
+    for e in split.evidence:
+        table.add_row(
+            e.role.removeprefix("other:"),
+            str(e.n),
+            number(e.start),
+            f"{number(e.peak)} ({e.peak_step:.5g})",
+            number(e.end),
+            _interval(e.change),
+            _interval(e.fall),
+            {"reward": "β·nats"}.get(e.unit, e.unit),
+            e.direction,
+        )
+    return table
+
+
+def _interval(c: Change) -> str:
+    return f"{c.effect:+.3g} [{c.interval[0]:+.3g}, {c.interval[1]:+.3g}]"
+
+
+def number(value: float) -> str:
+    """A value with four significant digits, without an exponent where it can be avoided."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    digits = max(0, 3 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(digits, 6)}f}"
+
+
+def _print_list(console: Console, title: str, sentences: Sequence[str]) -> None:
+    if sentences:
+        console.print()
+        console.print(Text(title, style="bold"))
+        for sentence in sentences:
+            console.print(Text(f"  - {sentence}"))
+
+
+def _print_remedies(d: Diagnosis, console: Console, ledger: Path) -> None:
+    found = remedies(d.verdict, ledger)
+    if not found:
+        return
+    console.print()
+    console.print(Text("What to do, in this order", style="bold"))
+    for i, remedy in enumerate(found, 1):
+        backing = f" ({remedy.claim}: {remedy.status})" if remedy.claim else ""
+        console.print(Text(f"  {i}. {remedy.action}: {remedy.how}{backing}"))

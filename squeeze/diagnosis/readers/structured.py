@@ -1,0 +1,151 @@
+"""JSON documents: transformers' trainer_state.json, and experiment files with series by name.
+
+The latter come in many shapes (the replication seed writes config and series); every shape that
+names a series by something `names` recognises, as a list or as a list of records, is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from squeeze.diagnosis.names import is_step, recognise
+from squeeze.diagnosis.readers.tables import Table
+from squeeze.diagnosis.series import TELLING
+from squeeze.errors import InputError
+
+_DEPTH = 4
+
+
+def read_json(path: Path, text: str) -> list[Table]:
+    """Read a JSON document into one table a run.
+
+    Raises `InputError` if it is cut off, not JSON, or holds no series.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise InputError(
+            f"{path} is cut off or not JSON ({error}); copy it again from the machine that "
+            "trained, or give the console output"
+        ) from error
+    if isinstance(document, Mapping) and "log_history" in document:
+        return [_trainer_state(path, document)]
+    tables = _find(path, document, path.stem, _DEPTH)
+    if not tables:
+        raise InputError(
+            f"{path} holds no series that a diagnosis can use: neither log_history nor lists named "
+            "chosen, rejected, argmax, rewards/chosen, ..."
+        )
+    return tables
+
+
+def _trainer_state(path: Path, document: Mapping[str, Any]) -> Table:
+    history = document["log_history"]
+    if not isinstance(history, list) or not all(isinstance(r, Mapping) for r in history):
+        raise InputError(f"{path}: log_history is not a list of objects; is the file damaged?")
+    if not history:
+        raise InputError(
+            f"{path}: log_history is empty; nothing was logged yet (check logging_steps)"
+        )
+    notes: tuple[str, ...] = ()
+    done, planned = document.get("global_step"), document.get("max_steps")
+    if isinstance(done, int) and isinstance(planned, int) and 0 < done < planned:
+        notes = (f"the run stands at step {done} of {planned}",)
+    # The closing summary line repeats the last step with train_loss and runtimes only.
+    return Table(
+        path.parent.name or path.stem,
+        str(path),
+        "transformers trainer_state.json",
+        history,
+        notes=notes,
+        unit="entry of log_history",
+    )
+
+
+def _find(path: Path, node: Any, name: str, depth: int) -> list[Table]:
+    """Depth-first: the shallowest nodes that are a table of telling series."""
+    records = _records(node)
+    if records is not None:
+        return [Table(name, str(path), "JSON with series", records, notes=(), unit="evaluation")]
+    if depth == 0 or not isinstance(node, Mapping):
+        return []
+    return [
+        table for key, child in node.items() for table in _find(path, child, str(key), depth - 1)
+    ]
+
+
+def _records(node: Any) -> list[dict[str, Any]] | None:
+    if isinstance(node, list) and node and all(isinstance(r, Mapping) for r in node):
+        flat = [_flat(r) for r in node]
+        return flat if any(_telling(c) for r in flat for c in r) else None
+    if not isinstance(node, Mapping):
+        return None
+    keyed = _keyed_by_step(node)
+    return keyed if keyed is not None else _columns(node)
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested records ({"epoch": 4, "train": {"chosen": ...}}) as one level, joined by '/'."""
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}/")
+        elif not isinstance(value, list):
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _columns(node: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """{"epoch": [...], "chosen": [...]}, possibly beside a config and nested one level."""
+    lists = {str(k): v for k, v in node.items() if _is_series(v)}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            lists |= {f"{key}/{k}": v for k, v in value.items() if _is_series(v)}
+    telling = [k for k in lists if _telling(k)]
+    if not telling:
+        return None
+    lengths = {k: len(lists[k]) for k in telling}
+    steps = {
+        k.rpartition("/")[2]: v
+        for k, v in lists.items()
+        if is_step(k.rpartition("/")[2]) and len(v) == max(lengths.values())
+    }
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{k} {n}" for k, n in lengths.items())
+        raise InputError(
+            f"the series have unequal lengths ({listed}), so it is unknown which values belong "
+            "together; was the file cut off while it was written?"
+        )
+    columns = {k: lists[k] for k in telling} | steps
+    n = max(lengths.values())
+    return [{k: v[i] for k, v in columns.items()} for i in range(n)]
+
+
+def _keyed_by_step(node: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """{"0": {"chosen": ...}, "4": {...}}: keys are the steps or epochs."""
+    if len(node) < 1 or not all(isinstance(v, Mapping) for v in node.values()):
+        return None
+    try:
+        steps = [float(str(k).lower().removeprefix("epoch").strip(" _-")) for k in node]
+    except ValueError:
+        return None
+    flat = [{"step": s} | _flat(v) for s, v in zip(steps, node.values(), strict=True)]
+    return flat if any(_telling(c) for r in flat for c in r) else None
+
+
+def _is_series(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in value
+        )
+    )
+
+
+def _telling(column: str) -> bool:
+    meaning = recognise(column)
+    return meaning is not None and meaning.quantity in TELLING

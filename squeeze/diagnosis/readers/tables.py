@@ -1,0 +1,330 @@
+"""From records (one dict a logged line) to a `RunSeries`: naming, ordering and cleaning.
+
+Every reader hands its records to `build`; what is mended is noted, what cannot be is an
+`InputError`, so that no verdict is ever made of numbers that are not what they seem.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from squeeze.diagnosis.names import STEP_NAMES as STEPS_BY_RANK
+from squeeze.diagnosis.names import Meaning, is_step, recognise
+from squeeze.diagnosis.series import (
+    LOG_PROBS,
+    LOSS,
+    OTHER,
+    TELLING,
+    TOKEN_ACCURACY,
+    Array,
+    RunSeries,
+    Series,
+)
+from squeeze.errors import InputError
+
+# More than this share of steps logged twice with other values is two runs, not a resumed one.
+_RESUMED_AT_MOST = 0.5
+_ROUNDING = 1e-6  # a log-prob of +1e-7 is float noise about 0, not a positive log-prob
+
+
+@dataclass(frozen=True)
+class Table:
+    """Records of one run in the file's order; `lines` are their 1-based numbers in the file."""
+
+    name: str
+    source: str
+    format: str
+    records: Sequence[Mapping[str, Any]]
+    lines: Sequence[int] = ()
+    notes: tuple[str, ...] = ()
+    phase: str = ""
+    unit: str = "line"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def at(self, index: int) -> str:
+        """Where record `index` stands, for messages."""
+        number = self.lines[index] if self.lines else index + 1
+        return f"{self.unit} {number}"
+
+
+def build(table: Table) -> RunSeries:
+    """Return the run's series.
+
+    Raises `InputError` if no column is recognised, a value is not a number, log-probs are
+    positive, or the file mixes runs.
+    """
+    columns = list(dict.fromkeys(str(c) for record in table.records for c in record))
+    meanings = {c: m for c in columns if (m := recognise(c)) is not None}
+    _require_usable(table, columns, meanings)
+    meanings = _with_default_split(meanings, columns)
+    axis, positions, axis_notes = _axis(table, columns, list(meanings))
+    notes = [*table.notes, *axis_notes]
+    found: dict[tuple[str, str], Series] = {}
+    for column, meaning in meanings.items():
+        series = _series(table, column, meaning, positions, notes)
+        if series is None:
+            continue
+        key = (meaning.quantity, meaning.split)
+        if key in found:
+            kept, left = sorted((found[key], series), key=len, reverse=True)
+            found[key] = kept
+            notes.append(f"{left.column} holds the same as {kept.column} and was left out")
+        else:
+            found[key] = series
+    if not found:
+        raise InputError(
+            f"{table.source}: the columns {_some(list(meanings))} hold no finite number; "
+            "give a log of a run that did not end in NaN from its first line"
+        )
+    return RunSeries(
+        name=table.name,
+        source=table.source,
+        format=table.format,
+        axis=axis,
+        series=tuple(found.values()),
+        phase=table.phase,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def number(value: Any, where: str, column: str) -> float:
+    """Return a logged value as a float; NaN for what loggers write for it.
+
+    Raises `InputError` if it is no number.
+    """
+    if value is None or (isinstance(value, str) and value.strip().lower() in {"", "nan", "null"}):
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise InputError(
+            f"{where}: {column!r} is {type(value).__name__}, not a number; is this a training log?"
+        )
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        shown = str(value)[:40]
+        raise InputError(
+            f"{where}: {column!r} is {shown!r}, not a number; is this a training log? "
+            "(preference data belongs to --data)"
+        ) from None
+
+
+# --- columns ------------------------------------------------------------------------------------
+
+
+def _require_usable(table: Table, columns: list[str], meanings: Mapping[str, Meaning]) -> None:
+    quantities = {m.quantity for m in meanings.values()}
+    if quantities & set(TELLING) or any(m.startswith(OTHER) for m in quantities):
+        return
+    other = _other_trainer(columns)
+    if other:
+        raise InputError(
+            f"{table.source} looks like a log of {other}: it has no chosen or rejected series, so "
+            "there is nothing to diagnose here; give the log of a preference or SFT run"
+        )
+    if not quantities & {LOSS, TOKEN_ACCURACY}:
+        raise InputError(
+            f"{table.source} has no column that a diagnosis can use (rewards/chosen, "
+            f"logps/chosen, argmax, loss, ...); its columns are {_some(columns)}"
+        )
+
+
+def _other_trainer(columns: list[str]) -> str:
+    lowered = {c.lower().removeprefix("train/") for c in columns}
+    if any(c.startswith(("completions/", "clip_ratio", "sampling/")) for c in lowered) or (
+        "reward_std" in lowered
+    ):
+        return "a GRPO or RLOO run"
+    if any(c.startswith(("ppo/", "objective/", "policy/")) for c in lowered) or (
+        "policy_loss" in lowered and "reward" in lowered
+    ):
+        return "a PPO run"
+    if {"min_reward", "max_reward"} <= lowered or {"chosen_mean", "reject_mean"} & lowered:
+        return "a reward model's training"
+    return ""
+
+
+def _with_default_split(meanings: Mapping[str, Meaning], columns: list[str]) -> dict[str, Meaning]:
+    """A trainer's unprefixed columns are its training batches."""
+    trainer = any(m.split.startswith("eval") for m in meanings.values()) or any(
+        c.lower().removeprefix("train/") in {"learning_rate", "lr", "grad_norm"} for c in columns
+    )
+    if not trainer:
+        return dict(meanings)
+    return {
+        c: m if m.split else Meaning(m.quantity, "train", m.negate) for c, m in meanings.items()
+    }
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    shown = ", ".join(map(repr, names[:limit]))
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+# --- steps --------------------------------------------------------------------------------------
+
+
+def _axis(table: Table, columns: list[str], telling: list[str]) -> tuple[str, Array, list[str]]:
+    """Return what the x axis counts, its value for every record, and notes."""
+    order = np.arange(len(table.records), dtype=np.float64)
+    used = [i for i, r in enumerate(table.records) if any(r.get(c) is not None for c in telling)]
+    candidates = sorted(
+        (c for c in columns if is_step(c)), key=lambda c: STEPS_BY_RANK.index(c.strip().lower())
+    )
+    notes: list[str] = []
+    for column in candidates:
+        values = [
+            number(r.get(column), f"{table.source}, {table.at(i)}", column)
+            for i, r in enumerate(table.records)
+        ]
+        steps = np.array(values, dtype=np.float64)
+        missing = [i for i in used if not math.isfinite(steps[i])]
+        if missing:
+            if len(missing) < len(used):
+                notes.append(
+                    f"{column!r} is missing in {len(missing)} of {len(used)} lines, "
+                    "so it was not used to order them"
+                )
+            continue
+        if "epoch" in column.lower() and _rounded(steps[used]):
+            continue
+        return column.rpartition("/")[2].strip("_").lower(), steps, notes
+    return table.unit, order, notes
+
+
+def _rounded(steps: Array) -> bool:
+    """Whether an epoch column repeats because it was printed with two decimals."""
+    return bool(steps.size > 1 and np.all(np.diff(steps) >= 0) and np.any(np.diff(steps) == 0))
+
+
+# --- values -------------------------------------------------------------------------------------
+
+
+def _series(
+    table: Table, column: str, meaning: Meaning, positions: Array, notes: list[str]
+) -> Series | None:
+    where = f"{table.source}, {{}}"
+    rows = [i for i, r in enumerate(table.records) if column in r]
+    values = np.array(
+        [number(table.records[i][column], where.format(table.at(i)), column) for i in rows]
+    )
+    rows, values = _without_nan(table, column, np.array(rows, dtype=int), values, notes)
+    if values.size == 0:
+        return None
+    if meaning.negate:
+        values = -values
+    if meaning.quantity in LOG_PROBS or meaning.quantity.startswith(OTHER):
+        _require_log_probs(table, column, meaning, rows, values)
+    steps, values = _ordered(table, column, positions[rows], rows, values, notes)
+    return Series(meaning.quantity, meaning.split, steps, values, column)
+
+
+def _without_nan(
+    table: Table, column: str, rows: Any, values: Array, notes: list[str]
+) -> tuple[Any, Array]:
+    finite = np.isfinite(values)
+    # A column that other lines leave empty (W&B, CSV) is sparse, not broken.
+    logged = [table.records[i][column] not in (None, "") for i in rows]
+    broken = ~finite & np.array(logged, dtype=bool)
+    if broken.any() and finite.any():
+        last = int(np.flatnonzero(finite)[-1])
+        tail = int(broken[last + 1 :].sum())
+        if tail:
+            notes.append(
+                f"{column} is NaN or infinite from {table.at(int(rows[last + 1]))} to the end "
+                f"({tail} lines): the run diverged there, and only what came before is judged"
+            )
+        if broken.sum() > tail:
+            notes.append(f"{column}: {int(broken.sum()) - tail} NaN or infinite values left out")
+    elif broken.any():
+        notes.append(f"{column} holds only NaN and was left out")
+    return rows[finite], values[finite]
+
+
+def _require_log_probs(
+    table: Table, column: str, meaning: Meaning, rows: Any, values: Array
+) -> None:
+    positive = np.flatnonzero(values > _ROUNDING)
+    if positive.size == 0:
+        return
+    first = int(positive[0])
+    value = values[first] * (-1 if meaning.negate else 1)
+    where = f"{table.source}, {table.at(int(rows[first]))}"
+    if meaning.negate:
+        raise InputError(
+            f"{where}: {column} is {value:g}, but a negative log-likelihood is never negative; "
+            "name the column logps/... if it holds log-probs"
+        )
+    kind = "probabilities" if values.max() <= 1 and values.min() >= 0 else "something else"
+    if positive.size == values.size and values.max() > 1:
+        kind = "negative log-likelihoods (name the column nll/chosen or nll/rejected then)"
+    raise InputError(
+        f"{where}: {column} is {value:g}, but a log-prob is never positive; "
+        f"the column seems to hold {kind}"
+    )
+
+
+def _ordered(
+    table: Table, column: str, steps: Array, rows: Any, values: Array, notes: list[str]
+) -> tuple[Array, Array]:
+    """Return steps and values with steps strictly increasing; the last of repeated steps wins."""
+    back = np.flatnonzero(np.diff(steps) < 0)
+    unique = np.unique(steps)
+    if back.size == 0 and unique.size == steps.size:
+        return steps, values
+    order = np.argsort(steps, kind="stable")
+    sorted_steps, sorted_values = steps[order], values[order]
+    last = np.flatnonzero(np.r_[np.diff(sorted_steps) > 0, True])
+    repeated = unique.size < steps.size
+    if repeated:
+        conflicts = _conflicts(sorted_steps, sorted_values, unique)
+        if conflicts > _RESUMED_AT_MOST * unique.size:
+            line = table.at(int(rows[back[0] + 1])) if back.size else table.at(int(rows[1]))
+            raise InputError(
+                f"{table.source}: {conflicts} of {unique.size} steps are logged more than once "
+                f"with different {column} (first at {line}); this looks like several runs in one "
+                "file, so give each run its own file or a column 'run'"
+            )
+        notes.append(
+            f"{steps.size - unique.size} of {steps.size} lines repeat a step (a resumed or "
+            "re-logged run); the last value of each step was kept"
+        )
+    elif back.size:
+        notes.append("the lines were not in the order of their steps and have been sorted")
+    return sorted_steps[last], sorted_values[last]
+
+
+def _conflicts(steps: Array, values: Array, unique: Array) -> int:
+    low = np.full(unique.size, np.inf)
+    high = np.full(unique.size, -np.inf)
+    where = np.searchsorted(unique, steps)
+    np.minimum.at(low, where, values)
+    np.maximum.at(high, where, values)
+    return int(np.count_nonzero(high - low > 1e-9 * np.maximum(1.0, np.abs(high))))
+
+
+def split_by_run(table: Table) -> list[Table]:
+    """One table a run where a column names the run; else the table itself."""
+    from squeeze.diagnosis.names import RUN_NAMES
+
+    columns = {str(c).lower(): c for record in table.records for c in record}
+    name = next((columns[c] for c in RUN_NAMES if c in columns), None)
+    if name is None:
+        return [table]
+    groups: dict[str, list[int]] = {}
+    for i, record in enumerate(table.records):
+        groups.setdefault(str(record.get(name, "")), []).append(i)
+    numbers = table.lines or range(1, len(table.records) + 1)
+    return [
+        replace(
+            table,
+            name=run or table.name,
+            records=[table.records[i] for i in rows],
+            lines=[numbers[i] for i in rows],
+        )
+        for run, rows in groups.items()
+    ]

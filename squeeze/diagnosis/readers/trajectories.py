@@ -1,0 +1,86 @@
+"""Our run directories: a `RunSeries` an arm of trajectory.parquet, with per-example values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from squeeze.diagnosis import series as q
+from squeeze.diagnosis.series import RunSeries, Series
+from squeeze.errors import InputError
+from squeeze.trajectory import Trajectory
+
+_QUANTITIES = (
+    (q.CHOSEN, "chosen", "logp"),
+    (q.ARGMAX, "chosen", "argmax_logp"),
+    (q.REJECTED, "rejected", "logp"),
+    (q.ENTROPY, "chosen", "entropy"),
+)
+
+
+def read_trajectory(path: Path) -> list[RunSeries]:
+    """Read each arm's last phase, from the probe before it on, as one run.
+
+    Raises `InputError` if the file is no trajectory, holds no arm, or an arm has no chosen scores.
+    """
+    trajectory = Trajectory.read(path)
+    if trajectory.frame.empty:
+        raise InputError(f"{path} holds no scores yet; wait for the first probe")
+    return [_arm(trajectory, arm, path) for arm in trajectory.arms()]
+
+
+def _arm(trajectory: Trajectory, arm: str, path: Path) -> RunSeries:
+    points = trajectory.points(arm)
+    phases = [p.phase for p in points if p.phase != "base"]
+    phase = phases[-1] if phases else "base"
+    last = [i for i, p in enumerate(points) if p.phase == phase]
+    # The model that the phase starts from was probed at the end of the phase before.
+    first = max(0, last[0] - 1)
+    probes = [p.probe for p in points[first:]]
+    rows = trajectory.where(arm=arm, probe=probes)
+    found: list[Series] = []
+    notes: list[str] = []
+    for split in dict.fromkeys(rows.frame["split"]):
+        kinds = [k for k in rows.kinds() if k not in ("chosen", "rejected")]
+        others = [(q.OTHER + kind, kind, "logp") for kind in kinds]
+        for quantity, kind, metric in (*_QUANTITIES, *others):
+            series = _series(rows, arm, kind, str(split), metric, quantity, notes)
+            if series is not None:
+                found.append(series)
+    if not any(s.quantity == q.CHOSEN for s in found):
+        raise InputError(f"{path}: arm {arm!r} has no scores of the chosen answers")
+    return RunSeries(
+        name=arm,
+        source=str(path),
+        format="squeeze trajectory",
+        axis="probe",
+        series=tuple(found),
+        phase=phase if phase in ("sft", "dpo") else "",
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _series(
+    rows: Trajectory,
+    arm: str,
+    kind: str,
+    split: str,
+    metric: str,
+    quantity: str,
+    notes: list[str],
+) -> Series | None:
+    table = rows.by_example(arm, kind, split, metric)
+    if table.empty:
+        return None
+    complete = table.replace([np.inf, -np.inf], np.nan).dropna()
+    if len(complete) < len(table):
+        notes.append(
+            f"{len(table) - len(complete)} of {len(table)} {split} examples lack a score of "
+            f"{kind} at some probe and were left out"
+        )
+    if complete.empty:
+        return None
+    examples = complete.to_numpy(dtype=np.float64)
+    steps = complete.columns.to_numpy(dtype=np.float64)
+    return Series(quantity, split, steps, examples.mean(axis=0), f"{kind}.{metric}", examples)

@@ -1,0 +1,143 @@
+"""What to do about each verdict, in order of evidence, with the claim that backs each remedy.
+
+Whether a claim was verified here is read from the ledger, never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from squeeze.claims.ledger import Entry, Key, read
+from squeeze.diagnosis.verdict import Name
+
+NOT_RUN = "not run here"
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One thing to do; `claim` backs it and `status` is what this machine's ledger says of it."""
+
+    action: str
+    how: str
+    claim: str = ""
+    status: str = ""
+
+
+_STOP = Remedy(
+    "stop at the turn",
+    "keep the checkpoint nearest the peak of chosen; on_squeeze='stop' does it while training",
+    "DO-1",
+)
+_EXTEND = Remedy(
+    "extend SFT first",
+    "one or two epochs of SFT on chosen and rejected answers before DPO (`sft-extend`)",
+    "EX-1",
+)
+_ON_POLICY = Remedy(
+    "use on-policy pairs",
+    "sample both answers from the current policy and rank them, instead of a fixed data set",
+    "ON-1",
+)
+_FILTER = Remedy(
+    "filter by CHES",
+    "leave out the pairs whose answers' hidden states are most alike before training",
+    "CH-1",
+)
+_NLL = Remedy(
+    "add an NLL term",
+    "rpo_alpha or loss_type=['sigmoid', 'sft'] in TRL, pref_ftx in LLaMA-Factory, nll_loss_coef in "
+    "OpenRLHF",
+    "VA-1",
+)
+_GATED = Remedy(
+    "use a gated or calibrated loss",
+    "Gate-DPO or Cal-DPO hold chosen up; both are in squeeze.losses",
+    "VA-1",
+)
+_DOSE = Remedy(
+    "push the rejected answer less",
+    "a smaller weight on the rejected term, a lower learning rate or fewer epochs",
+    "DO-3",
+)
+_BETA = Remedy(
+    "raise β", "a higher β holds the policy nearer to the reference at equal steps", "VA-1"
+)
+_LABELS = Remedy("check the labels", "are chosen and rejected swapped, in the data or in the log?")
+_STRONGER = Remedy("train more", "raise the learning rate, or the number of epochs, step by step")
+_PROBE = Remedy(
+    "log more", "DPOTrainer(..., callbacks=[SqueezeCallback(...)]) logs chosen, rejected and argmax"
+)
+_RESTART = Remedy(
+    "go back", "take an earlier checkpoint and a learning rate three to ten times lower"
+)
+
+_FALLING = (_STOP, _EXTEND, _ON_POLICY, _FILTER, _NLL, _GATED, _DOSE, _BETA)
+_BY_VERDICT: Mapping[Name, tuple[Remedy, ...]] = {
+    "healthy": (),
+    "undetermined": (_PROBE,),
+    "no learning": (_LABELS, _STRONGER),
+    "early": _FALLING,
+    "displacement": (_PROBE, *_FALLING),
+    "squeezing": _FALLING,
+    "collapse": (_RESTART, *_FALLING),
+}
+
+MEANING: Mapping[Name, str] = {
+    "healthy": (
+        "The chosen answers are as likely as at the start or likelier, and have not turned down. "
+        "Falling rejected answers are what preference training is for."
+    ),
+    "undetermined": "What is in the log does not decide the question.",
+    "no learning": (
+        "The preference is not being learned: the gap between chosen and rejected does not grow."
+    ),
+    "early": (
+        "The chosen answers gained at first and have begun to lose it again. What comes after the "
+        "turn costs likelihood on the answers you want, so the model nearest the peak is the one "
+        "to keep."
+    ),
+    "displacement": (
+        "The model learns to tell the answers apart by making both less likely, the rejected one "
+        "faster. The loss cannot see that. The probability goes to answers that are in neither "
+        "column; whether to the model's own favourite tokens (squeezing) only argmax can tell."
+    ),
+    "squeezing": (
+        "Pushing down rejected answers that are already unlikely moves probability from almost "
+        "everything, the chosen answers included, to the few tokens that the model already prefers "
+        "(the squeezing effect). The margin and the loss go on improving meanwhile; generations "
+        "become confident and repetitive."
+    ),
+    "collapse": (
+        "The model loses likelihood everywhere, or what it generates degenerates. This is "
+        "divergence rather than a trade-off."
+    ),
+}
+
+
+def remedies(verdict: Name, ledger: Path) -> list[Remedy]:
+    """Return what to do about a verdict; claims' statuses come from `ledger`/claims.json.
+
+    Raises `InputError` if that file is not a ledger.
+    """
+    entries = read(ledger)
+    return [
+        Remedy(r.action, r.how, r.claim, status(r.claim, entries) if r.claim else "")
+        for r in _BY_VERDICT[verdict]
+    ]
+
+
+def status(claim: str, entries: Mapping[Key, Entry]) -> str:
+    """Sum up a claim's checks: "supported (tiny)", "supported in 2 of 3 checks", "not run here"."""
+    checks = [e for e in entries.values() if e.verdict.claim == claim]
+    run = [e for e in checks if e.verdict.status != "not run"]
+    if not run:
+        return NOT_RUN
+    good = sum(e.verdict.supported for e in run)
+    levels = ", ".join(dict.fromkeys(e.verdict.level for e in run))
+    if good == len(run):
+        return f"supported ({levels})"
+    if good == 0:
+        return f"not supported ({levels})"
+    return f"supported in {good} of {len(run)} checks ({levels})"

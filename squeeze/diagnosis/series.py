@@ -1,0 +1,77 @@
+"""The diagnosis station's input: what one run's log says, as named series over training time.
+
+Reading files is the readers' work and judging is `verdict`'s; here are only the types.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+# The quantities a verdict can use; "other:<kind>" are log-probs of further response kinds.
+CHOSEN, REJECTED, ARGMAX = "chosen_logp", "rejected_logp", "argmax_logp"
+CHOSEN_REWARD, REJECTED_REWARD, MARGIN = "chosen_reward", "rejected_reward", "reward_margin"
+ACCURACY, LOSS, ENTROPY, TOKEN_ACCURACY = "reward_accuracy", "loss", "entropy", "token_accuracy"
+REPETITION, NLL = "repetition", "nll"
+OTHER = "other:"
+LOG_PROBS = (CHOSEN, REJECTED, ARGMAX)
+# Series that say something about the trained answers; the rest only accompanies them.
+TELLING = (*LOG_PROBS, CHOSEN_REWARD, REJECTED_REWARD, MARGIN)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One quantity on one split; `steps` [points] strictly increase, `values` [points] are finite.
+
+    Log-probs are in nats (per sequence or per token, as logged), rewards in β × nats. `split` is
+    "train", "eval", "eval <set>", a trajectory's own split, or "" where the log does not say.
+    `column` is what the log calls it. `examples` [examples, points] holds the values behind each
+    mean where the log has them.
+    """
+
+    quantity: str
+    split: str
+    steps: Array
+    values: Array
+    column: str
+    examples: Array | None = None
+
+    def __len__(self) -> int:
+        return int(self.values.size)
+
+    def since(self, step: float) -> Series:
+        """The points at or after `step`."""
+        keep = self.steps >= step
+        examples = None if self.examples is None else self.examples[:, keep]
+        return replace(self, steps=self.steps[keep], values=self.values[keep], examples=examples)
+
+
+@dataclass(frozen=True)
+class RunSeries:
+    """All series of one run. `axis` says what `steps` count; `notes` what was mended or doubted.
+
+    `phase` is "sft" or "dpo" where the source states it, else "".
+    """
+
+    name: str
+    source: str
+    format: str
+    axis: str
+    series: tuple[Series, ...]
+    phase: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    def get(self, quantity: str, split: str) -> Series | None:
+        """The series of that quantity on that split, if the log has it."""
+        for series in self.series:
+            if series.quantity == quantity and series.split == split:
+                return series
+        return None
+
+    def splits(self) -> list[str]:
+        """Splits that have a telling series, in order of appearance."""
+        return list(dict.fromkeys(s.split for s in self.series if s.quantity in TELLING))

@@ -1,0 +1,188 @@
+"""Trends of one noisy series: where it peaks, how far it falls from there, and how sure that is.
+
+The series is averaged into at most `MAX_POINTS` points and smoothed by a local line. Its noise is
+resampled in blocks around that line (Künsch 1989, "The jackknife and the bootstrap for general
+stationary observations") and, where the log has them, so are the examples behind each mean. No
+verdict is drawn here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import stats
+
+from squeeze.diagnosis.series import Array, Series
+
+MAX_POINTS = 40
+RESAMPLES = 1999
+CONFIDENCE = 0.95
+_TRIM = 0.1  # of a bin's values at either end: trainer logs spike
+_OUTLIER = 6.0  # robust standard deviations from its neighbours' median
+
+
+@dataclass(frozen=True)
+class Change:
+    """A difference of smoothed values in the series' unit, with its 95% interval.
+
+    `p` is the one-sided probability of so large a change, in its direction, of pure noise.
+    """
+
+    start: float
+    end: float
+    effect: float
+    interval: tuple[float, float]
+    p: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A smoothed series: `steps`, `level` [points], and its noise, `draws` [resamples, points].
+
+    `n` counts the logged values before averaging; `known_noise` is False where there are too few
+    of them to estimate any (two evaluations, no examples).
+    """
+
+    steps: Array
+    level: Array
+    draws: Array
+    n: int
+    known_noise: bool
+
+    @property
+    def peak(self) -> int:
+        """The point of the highest level."""
+        return int(np.argmax(self.level))
+
+    def index(self, step: float) -> int:
+        """The point at `step`, or the first after it; the last if there is none."""
+        return min(int(np.searchsorted(self.steps, step)), self.steps.size - 1)
+
+    def change(self, first: int = 0, last: int = -1) -> Change:
+        """The change between two points chosen without looking at this series."""
+        effect = float(self.level[last] - self.level[first])
+        noise = self.draws[:, last] - self.draws[:, first]
+        return self._change(first, last, effect, noise, noise)
+
+    def fall(self) -> Change:
+        """The change from the peak to the end (≤ 0); `p` allows for the search for a peak."""
+        effect = float(self.level[-1] - self.level[self.peak])
+        noise = self.draws[:, -1] - self.draws[:, self.peak]
+        searched = self.draws[:, -1] - self.draws.max(axis=1)
+        return self._change(self.peak, -1, effect, noise, searched)
+
+    def rise(self) -> Change:
+        """The change from the start to the peak (≥ 0); `p` allows for the search for a peak."""
+        effect = float(self.level[self.peak] - self.level[0])
+        noise = self.draws[:, self.peak] - self.draws[:, 0]
+        searched = self.draws.max(axis=1) - self.draws[:, 0]
+        return self._change(0, self.peak, effect, noise, searched)
+
+    def _change(
+        self, first: int, last: int, effect: float, noise: Array, under_null: Array
+    ) -> Change:
+        tail = 50 * (1 - CONFIDENCE)
+        low, high = (effect + np.percentile(noise, [tail, 100 - tail])).tolist()
+        beyond = under_null <= effect if effect < 0 else under_null >= effect
+        p = 1.0 if effect == 0 or not self.known_noise else (1 + beyond.sum()) / (1 + beyond.size)
+        return Change(
+            float(self.level[first]), float(self.level[last]), effect, (low, high), float(p)
+        )
+
+
+def fit(series: Series, *, seed: int = 0) -> Fit:
+    """Return the smoothed series with its noise, the same for the same seed.
+
+    Sources of noise: residuals of the evaluations (at least three are needed, and few make the
+    interval wide, as Student's t does) and, with `examples`, the choice of examples.
+    """
+    rng = np.random.default_rng(seed)
+    steps, values, weights = _averaged(series)
+    n = values.size
+    smooth = _smoother(n)
+    freedom = n - 2 * np.trace(smooth) + np.sum(smooth**2)
+    draws = np.zeros((RESAMPLES, n))
+    known = series.examples is not None and series.examples.shape[0] > 1
+    if freedom > 0.5:
+        calm = _without_outliers(values)
+        draws += _residual_draws(calm - smooth @ calm, freedom, rng) @ smooth.T
+        values, known = calm, True
+    if series.examples is not None and series.examples.shape[0] > 1:
+        draws += _example_draws(series.examples @ weights.T, rng) @ smooth.T
+    return Fit(steps, smooth @ values, draws, len(series), known)
+
+
+def _averaged(series: Series) -> tuple[Array, Array, Array]:
+    """Return steps and trimmed means of at most `MAX_POINTS` bins, and the bins as [bins, n]."""
+    n = len(series)
+    parts = np.array_split(np.arange(n), min(n, MAX_POINTS))
+    weights = np.zeros((len(parts), n))
+    for i, part in enumerate(parts):
+        weights[i, part] = 1 / part.size
+    values = np.array([stats.trim_mean(series.values[part], _TRIM) for part in parts])
+    return weights @ series.steps, values, weights
+
+
+@lru_cache(maxsize=64)
+def _smoother(n: int) -> Array:
+    """Local linear regression over n equally spaced points as a matrix; a line for n ≤ 4."""
+    x = np.arange(n, dtype=np.float64)
+    width = np.inf if n <= 4 else max(1.2, n / 8)
+    rows = np.zeros((n, n))
+    if n <= 2:
+        return np.eye(n)
+    for i in range(n):
+        kernel = np.exp(-0.5 * ((x - i) / width) ** 2)
+        design = np.stack([np.ones(n), x - i], axis=1)
+        weighted = design * kernel[:, None]
+        rows[i] = np.linalg.solve(design.T @ weighted, weighted.T)[0]
+    return rows
+
+
+def _without_outliers(values: Array) -> Array:
+    """Pull single spikes in to the edge of what their neighbours allow (a Hampel filter)."""
+    n = values.size
+    if n < 7:
+        return values
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, 2, mode="reflect"), 5)
+    middle = np.median(windows, axis=1)
+    scale = stats.median_abs_deviation(values - middle, scale="normal")
+    return np.clip(values, middle - _OUTLIER * scale, middle + _OUTLIER * scale)
+
+
+def _residual_draws(residuals: Array, freedom: float, rng: np.random.Generator) -> Array:
+    """Resample residuals in moving blocks, after taking out how their spread changes with time.
+
+    Each draw's scale is itself drawn from what `freedom` degrees of freedom leave open, which
+    gives few points the wide tails of Student's t.
+    """
+    n = residuals.size
+    spread = np.sqrt(np.mean(residuals**2))
+    # A run's noise grows as it moves (rewards start at exactly 0): judge the end by its own.
+    window = stats.norm.pdf(np.subtract.outer(np.arange(n), np.arange(n)), scale=max(2.0, n / 4))
+    local = np.sqrt(window @ residuals**2 / window.sum(axis=1))
+    local = np.maximum(local, 0.8 * spread)
+    if spread == 0:
+        return np.zeros((RESAMPLES, n))
+    standard = residuals / local
+    standard = standard * np.sqrt(n / freedom)
+    length = max(1, round(n ** (1 / 3)))
+    starts = rng.integers(0, n, size=(RESAMPLES, -(-n // length)))
+    rows = (starts[:, :, None] + np.arange(length)) % n
+    blocks = standard[rows.reshape(RESAMPLES, -1)[:, :n]]
+    # Random signs: the residuals' third moment is not to be trusted at such n.
+    signs = rng.choice([-1.0, 1.0], size=starts.shape).repeat(length, axis=1)[:, :n]
+    scale = np.sqrt(freedom / rng.chisquare(freedom, size=(RESAMPLES, 1)))
+    drawn: Array = blocks * signs * scale * local
+    return drawn
+
+
+def _example_draws(examples: Array, rng: np.random.Generator) -> Array:
+    """Deviations of the mean curve when the examples [examples, points] are resampled."""
+    n = examples.shape[0]
+    centred = examples - examples.mean(axis=0)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    drawn: Array = counts @ centred / np.sqrt(n * (n - 1))
+    return drawn

@@ -1,0 +1,382 @@
+"""The seven verdicts and the rules that lead to them; see docs/diagnosis.md for the definitions.
+
+Works on `RunSeries`, whatever they come from: a log, a trajectory, a pair of checkpoints. Pure:
+same series, same verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+
+from squeeze.diagnosis import series as q
+from squeeze.diagnosis.series import RunSeries
+from squeeze.diagnosis.trend import Change
+from squeeze.diagnosis.view import Measured, View, both, view
+from squeeze.errors import InputError
+
+# From best to worst; "undetermined" is no bad news, but no good news either.
+Name = Literal[
+    "healthy", "undetermined", "no learning", "early", "displacement", "squeezing", "collapse"
+]
+VERDICTS: tuple[Name, ...] = get_args(Name)
+Direction = Literal["rises", "falls", "level", "unclear"]
+
+FALL_P = 0.0025  # of the chosen answers' fall; calibrated in docs/diagnosis.md
+MOVE_P = 0.01  # of every other movement, two-sided
+EARLY_SHARE = 1 / 3  # a fall below this share of the rise before it is "early"
+LEVEL_SHARE = 0.1  # below this share the end counts as level with the peak
+COLLAPSE_SHARE = 0.05  # argmax must fall by this share of its level
+NOISE_SHARE = 0.05  # a fall of this share of the level must be excluded to say "healthy"
+NOISE_OF_MOVEMENT = 0.25  # the same for rewards: of the largest movement
+REPETITION_RISE = 0.1  # of all n-grams
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One row of the evidence table; `change` is start to end, `fall` peak to end, in `unit`."""
+
+    role: str
+    split: str
+    column: str
+    unit: str
+    n: int
+    start: float
+    peak: float
+    peak_step: float
+    end: float
+    change: Change
+    fall: Change
+    direction: Direction
+    relative: float | None
+
+
+@dataclass(frozen=True)
+class SplitVerdict:
+    """The verdict on one split, the one sentence behind it, and what weakens it."""
+
+    split: str
+    verdict: Name
+    reason: str
+    cautions: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The verdict on a run; `split` is the one that decided it, `missing` what would tell more."""
+
+    run: RunSeries
+    verdict: Name
+    split: str
+    reason: str
+    splits: tuple[SplitVerdict, ...] = ()
+    missing: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = field(default=())
+
+
+def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
+    """Return the verdict on a run; `beta` converts rewards to nats where the log does not tell.
+
+    Raises `InputError` if beta is not positive.
+    """
+    if beta is not None and not beta > 0:
+        raise InputError(f"--beta must be positive, not {beta:g}")
+    splits = run.splits() or list(dict.fromkeys(s.split for s in run.series))
+    views = [view(run, split, beta) for split in splits]
+    judged = [judge(v, run.phase) for v in views if v.chosen is not None or v.margin is not None]
+    missing = _missing(views)
+    if not judged:
+        return Diagnosis(run, "undetermined", "", _nothing_to_judge(run), (), missing)
+    decided = _deciding(judged)
+    others = [
+        f"on the {_called(j.split)} split: {j.verdict} ({j.reason})"
+        for j in judged
+        if j is not decided
+    ]
+    cautions = tuple(dict.fromkeys((*decided.cautions, *others)))
+    return Diagnosis(
+        run, decided.verdict, decided.split, decided.reason, tuple(judged), missing, cautions
+    )
+
+
+def worst(verdicts: Iterable[Name]) -> Name:
+    """The worst of several verdicts."""
+    return max(verdicts, key=VERDICTS.index)
+
+
+def _deciding(judged: list[SplitVerdict]) -> SplitVerdict:
+    """The worst split that is determined; one split that learns refutes "no learning"."""
+    determined = [j for j in judged if j.verdict != "undetermined"]
+    learning = [j for j in determined if j.verdict != "no learning"]
+    return max(learning or determined or judged, key=lambda j: VERDICTS.index(j.verdict))
+
+
+# --- one split --------------------------------------------------------------------------------
+
+
+def judge(v: View, phase: str = "") -> SplitVerdict:
+    """Return the verdict on one split."""
+    evidence = tuple(_evidence(v))
+    name, reason, cautions = _rule(v, phase)
+    return SplitVerdict(v.split, name, reason, tuple(cautions), evidence, v.notes)
+
+
+def _rule(v: View, phase: str) -> tuple[Name, str, list[str]]:
+    if v.chosen is None:
+        return "undetermined", "the log has margins but not where the chosen answers go", []
+    n = v.chosen.fit.n
+    if not v.chosen.fit.known_noise:
+        lines = "1 evaluation" if n == 1 else f"{n} evaluations"
+        return (
+            "undetermined",
+            f"{lines} cannot show a trend; at least 3 are needed, better 8 or more",
+            [],
+        )
+    degenerate = _degenerate(v)
+    if degenerate:
+        return "collapse", degenerate, []
+    fall, rise, threshold = v.chosen.fit.fall(), v.chosen.fit.rise(), v.threshold(v.chosen)
+    fell = fall.p <= FALL_P and -fall.effect >= threshold
+    rose = rise.p <= MOVE_P and rise.effect >= threshold
+    if fell and rose and -fall.effect < LEVEL_SHARE * rise.effect:
+        fell = False
+    if fell:
+        return _fallen(v, fall, rise if rose else None, phase)
+    return _not_fallen(v, fall, phase)
+
+
+def _fallen(v: View, fall: Change, rise: Change | None, phase: str) -> tuple[Name, str, list[str]]:
+    """Chosen falls; what else happens since its peak says which kind of fall it is."""
+    assert v.chosen is not None
+    since = float(v.chosen.fit.steps[v.chosen.fit.peak])
+    argmax = _direction(v, v.argmax, since)
+    rejected, margin = _direction(v, v.rejected, since), _margin(v, since)
+    chosen = _sentence("chosen", fall, v.chosen, rise is not None)
+    if phase == "sft" or (phase == "" and not v.has_rewards and _looks_like_sft(v)):
+        return (
+            "undetermined",
+            f"{chosen} in an SFT run: overfitting, if these prompts are held out; the verdicts on "
+            "preference runs do not apply",
+            [],
+        )
+    if rise is not None and -fall.effect < EARLY_SHARE * rise.effect:
+        turned = f"{chosen}, {-fall.effect / rise.effect:.0%} of what it had gained"
+        cautions = ["argmax rises: squeezing has begun"] if argmax == "rises" else []
+        return "early", turned, cautions
+    if margin == "falls" and rejected == "rises":
+        return (
+            "no learning",
+            f"{chosen} while rejected rises: the preference is learned the wrong way round",
+            ["check whether chosen and rejected are swapped, in the data or in the columns"],
+        )
+    if argmax == "rises":
+        return "squeezing", f"{chosen} while argmax rises", _margin_caution(margin)
+    if argmax == "falls" and rejected in ("falls", None) and _argmax_collapses(v, since):
+        return "collapse", f"{chosen}, and so does everything else, argmax included", []
+    if margin in ("level", "falls") and rejected == "falls":
+        return "collapse", f"{chosen}, rejected falls with it and the margin does not grow", []
+    return _displaced(v, chosen, argmax, margin)
+
+
+def _displaced(
+    v: View, chosen: str, argmax: Direction | None, margin: Direction | None
+) -> tuple[Name, str, list[str]]:
+    cautions = _margin_caution(margin)
+    if argmax is None:
+        cautions.append(
+            "argmax is not in the log, so where the mass went is unknown: displacement is certain, "
+            "squeezing is possible" + _entropy_hint(v)
+        )
+    elif argmax == "unclear":
+        cautions.append("argmax is too noisy to say whether it rises: squeezing is possible")
+    grown = " while the margin grows" if margin == "rises" else ""
+    not_up = ", and argmax does not rise" if argmax in ("level", "falls") else ""
+    return "displacement", f"{chosen}{grown}{not_up}", cautions
+
+
+def _not_fallen(v: View, fall: Change, phase: str) -> tuple[Name, str, list[str]]:
+    assert v.chosen is not None
+    chosen = _direction(v, v.chosen, -np.inf)
+    margin = _margin(v, -np.inf)
+    if chosen == "rises":
+        # Where the preference is not what is trained (SFT), the margin may do as it likes.
+        if margin == "falls" and v.has_rewards:
+            return (
+                "no learning",
+                "the margin falls: rejected rises more than chosen",
+                ["check whether chosen and rejected are swapped, in the data or in the columns"],
+            )
+        return "healthy", "chosen rises and has not turned", []
+    limit = _noise_limit(v)
+    if -fall.interval[0] > limit:
+        return (
+            "undetermined",
+            f"chosen is too noisy ({v.chosen.fit.n} values): a fall of up to "
+            f"{-fall.interval[0]:.3g} {_unit(v.chosen)} cannot be told from none",
+            [],
+        )
+    if phase != "sft" and margin in ("level", "falls"):
+        cautions = []
+        if margin == "falls":
+            cautions = ["the margin falls: check whether chosen and rejected are swapped"]
+        return "no learning", "neither chosen nor the margin moves", cautions
+    cautions = [] if margin == "rises" else ["whether the margin grows is not known"]
+    return "healthy", "chosen is level", cautions
+
+
+# --- movements --------------------------------------------------------------------------------
+
+
+def _direction(v: View, measured: Measured | None, since: float) -> Direction | None:
+    """Where a series goes after `since`; "level" needs an interval narrow enough to say so."""
+    if measured is None:
+        return None
+    first = 0 if since == -np.inf else measured.fit.index(since)
+    return _moved(measured.fit.change(first), v.threshold(measured), measured.fit.known_noise)
+
+
+def _moved(change: Change, threshold: float, known_noise: bool) -> Direction:
+    if not known_noise:
+        return "unclear"
+    if both(change) <= MOVE_P and abs(change.effect) >= threshold:
+        return "rises" if change.effect > 0 else "falls"
+    low, high = change.interval
+    return "level" if max(-low, high) <= 3 * threshold else "unclear"
+
+
+def _margin(v: View, since: float) -> Direction | None:
+    """The margin over the whole run; a margin that has stopped growing has still grown."""
+    whole = _direction(v, v.margin, -np.inf)
+    if whole in ("rises", None) or since == -np.inf:
+        return whole
+    return "rises" if _direction(v, v.margin, since) == "rises" else whole
+
+
+def _margin_caution(margin: Direction | None) -> list[str]:
+    if margin is None:
+        return ["rejected is not in the log, so whether the margin grows is not known"]
+    if margin == "unclear":
+        return ["the margin is too noisy to say whether it grows"]
+    return []
+
+
+def _looks_like_sft(v: View) -> bool:
+    """Without rewards, chosen and rejected rising together mean that neither is pushed down."""
+    return _direction(v, v.rejected, -np.inf) == "rises"
+
+
+def _argmax_collapses(v: View, since: float) -> bool:
+    assert v.argmax is not None
+    change = v.argmax.fit.change(v.argmax.fit.index(since))
+    return -change.effect >= COLLAPSE_SHARE * abs(v.argmax.level or 0.0)
+
+
+def _noise_limit(v: View) -> float:
+    assert v.chosen is not None
+    if v.chosen.unit == "reward":
+        return max(NOISE_OF_MOVEMENT * v.movement, 0.1)
+    return max(NOISE_SHARE * abs(v.chosen.level or 0.0), v.threshold(v.chosen))
+
+
+def _degenerate(v: View) -> str:
+    for extra in v.extra:
+        if extra.series.quantity == q.REPETITION and extra.fit.known_noise:
+            change = extra.fit.change()
+            if both(change) <= MOVE_P and change.effect >= REPETITION_RISE:
+                return (
+                    f"generated text degenerates: {extra.series.column} rises from "
+                    f"{change.start:.2f} to {change.end:.2f}"
+                )
+    return ""
+
+
+def _entropy_hint(v: View) -> str:
+    for extra in v.extra:
+        if extra.series.quantity == q.ENTROPY and extra.fit.known_noise:
+            change = extra.fit.change()
+            level = abs(float(np.median(extra.series.values)))
+            if both(change) <= MOVE_P and abs(change.effect) >= 0.05 * level:
+                return (
+                    "; entropy falls too, as squeezing would have it"
+                    if change.effect < 0
+                    else "; entropy rises, which speaks against squeezing"
+                )
+    return ""
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+def _sentence(what: str, fall: Change, measured: Measured, rose: bool) -> str:
+    amount = f"{-fall.effect:.3g} {_unit(measured)}"
+    if measured.level:
+        amount += f" ({-fall.effect / abs(measured.level):.1%})"
+    return f"{what} rose, then fell by {amount}" if rose else f"{what} falls by {amount}"
+
+
+def _unit(measured: Measured) -> str:
+    return "in reward" if measured.unit == "reward" else "nats"
+
+
+def _called(split: str) -> str:
+    return split or "only"
+
+
+def _evidence(v: View) -> Iterable[Evidence]:
+    roles = {
+        "chosen": v.chosen,
+        "rejected": v.rejected,
+        "margin": v.margin,
+        "argmax": v.argmax,
+    } | {m.series.quantity: m for m in v.extra}
+    for role, measured in roles.items():
+        if measured is None:
+            continue
+        f, series = measured.fit, measured.series
+        change = f.change()
+        level = measured.level if measured.level is not None else float(np.median(series.values))
+        threshold = v.threshold(measured) if measured.unit else 0.02 * abs(level)
+        yield Evidence(
+            role=role,
+            split=series.split,
+            column=series.column,
+            unit=measured.unit,
+            n=len(series),
+            start=float(f.level[0]),
+            peak=float(f.level[f.peak]),
+            peak_step=float(f.steps[f.peak]),
+            end=float(f.level[-1]),
+            change=change,
+            fall=f.fall(),
+            direction=_moved(change, threshold, f.known_noise),
+            relative=change.effect / abs(measured.level) if measured.level else None,
+        )
+
+
+def _missing(views: list[View]) -> tuple[str, ...]:
+    has = {
+        "chosen": any(v.chosen for v in views),
+        "rejected": any(v.rejected or v.margin for v in views),
+        "argmax": any(v.argmax for v in views),
+        "held-out": any(v.split not in ("", "train") for v in views),
+    }
+    tells = {
+        "chosen": "chosen (logps/chosen or rewards/chosen): whether the good answers fall",
+        "rejected": "rejected (logps/rejected or rewards/rejected): whether the margin grows",
+        "argmax": "argmax along the chosen answers (SqueezeCallback logs it): where the mass goes",
+        "held-out": "a held-out split (eval_ series): whether unseen prompts suffer",
+    }
+    return tuple(tells[name] for name, present in has.items() if not present)
+
+
+def _nothing_to_judge(run: RunSeries) -> str:
+    have = ", ".join(dict.fromkeys(s.column for s in run.series))
+    return (
+        f"the log holds {have} only; a loss falls when the margin grows, whether chosen rises or "
+        "falls"
+    )

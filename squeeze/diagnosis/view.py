@@ -1,0 +1,280 @@
+"""The series a verdict looks at on one split: in which unit, against which level, from which start.
+
+Where a log has both log-probs and rewards, the one with less noise is used; β and the reference's
+log-probs are recovered from fixed evaluation sets, where both are exact. No verdict is drawn here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from scipy import stats
+
+from squeeze.diagnosis import series as q
+from squeeze.diagnosis.series import Array, RunSeries, Series
+from squeeze.diagnosis.trend import Change, Fit, fit
+
+# A change counts only beyond these, however significant it is.
+MATERIAL_SHARE = 0.01  # of the level: each token's log-prob changes by one percent
+MATERIAL_NATS = 0.5  # of a sequence's log-prob
+PER_TOKEN_BELOW = 15.0  # levels nearer 0 may be means over tokens, for which 0.5 nats is a lot
+MATERIAL_OF_MOVEMENT = 0.03  # for rewards, which have no level: of the run's largest movement
+MATERIAL_REWARD = 0.03
+MARGIN_REWARD = 0.05  # a margin below it leaves DPO's loss above 0.668, against 0.693 at the start
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A series with its unit ("nats" or "reward") and its level in that unit (None for rewards)."""
+
+    series: Series
+    unit: str
+    level: float | None
+
+    @cached_property
+    def fit(self) -> Fit:
+        """The series' trend."""
+        return fit(self.series)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a verdict on one split is drawn from; `notes` say how the series were derived."""
+
+    split: str
+    chosen: Measured | None
+    rejected: Measured | None
+    margin: Measured | None
+    argmax: Measured | None
+    extra: tuple[Measured, ...] = ()
+    has_rewards: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def movement(self) -> float:
+        """The largest movement among chosen, rejected and margin, in their unit."""
+        fits = [m.fit for m in (self.chosen, self.rejected, self.margin) if m is not None]
+        return max((float(np.ptp(f.level)) for f in fits), default=0.0)
+
+    def threshold(self, measured: Measured) -> float:
+        """The smallest change of that series that matters."""
+        if measured.unit == "reward":
+            if measured is self.margin:
+                return MARGIN_REWARD
+            return max(MATERIAL_REWARD, MATERIAL_OF_MOVEMENT * self.movement)
+        level = abs(measured.level or 0.0)
+        floor = MATERIAL_NATS if level > PER_TOKEN_BELOW else 0.0
+        return max(MATERIAL_SHARE * level, floor)
+
+
+def view(run: RunSeries, split: str, beta: float | None) -> View:
+    """Gather what the run has on that split; `beta` is the DPO β, where the user gives it."""
+    notes: list[str] = []
+    logps = (run.get(q.CHOSEN, split), run.get(q.REJECTED, split))
+    rewards = (run.get(q.CHOSEN_REWARD, split), run.get(q.REJECTED_REWARD, split))
+    beta = _beta(run, notes) if beta is None else beta
+    if logps[0] is None and rewards[0] is None and run.phase != "dpo":
+        logps = (_sft(run, split, notes), None)
+    if rewards[0] is not None and (logps[0] is None or _quieter(rewards[0], logps[0], beta, split)):
+        chosen, rejected = _rewards(rewards, logps, beta, notes)
+        margin = run.get(q.MARGIN, split)
+        scale = 1.0 if beta is None else beta
+        unit = chosen.unit if chosen else "reward"
+        level = None if rejected is None else rejected.level
+        measured = (
+            Measured(_anchored_at(_scaled(margin, scale), chosen, 0.0), unit, level)
+            if margin is not None
+            else _difference(chosen, rejected)
+        )
+    else:
+        chosen = _logps(logps[0], rewards[0], beta, notes)
+        rejected = _logps(logps[1], rewards[1], beta, [])
+        measured = _difference(chosen, rejected)
+        margin = run.get(q.MARGIN, split)
+        if measured is None and margin is not None:
+            measured = Measured(margin, "reward", None)
+    argmax = _argmax(run, split, notes)
+    return View(
+        split=split,
+        chosen=chosen,
+        rejected=rejected,
+        margin=measured,
+        argmax=None if argmax is None else _nats(argmax),
+        extra=tuple(Measured(s, "", None) for s in _extra(run, split)),
+        has_rewards=any(s.quantity in (q.CHOSEN_REWARD, q.MARGIN) for s in run.series),
+        notes=tuple(notes),
+    )
+
+
+def _nats(series: Series) -> Measured:
+    return Measured(series, "nats", float(np.median(series.values)))
+
+
+def _logps(
+    logps: Series | None, rewards: Series | None, beta: float | None, notes: list[str]
+) -> Measured | None:
+    """Log-probs, preceded by the reference's where the rewards of a fixed set give it away."""
+    if logps is None:
+        return None
+    if rewards is None or beta is None or len(rewards) != len(logps) or logps.steps[0] <= 0:
+        return _nats(logps)
+    reference = logps.values - rewards.values / beta
+    level = float(np.median(reference))
+    scatter = float(np.ptp(reference))
+    if scatter > 0.01 * abs(level) or abs(level) < 0.02 * abs(float(np.median(logps.values))):
+        return _nats(logps)  # other prompts at every line, or a loss without reference
+    notes.append(
+        f"{logps.column}: the reference's value {level:.4g} follows from the rewards (β = "
+        f"{beta:.3g}) and stands for step 0"
+    )
+    return _nats(_anchored(logps, level))
+
+
+def _rewards(
+    rewards: tuple[Series | None, Series | None],
+    logps: tuple[Series | None, Series | None],
+    beta: float | None,
+    notes: list[str],
+) -> tuple[Measured | None, Measured | None]:
+    """Rewards as changes against the reference, in nats if β is known."""
+    referenced = logps[0] is not None and rewards[0] is not None
+    if referenced:
+        referenced = not _proportional(rewards[0], logps[0])  # type: ignore[arg-type]
+    first = rewards[0]
+    if first is not None and not referenced and first.steps[0] > 0:
+        moved = abs(float(first.values[0])) > 0.25 * max(float(np.ptp(first.values)), 1e-12)
+        if moved:
+            notes.append(
+                f"the first {first.column} is already {first.values[0]:.3g}; under DPO rewards are "
+                "0 at step 0, so a change before the first line is not counted here"
+            )
+    found: list[Measured | None] = []
+    for series, same in zip(rewards, logps, strict=True):
+        if series is None:
+            found.append(None)
+            continue
+        anchored = _anchored(series, 0.0) if referenced else series
+        level = None if same is None else float(np.median(same.values))
+        if beta is None or level is None:
+            found.append(Measured(anchored, "reward", None))
+        else:
+            found.append(Measured(_scaled(anchored, beta), "nats", level))
+    units = {m.unit for m in found if m is not None}
+    if len(units) > 1:  # β known, but only one side has its log-probs
+        found = [None if s is None else Measured(s, "reward", None) for s in rewards]
+    return found[0], found[1]
+
+
+def _scaled(series: Series, beta: float) -> Series:
+    return series if beta == 1.0 else replace(series, values=series.values / beta)
+
+
+def _anchored(series: Series, value: float) -> Series:
+    """The series with `value` at step 0, unless it starts there."""
+    if series.steps[0] <= 0:
+        return series
+    return replace(
+        series,
+        steps=np.r_[0.0, series.steps],
+        values=np.r_[value, series.values],
+        examples=None,
+    )
+
+
+def _anchored_at(series: Series, like: Measured | None, value: float) -> Series:
+    anchored = like is not None and like.series.steps[0] == 0 and series.steps[0] > 0
+    return _anchored(series, value) if anchored else series
+
+
+def _difference(chosen: Measured | None, rejected: Measured | None) -> Measured | None:
+    """chosen − rejected at the steps that both have."""
+    if chosen is None or rejected is None or chosen.unit != rejected.unit:
+        return None
+    a, b = chosen.series, rejected.series
+    _, i, j = np.intersect1d(a.steps, b.steps, return_indices=True)
+    if i.size == 0:
+        return None
+    examples: Array | None = None
+    if a.examples is not None and b.examples is not None and a.examples.shape == b.examples.shape:
+        examples = a.examples[:, i] - b.examples[:, j]
+    series = Series(
+        q.MARGIN, a.split, a.steps[i], a.values[i] - b.values[j], "chosen − rejected", examples
+    )
+    return Measured(series, chosen.unit, rejected.level)
+
+
+def _argmax(run: RunSeries, split: str, notes: list[str]) -> Series | None:
+    own = run.get(q.ARGMAX, split)
+    if own is not None:
+        return own
+    everywhere = [s for s in run.series if s.quantity == q.ARGMAX]
+    if len(everywhere) != 1:
+        return None
+    if everywhere[0].split:
+        notes.append(f"argmax is only known on the {everywhere[0].split} split")
+    return everywhere[0]
+
+
+def _extra(run: RunSeries, split: str) -> list[Series]:
+    wanted = (q.ENTROPY, q.REPETITION, q.LOSS, q.ACCURACY)
+    return [
+        s
+        for s in run.series
+        if s.split == split and (s.quantity in wanted or s.quantity.startswith(q.OTHER))
+    ]
+
+
+def _sft(run: RunSeries, split: str, notes: list[str]) -> Series | None:
+    """An SFT trainer's loss is the mean negative log-prob of the trained answers' tokens."""
+    nll = run.get(q.NLL, split)
+    sft = run.phase == "sft" or any(s.quantity == q.TOKEN_ACCURACY for s in run.series)
+    loss = nll if nll is not None else (run.get(q.LOSS, split) if sft else None)
+    if loss is None:
+        return None
+    notes.append(f"chosen is read off {loss.column}: minus the loss is nats per trained token")
+    return replace(loss, quantity=q.CHOSEN, values=-loss.values, column=f"−{loss.column}")
+
+
+# --- β --------------------------------------------------------------------------------------------
+
+
+def _beta(run: RunSeries, notes: list[str]) -> float | None:
+    """β from an evaluation set, on which rewards = β · log-probs + constant exactly."""
+    for split in run.splits():
+        rewards, logps = run.get(q.CHOSEN_REWARD, split), run.get(q.CHOSEN, split)
+        if rewards is None or logps is None or len(rewards) != len(logps) or len(logps) < 3:
+            continue
+        if np.ptp(logps.values) == 0 or np.ptp(rewards.values) == 0:
+            continue
+        line = stats.linregress(logps.values, rewards.values)
+        if line.rvalue > 0.9995 and line.slope > 0:
+            notes.append(f"β = {line.slope:.3g} follows from {rewards.column} and {logps.column}")
+            return float(line.slope)
+    return None
+
+
+def _proportional(rewards: Series, logps: Series) -> bool:
+    """Whether rewards are a multiple of log-probs: a loss without a reference (SimPO, ORPO)."""
+    if len(rewards) != len(logps) or len(rewards) < 2:
+        return False
+    factor = float(rewards.values @ logps.values / (logps.values @ logps.values))
+    residual = rewards.values - factor * logps.values
+    return bool(np.abs(residual).max() < 0.02 * np.abs(rewards.values).max())
+
+
+def _quieter(rewards: Series, logps: Series, beta: float | None, split: str) -> bool:
+    """Whether the rewards show the trend with less noise than the log-probs.
+
+    On training batches the log-probs vary with the batch, and the rewards have that taken out.
+    """
+    if beta is None:
+        return not split.startswith("eval")
+    roughness = [float(np.std(np.diff(s.values))) if len(s) > 2 else 0.0 for s in (rewards, logps)]
+    return roughness[0] / beta < 0.5 * roughness[1]
+
+
+def both(change: Change) -> float:
+    """The two-sided p of a change."""
+    return min(1.0, 2 * change.p)

@@ -14,7 +14,7 @@ from squeeze.claims import registry
 from squeeze.claims.model import Verdict
 from squeeze.data.families import KINDS
 from squeeze.report.source import Arm, RunData
-from squeeze.report.style import ARM_COLOURS, description, in_order, style
+from squeeze.report.style import ARM_COLOURS, description, in_order, split_name, style
 from squeeze.report.summary import Mean, SplitSummary, split_summary
 from squeeze.report.tokens import TokenView, colour_scale, token_view
 
@@ -59,10 +59,11 @@ class Content:
     headline: str
     tone: str
     lead: str
+    happened: str
     arms: tuple[ArmPage, ...]
     kinds: tuple[tuple[str, str, str], ...]
     verdicts: tuple[VerdictRow, ...]
-    tokens: tuple[TokenView, ...]
+    tokens: tuple[tuple[str, tuple[TokenView, ...]], ...]
     scale: float
     phases: tuple[tuple[str, str], ...]
     generations: tuple[Generations, ...]
@@ -80,6 +81,8 @@ def number(value: float | None, signed: bool = True) -> str:
     """A number in nats with a real minus sign: one decimal from 1 on, two below."""
     if value is None:
         return "not run"
+    if value == 0:
+        return "0"
     text = f"{value:{'+' if signed else ''}.{1 if abs(value) >= 0.95 else 2}f}"
     return text.replace("-", "−")
 
@@ -104,6 +107,10 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """A nested mapping as (dotted key, text) pairs."""
     rows: list[tuple[str, str]] = []
@@ -112,9 +119,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += flat(value, f"{name}.")
         else:
-            rows.append(
-                (name, ", ".join(map(str, value)) if isinstance(value, list) else f"{value}")
-            )
+            rows.append((name, _text(value)))
     return rows
 
 
@@ -158,6 +163,37 @@ def _lead(run: RunData) -> str:
     return what
 
 
+def _happened(pages: Iterable[ArmPage]) -> str:
+    """The largest fall of chosen from its best, in one sentence; empty when none was measured."""
+    falls = [
+        (s.drop.value, page.arm.name, s)
+        for page in pages
+        for s in page.splits[:1]
+        if s.drop is not None
+    ]
+    if not falls:
+        return ""
+    drop, arm, s = min(falls, key=lambda fall: fall[0])
+    where = f" (the largest fall of {len(falls)} arms)" if len(falls) > 1 else ""
+    if drop >= 0:
+        return f"On {split_name(s.split)} the chosen answers ended at their best in every arm."
+    text = f"In {arm}{where} the chosen answers of {split_name(s.split)} ended "
+    text += f"{number(-drop, signed=False)} nats below their best"
+    if s.argmax is not None:
+        moved = "gained" if s.argmax.value > 0 else "lost"
+        size = number(abs(s.argmax.value), signed=False)
+        text += f", while the tokens that the model itself favours {moved} {size}"
+    return text + "."
+
+
+def _tokens(run: RunData, scale: float) -> tuple[tuple[str, tuple[TokenView, ...]], ...]:
+    """Token views by arm, arms in the run's order, the most squeezed answer first."""
+    views = sorted((token_view(entry, scale) for entry in run.tokens), key=lambda v: v.change)
+    order = dict.fromkeys([arm.name for arm in run.arms] + [view.arm for view in views])
+    grouped = [(arm, tuple(v for v in views if v.arm == arm)) for arm in order]
+    return tuple((arm, found) for arm, found in grouped if found)
+
+
 def _verdicts(run: RunData) -> tuple[VerdictRow, ...]:
     claims = registry.load()
     return tuple(
@@ -186,7 +222,7 @@ def _generations(run: RunData) -> tuple[tuple[tuple[str, str], ...], tuple[Gener
 
 
 def _costs(seconds: Any) -> tuple[tuple[str, str, float], ...]:
-    """Rows (group, stage, seconds) of a mapping of stages, nested by arm or not; totals left out."""
+    """Rows (group, stage, seconds) of a mapping of stages, nested by arm or not, without totals."""
     rows: list[tuple[str, str, float]] = []
     for key, value in (seconds or {}).items() if isinstance(seconds, Mapping) else ():
         if isinstance(value, Mapping):
@@ -239,9 +275,7 @@ def _not_run(
         rows.append((f"Response kinds: {', '.join(absent)}", "the data does not have them"))
     once = [a.name for a in run.arms if len(run.trajectory.points(a.name)) == 1]
     if once:
-        rows.append(
-            (f"Changes in {', '.join(once)}", "only one probe: there is nothing to compare")
-        )
+        rows.append((f"Changes in {', '.join(once)}", "only one probe: nothing to compare"))
     return rows
 
 
@@ -294,10 +328,11 @@ def build_content(run: RunData) -> Content:
         headline=headline,
         tone=tone,
         lead=_lead(run),
+        happened=_happened(pages),
         arms=tuple(pages),
         kinds=tuple((k, style(k).name, description(k)) for k in in_order(run.scores.kinds)),
         verdicts=verdicts,
-        tokens=tuple(token_view(entry, scale) for entry in run.tokens),
+        tokens=_tokens(run, scale),
         scale=scale,
         phases=phases,
         generations=generations,

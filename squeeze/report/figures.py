@@ -43,7 +43,7 @@ _PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "Other texts",
         ("other_answer", "unseen_answer", "human", "initial", "permuted", "random"),
     ),
-    ("The squeeze: where the mass goes", (ARGMAX, "chosen", "rejected")),
+    ("Where the mass goes", (ARGMAX, "chosen", "rejected")),
 )
 
 
@@ -63,6 +63,8 @@ def _draw(axes: Axes, kind: str, line: Series, band: bool = True) -> None:
 
 
 def _curves(run: RunData, arm: Arm, split: str, view: View, kinds: list[str]) -> dict[str, Series]:
+    if arm not in run.arms:
+        return {}
     time = run.scores.timeline(arm.name)
     tables = {k: values(run.scores, arm.name, k, split, view) for k in kinds}
     found = {kind: series(table, time) for kind, table in tables.items()}
@@ -95,7 +97,7 @@ def curves(run: RunData, split: str = "train") -> Figure:
     kinds = in_order(run.scores.kinds)
     for axes, arm in zip(grid, arms, strict=True):
         axes.set_title(plain(arm.name), fontweight="bold")
-        lines = _curves(run, arm, split, View(), kinds) if run.arms else {}
+        lines = _curves(run, arm, split, View(), kinds)
         for kind, line in reversed(lines.items()):
             _draw(axes, kind, line)
         axes.axhline(0, color="#888888", lw=0.8, zorder=0)

@@ -16,7 +16,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$&!])")
 
 
 def escape(value: Any) -> Any:
-    """Text with Markdown's and HTML's special characters escaped, on one line; numbers as they are."""
+    """Text on one line with Markdown's and HTML's special characters escaped; numbers stay."""
     if not isinstance(value, str):
         return value
     return _SPECIAL.sub(r"\\\1", " ".join(value.split()))

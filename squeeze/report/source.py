@@ -41,7 +41,7 @@ def _phase(phase: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class RunData:
-    """A run directory's contents; `run` is `run.json`, `verdicts` is None when they were not run."""
+    """A run directory's contents; `run` is `run.json`, `verdicts` is None when not run."""
 
     directory: Path
     scores: Scores
@@ -78,12 +78,11 @@ class RunData:
 def verdict_from(fields: dict[str, Any]) -> Verdict:
     """A `Verdict` from its dictionary; raises `InputError` when a field is missing or unknown."""
     try:
-        verdict = Verdict(**fields)
-    except TypeError as error:
+        pair = fields.get("interval")
+        interval = (float(pair[0]), float(pair[1])) if pair is not None else None
+        return Verdict(**fields | {"interval": interval, "seeds": tuple(fields.get("seeds", ()))})
+    except (TypeError, ValueError, IndexError) as error:
         raise InputError(f"verdicts.json holds a malformed verdict ({error})") from error
-    pair = fields.get("interval")
-    interval = (float(pair[0]), float(pair[1])) if pair is not None else None
-    return Verdict(**fields | {"interval": interval, "seeds": tuple(fields.get("seeds", ()))})
 
 
 def _object(path: Path) -> dict[str, Any] | None:

@@ -34,7 +34,7 @@ class KindStyle:
     @property
     def pattern(self) -> str | tuple[int, tuple[float, ...]]:
         """The dash as matplotlib spells it."""
-        return {"solid": "-", "dash": "--", "dot": ":"}.get(self.dash, (0, (5, 2, 1, 2)))
+        return {"solid": "-", "dash": "--", "dot": ":"}.get(self.dash, (0, (5.0, 2.0, 1.0, 2.0)))
 
 
 STYLES: dict[str, KindStyle] = {
@@ -76,6 +76,6 @@ def split_name(split: str) -> str:
 
 
 def in_order(kinds: list[str]) -> list[str]:
-    """The argmax first where `chosen` is present, then the paper's kinds in order, then the rest."""
+    """The argmax first where `chosen` is present, then the paper's kinds, then the rest."""
     lead = [ARGMAX] if "chosen" in kinds else []
     return lead + [k for k in KINDS if k in kinds] + [k for k in kinds if k not in KINDS]

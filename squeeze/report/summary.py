@@ -137,7 +137,7 @@ def timeline(trajectory: Trajectory, arm: str) -> Timeline:
 
 
 def values(scores: Scores, arm: str, kind: str, split: str, view: View) -> pd.DataFrame:
-    """A kind's log-probs in the given view: a row an example, a column a probe, complete rows only."""
+    """A kind's log-probs in a view: a row an example, a column a probe, complete rows only."""
     source, metric = ("chosen", "argmax_logp") if kind == ARGMAX else (kind, "logp")
     table = scores.table(arm, source, split, metric)
     if view.per_token:
@@ -153,7 +153,7 @@ def values(scores: Scores, arm: str, kind: str, split: str, view: View) -> pd.Da
 def band(
     samples: Float[np.ndarray, "rows examples"],
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]] | None:
-    """95% bootstrap interval of each row's mean over the same resampled examples; None below two."""
+    """95% bootstrap interval of each row's mean, examples resampled alike; None below two."""
     if samples.shape[1] < 2:
         return None
     result: Any = stats.bootstrap(
@@ -190,11 +190,11 @@ def split_summary(scores: Scores, arm: str, split: str) -> SplitSummary:
     chosen, rejected, argmax = (
         values(scores, arm, kind, split, View()) for kind in ("chosen", "rejected", ARGMAX)
     )
-    during = chosen[[c for c in chosen.columns if c >= time.start]]
     drop = peak = None
-    if during.shape[1] > 1 and len(during):
-        best = during.mean().idxmax()
-        drop, peak = estimate(during.iloc[:, -1] - during[best]), time.position[int(best)]
+    during = [probe for probe in chosen.columns.to_list() if int(probe) >= time.start]
+    if len(during) > 1 and len(chosen):
+        best = during[int(chosen[during].to_numpy().mean(axis=0).argmax())]
+        drop, peak = estimate(chosen[during[-1]] - chosen[best]), time.position[int(best)]
     margin = (chosen - rejected).dropna() if len(chosen) and len(rejected) else chosen.iloc[:0]
     return SplitSummary(
         split,

@@ -58,11 +58,11 @@ def shade(change: float, scale: float) -> str:
     """A CSS colour from white at 0 to orange (loss) or blue (gain) at `scale` nats and beyond."""
     weight = min(abs(change) / scale, 1.0) ** 0.8
     end = _LOSS if change < 0 else _GAIN
-    return "rgb(%d,%d,%d)" % tuple(round(255 + (c - 255) * weight) for c in end)
+    return f"rgb({','.join(str(round(255 + (c - 255) * weight)) for c in end)})"
 
 
 def colour_scale(entries: tuple[dict[str, Any], ...]) -> float:
-    """The change at which colours saturate: the 95th percentile of all |changes|, at least 1 nat."""
+    """Where colours saturate: the 95th percentile of all absolute changes, at least 1 nat."""
     changes = [abs(t["logp_after"] - t["logp_before"]) for e in entries for t in e["tokens"]]
     return max(1.0, float(np.percentile(changes, 95))) if changes else 1.0
 

@@ -68,11 +68,9 @@ def trajectory(
                     start, sft, rise, fall = _SHAPES[kind]
                     logp = start + sft * tuned + rise * unlucky * t + fall * mild * t**2
                     argmax = 0.34 * start + 8 * tuned + 11 * t
-                    rows.append(
-                        [arm, phase, step, epoch, probe, example, split, kind]
-                        + [size * logp + rng.normal(0, 1), size * argmax, 2.1 - t, 0.4 + 0.3 * t]
-                        + [tokens]
-                    )
+                    key = (arm, phase, step, epoch, probe, example, split, kind)
+                    sums = (size * logp + rng.normal(0, 1), size * argmax)
+                    rows.append((*key, *sums, 2.1 - t, 0.4 + 0.3 * t, tokens))
     return Trajectory(pd.DataFrame(rows, columns=COLUMNS))
 
 

@@ -61,7 +61,7 @@ class Loss:
         self.check_names(hyper)
         if self.residual is None:
             raise InputError(
-                f"loss {self.name!r} is registered without a residual formula; pass one"
+                f"loss {self.name!r} is registered without a residual formula; give it one"
             )
         return self.residual(logps, **hyper)
 

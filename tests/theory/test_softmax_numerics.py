@@ -6,6 +6,8 @@ relative errors allowed are the library's own bound (`relative_rounding`), with 
 
 from __future__ import annotations
 
+import math
+
 import mpmath
 import pytest
 import torch
@@ -206,25 +208,55 @@ def test_entropy_of_known_distributions() -> None:
     torch.testing.assert_close(theory.entropy(logits), torch.tensor([4.0, 1.0]).log())
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_dtype_is_kept_and_rows_of_a_batch_are_independent(dtype: torch.dtype) -> None:
-    logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
-    labels = torch.tensor([0, 3, 6])
+def all_results(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return what every function of the module says of these rows."""
     moved = theory.negative_step(logits, labels, 0.5)
-    results = [
-        moved,
-        theory.log_prob_change(logits, moved),
-        theory.log_prob_change_at(logits, moved, labels),
-        theory.squeezing_threshold(logits, labels),
-        theory.finite_threshold(logits, labels, 0.5),
-        theory.negative_rates(logits, labels),
-        theory.captured_share(logits, moved, labels),
-        theory.entropy(logits),
-    ]
-    assert {result.dtype for result in results} == {dtype}
-    row, label = logits[1:2], labels[1:2]
-    alone = theory.log_prob_change(row, theory.negative_step(row, label, 0.5))
-    assert torch.equal(results[1][1:2], alone)
+    eps = torch.finfo(logits.dtype).eps
+    return {
+        "moved": moved,
+        "change": theory.log_prob_change(logits, moved),
+        "change at": theory.log_prob_change_at(logits, moved, labels),
+        "threshold": theory.squeezing_threshold(logits, labels),
+        "finite threshold": theory.finite_threshold(logits, labels, 0.5),
+        "rates": theory.negative_rates(logits, labels),
+        "share": theory.captured_share(logits, moved, labels),
+        "entropy": theory.entropy(logits),
+        "path": [*theory.iterate_steps(logits, labels, 0.5, 2)][-1],
+        "rounding, in eps": theory.change_rounding(logits, moved) / eps,
+        "relative rounding, in eps": theory.relative_rounding(logits) / eps,
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_result_has_the_dtype_of_the_logits(dtype: torch.dtype) -> None:
+    logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
+    results = all_results(logits, torch.tensor([0, 3, 6]))
+    assert {result.dtype for result in results.values()} == {dtype}
+
+
+def test_rows_of_a_batch_do_not_touch_each_other() -> None:
+    """Rows of unlike spread and size, as many rows as labels so that a wrong axis still fits."""
+    logits = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    logits = logits * torch.tensor([[0.1], [1.0], [3.0], [10.0], [30.0]]) + logits[:, :1] * 20
+    labels = torch.tensor([0, 3, 2, 4, 1])
+    together = all_results(logits, labels)
+    for row in range(5):
+        alone = all_results(logits[row : row + 1], labels[row : row + 1])
+        for name, result in alone.items():
+            torch.testing.assert_close(together[name][row : row + 1], result, msg=name)
+
+
+def test_rounding_bounds_by_hand() -> None:
+    """π = (½, ½), d = (log 2, log ½): Z = 1.25, E = 0.6, D = log 2, relative error 20u + 3u."""
+    u = 2.0**-53
+    spread = torch.tensor([[0.0, 3.0]], dtype=torch.float64)
+    assert theory.relative_rounding(spread).item() == (2 * 3 + 2 * 2 + 16) * u
+    logits = torch.full((1, 2), 3.0, dtype=torch.float64)
+    moved = torch.tensor([[2.0, 0.5]], dtype=torch.float64).log()
+    expected = 4 * 23 * u * (math.log(2) + 0.6 + math.log(2) + math.log(1.25))
+    # assert_close's default absolute tolerance is far above a bound of 1e-14
+    bound = theory.change_rounding(logits, moved)[0].tolist()
+    assert bound == pytest.approx([expected, expected], rel=1e-12, abs=0)
 
 
 def test_a_vocabulary_of_300_000_needs_no_square_matrix() -> None:

@@ -113,7 +113,7 @@ class Projection:
 
     bfloat16 and float16 products are exact in float32, and float32 is what they are summed in and
     come out as. The exception is `rounds_logits`: the CPU's own bfloat16 matmul, fast where it is
-    in hardware, rounds the logits to bfloat16 as a model's bfloat16 head does (relative 2⁻⁹).
+    in hardware, rounds the logits to bfloat16 as a model's bfloat16 head does (relative 2⁻⁸).
     """
 
     def __init__(

@@ -21,7 +21,7 @@ loses 1e4 · 2⁻²⁴ ≈ 6e-4 nats in float32. A new maximum m' rescales with 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -116,6 +116,7 @@ class Tile:
         return Tile(self.transform.apply_(values), self.first_column)
 
 
+@runtime_checkable
 class Fold(Protocol):
     """Fold one tile into the state of its rows, in place.
 

@@ -6,6 +6,10 @@ TRITON_INTERPRET=1 on the CPU, where the tests run it; import only where triton 
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -18,6 +22,11 @@ _BLOCK = 4096
 _N_WARPS = 8
 # Few rows leave a GPU idle, so their columns are shared out until about this many programs run.
 _WANTED_PROGRAMS = 512
+
+
+def _kernel(function: Callable[..., Any]) -> Any:
+    """triton.jit of the function itself, not of the shape check that a test run wraps it in."""
+    return triton.jit(inspect.unwrap(function))
 
 
 class TritonFold:
@@ -77,7 +86,7 @@ class TritonFold:
         )
 
 
-@triton.jit
+@_kernel
 def _decay(maximum, shift):  # type: ignore[no-untyped-def]
     """(d, e^d) for d = maximum − shift, and (0, 0) while the maximum is still −inf."""
     seen = maximum > -float("inf")
@@ -85,7 +94,7 @@ def _decay(maximum, shift):  # type: ignore[no-untyped-def]
     return exponent, tl.where(seen, tl.exp(exponent), 0.0)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@_kernel
 def _partial_sums(  # type: ignore[no-untyped-def]
     values,
     row_stride,
@@ -164,7 +173,7 @@ def _partial_sums(  # type: ignore[no-untyped-def]
     tl.store(tokens + cell, column.to(tl.int64) + first_column)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@_kernel
 def _merge_sums(  # type: ignore[no-untyped-def]
     floats,
     tokens,

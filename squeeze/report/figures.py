@@ -27,6 +27,7 @@ _LOOK: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.edgecolor": "#888888",
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#E6E6E6",
     "grid.linewidth": 0.7,
     "legend.frameon": False,

@@ -36,7 +36,11 @@ def _phase(phase: dict[str, Any]) -> str:
     on = phase.get("on")
     words = f" on {' and '.join(map(str, on)) if isinstance(on, list | tuple) else on}"
     epochs = phase.get("epochs")
-    return name + (words if on else "") + (f" ({epochs:g} epochs)" if epochs is not None else "")
+    return (
+        name
+        + (words if on else "")
+        + (f" ({epochs:g} epoch{'' if epochs == 1 else 's'})" if epochs is not None else "")
+    )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from squeeze.errors import InputError
 
@@ -189,11 +189,42 @@ def unknown_model(name: str) -> str:
     )
 
 
-def _source(name: str) -> tuple[str, dict[str, Any]]:
-    """Resolve a model name to `from_pretrained` arguments."""
+def converted(name: str) -> Path:
+    """The embedded model as a directory that `from_pretrained` reads in a second.
+
+    transformers needs half a minute to dequantize a GGUF file, so that is done once; the directory
+    holds float32 safetensors and the tokenizer, and takes 4 bytes a parameter in the cache.
+    """
+    gguf = fetch(name)
+    target = gguf.parent / "float32"
+    if target.is_dir():
+        return target
+    with _lock(gguf.parent.with_suffix(".lock")):
+        if not target.is_dir():
+            _convert(gguf, target)
+    return target
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    model = AutoModelForCausalLM.from_pretrained(dtype="float32", **source)
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    _forget_quantization(model)
+    with tempfile.TemporaryDirectory(dir=gguf.parent) as temporary:
+        scratch = Path(temporary) / "float32"
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        scratch.rename(target)
+
+
+def _source(name: str) -> str:
+    """Resolve a model name to what `from_pretrained` takes."""
     if name in EMBEDDED:
-        path = fetch(name)
-        return str(path.parent), {"gguf_file": path.name}
+        return str(converted(name))
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -201,9 +232,9 @@ def _source(name: str) -> tuple[str, dict[str, Any]]:
                 f"model directory {name!r} has no config.json; pass the directory that "
                 "save_pretrained wrote (config.json, *.safetensors, tokenizer files)"
             )
-        return str(path), {}
+        return str(path)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return name, {}
+        return name
     raise InputError(unknown_model(name))
 
 
@@ -221,9 +252,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer; it gets a padding token if it has none."""
     from transformers import AutoTokenizer
 
-    source, options = _source(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+        tokenizer = AutoTokenizer.from_pretrained(_source(name), trust_remote_code=False)
     except OSError as error:
         raise InputError(_unreachable(name, error)) from error
     if tokenizer.pad_token is None:
@@ -234,24 +264,19 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def load_model(name: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """Load a causal LM for finetuning, in float32 unless `dtype` says otherwise.
 
-    A GGUF model is dequantized, and loses its quantization marks so that PEFT and
-    `save_pretrained` treat it as an ordinary model. Raises `InputError` if the name cannot be
-    resolved.
+    Raises `InputError` if the name cannot be resolved.
     """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    source, options = _source(name)
     logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype or torch.float32, trust_remote_code=False, **options
+            _source(name), dtype=dtype or torch.float32, trust_remote_code=False
         )
     except OSError as error:
         raise InputError(_unreachable(name, error)) from error
-    if options:
-        _forget_quantization(model)
     return model  # type: ignore[no-any-return]
 
 
@@ -271,7 +296,7 @@ def _unreachable(name: str, error: OSError) -> str:
 
 
 def _forget_quantization(model: PreTrainedModel) -> None:
-    """Remove what transformers notes about the GGUF file: the weights are plain tensors now."""
+    """Remove the GGUF marks, so that PEFT and `save_pretrained` see the plain model it now is."""
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     for mark in ("hf_quantizer", "quantization_method", "is_quantized"):

@@ -29,7 +29,7 @@ def list_models() -> None:
 
 @models_app.command()
 def fetch(name: Annotated[str, typer.Argument(help="An embedded model.")] = "smollm2-135m") -> None:
-    """Download an embedded model into the cache, unless it is there."""
-    from squeeze.models import fetch as fetch_model
+    """Download an embedded model into the cache and make it ready to load, unless it is."""
+    from squeeze.models import converted
 
-    typer.echo(fetch_model(name))
+    typer.echo(converted(name))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ def quiet() -> None:
     import transformers
 
     os.environ["TQDM_DISABLE"] = "1"
+    # Their deprecation notes among themselves are nothing a user of ours can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|trl")
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -52,8 +52,8 @@ class Arm:
 class RunConfig:
     """Everything that determines a run. Fields are the options of `squeeze replicate`.
 
-    `probe_train` training prompts and all held-out ones are scored at every probe. `max_length` is
-    in tokens. `dtype` is "auto" (bfloat16 where this device multiplies it faster than float32),
+    `probe_train` training prompts and all held-out ones are scored at every probe; `generations`
+    prompts of each part are answered after every phase. `max_length` is in tokens. `dtype` is "auto" (bfloat16 where this device multiplies it faster than float32),
     "float32" or "bfloat16".
     """
 
@@ -63,7 +63,7 @@ class RunConfig:
     arms: tuple[str, ...] = ARM_NAMES
     pairs: int = 16
     held_out: int = 6
-    probe_train: int = 10
+    probe_train: int = 8
     epochs: int = 8
     sft_epochs: int = 2
     seed: int = 0
@@ -127,6 +127,7 @@ QUICK = {
     "probe_train": 3,
     "epochs": 2,
     "sft_epochs": 1,
+    "batch_size": 2,
     "generations": 1,
 }
 

@@ -47,8 +47,8 @@ _FILTER = Remedy(
 )
 _NLL = Remedy(
     "add an NLL term",
-    "rpo_alpha or loss_type=['sigmoid', 'sft'] in TRL, pref_ftx in LLaMA-Factory, nll_loss_coef in "
-    "OpenRLHF",
+    "loss_type=['sigmoid', 'sft'] in TRL (rpo_alpha in older ones), pref_ftx in LLaMA-Factory, "
+    "nll_loss_coef in OpenRLHF",
     "VA-1",
 )
 _GATED = Remedy(

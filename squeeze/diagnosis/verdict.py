@@ -23,9 +23,9 @@ Name = Literal[
     "healthy", "undetermined", "no learning", "early", "displacement", "squeezing", "collapse"
 ]
 VERDICTS: tuple[Name, ...] = get_args(Name)
-Direction = Literal["rises", "falls", "level", "unclear"]
+Direction = Literal["rises", "falls", "level", "unclear", "rose, then fell"]
 
-FALL_P = 0.0025  # of the chosen answers' fall; calibrated in docs/diagnosis.md
+FALL_P = 0.005  # of the chosen answers' fall; calibrated in docs/diagnosis.md
 MOVE_P = 0.01  # of every other movement, two-sided
 EARLY_SHARE = 1 / 3  # a fall below this share of the rise before it is "early"
 LEVEL_SHARE = 0.1  # below this share the end counts as level with the peak
@@ -157,7 +157,7 @@ def _fallen(v: View, fall: Change, rise: Change | None, phase: str) -> tuple[Nam
     argmax = _direction(v, v.argmax, since)
     rejected, margin = _direction(v, v.rejected, since), _margin(v, since)
     chosen = _sentence("chosen", fall, v.chosen, rise is not None)
-    if phase == "sft" or (phase == "" and not v.has_rewards and _looks_like_sft(v)):
+    if phase == "sft" or (phase == "" and rise is not None and _looks_like_sft(v)):
         return (
             "undetermined",
             f"{chosen} in an SFT run: overfitting, if these prompts are held out; the verdicts on "
@@ -267,7 +267,7 @@ def _margin_caution(margin: Direction | None) -> list[str]:
 
 def _looks_like_sft(v: View) -> bool:
     """Without rewards, chosen and rejected rising together mean that neither is pushed down."""
-    return _direction(v, v.rejected, -np.inf) == "rises"
+    return not v.has_rewards and _direction(v, v.rejected, -np.inf) == "rises"
 
 
 def _argmax_collapses(v: View, since: float) -> bool:
@@ -341,6 +341,10 @@ def _evidence(v: View) -> Iterable[Evidence]:
         change = f.change()
         level = measured.level if measured.level is not None else float(np.median(series.values))
         threshold = v.threshold(measured) if measured.unit else 0.02 * abs(level)
+        direction = _moved(change, threshold, f.known_noise)
+        fall = f.fall()
+        if direction != "falls" and fall.p <= FALL_P and -fall.effect >= threshold:
+            direction = "rose, then fell"
         yield Evidence(
             role=role,
             split=series.split,
@@ -352,8 +356,8 @@ def _evidence(v: View) -> Iterable[Evidence]:
             peak_step=float(f.steps[f.peak]),
             end=float(f.level[-1]),
             change=change,
-            fall=f.fall(),
-            direction=_moved(change, threshold, f.known_noise),
+            fall=fall,
+            direction=direction,
             relative=change.effect / abs(measured.level) if measured.level else None,
         )
 

@@ -27,16 +27,28 @@ MARGIN_REWARD = 0.05  # a margin below it leaves DPO's loss above 0.668, against
 
 @dataclass(frozen=True)
 class Measured:
-    """A series with its unit ("nats" or "reward") and its level in that unit (None for rewards)."""
+    """A series with its unit ("nats" or "reward") and its level in that unit (None for rewards).
+
+    `anchor` is the exact value at step 0 where it is known though not logged.
+    """
 
     series: Series
     unit: str
     level: float | None
+    anchor: float | None = None
 
     @cached_property
     def fit(self) -> Fit:
-        """The series' trend."""
-        return fit(self.series)
+        """The series' trend, from step 0 on if its value there is known."""
+        fitted = fit(self.series)
+        if self.anchor is None or self.series.steps[0] <= 0:
+            return fitted
+        return replace(
+            fitted,
+            steps=np.r_[0.0, fitted.steps],
+            level=np.r_[self.anchor, fitted.level],
+            draws=np.pad(fitted.draws, ((0, 0), (1, 0))),
+        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,7 @@ def view(run: RunSeries, split: str, beta: float | None) -> View:
         unit = chosen.unit if chosen else "reward"
         level = None if rejected is None else rejected.level
         measured = (
-            Measured(_anchored_at(_scaled(margin, scale), chosen, 0.0), unit, level)
+            Measured(_scaled(margin, scale), unit, level, chosen.anchor if chosen else None)
             if margin is not None
             else _difference(chosen, rejected)
         )
@@ -115,7 +127,7 @@ def _nats(series: Series) -> Measured:
 def _logps(
     logps: Series | None, rewards: Series | None, beta: float | None, notes: list[str]
 ) -> Measured | None:
-    """Log-probs, preceded by the reference's where the rewards of a fixed set give it away."""
+    """Log-probs, from the reference's on where the rewards of a fixed set give it away."""
     if logps is None:
         return None
     if rewards is None or beta is None or len(rewards) != len(logps) or logps.steps[0] <= 0:
@@ -129,7 +141,7 @@ def _logps(
         f"{logps.column}: the reference's value {level:.4g} follows from the rewards (β = "
         f"{beta:.3g}) and stands for step 0"
     )
-    return _nats(_anchored(logps, level))
+    return replace(_nats(logps), anchor=level)
 
 
 def _rewards(
@@ -155,12 +167,12 @@ def _rewards(
         if series is None:
             found.append(None)
             continue
-        anchored = _anchored(series, 0.0) if referenced else series
+        anchor = 0.0 if referenced else None
         level = None if same is None else float(np.median(same.values))
         if beta is None or level is None:
-            found.append(Measured(anchored, "reward", None))
+            found.append(Measured(series, "reward", None, anchor))
         else:
-            found.append(Measured(_scaled(anchored, beta), "nats", level))
+            found.append(Measured(_scaled(series, beta), "nats", level, anchor))
     units = {m.unit for m in found if m is not None}
     if len(units) > 1:  # β known, but only one side has its log-probs
         found = [None if s is None else Measured(s, "reward", None) for s in rewards]
@@ -169,23 +181,6 @@ def _rewards(
 
 def _scaled(series: Series, beta: float) -> Series:
     return series if beta == 1.0 else replace(series, values=series.values / beta)
-
-
-def _anchored(series: Series, value: float) -> Series:
-    """The series with `value` at step 0, unless it starts there."""
-    if series.steps[0] <= 0:
-        return series
-    return replace(
-        series,
-        steps=np.r_[0.0, series.steps],
-        values=np.r_[value, series.values],
-        examples=None,
-    )
-
-
-def _anchored_at(series: Series, like: Measured | None, value: float) -> Series:
-    anchored = like is not None and like.series.steps[0] == 0 and series.steps[0] > 0
-    return _anchored(series, value) if anchored else series
 
 
 def _difference(chosen: Measured | None, rejected: Measured | None) -> Measured | None:
@@ -202,7 +197,9 @@ def _difference(chosen: Measured | None, rejected: Measured | None) -> Measured 
     series = Series(
         q.MARGIN, a.split, a.steps[i], a.values[i] - b.values[j], "chosen − rejected", examples
     )
-    return Measured(series, chosen.unit, rejected.level)
+    known = chosen.anchor is not None and rejected.anchor is not None
+    anchor = chosen.anchor - rejected.anchor if known else None  # type: ignore[operator]
+    return Measured(series, chosen.unit, rejected.level, anchor)
 
 
 def _argmax(run: RunSeries, split: str, notes: list[str]) -> Series | None:

@@ -2,6 +2,7 @@
 
 import sys
 
+from squeeze.cli import bench as bench
 from squeeze.cli import claims as claims
 from squeeze.cli import data as data
 from squeeze.cli import diagnose as diagnose

@@ -1,0 +1,141 @@
+"""Which shapes the log-prob benchmark measures, and the inputs of each: models' real dimensions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from squeeze.errors import InputError
+from squeeze.kernels.inputs import check_inputs
+from squeeze.kernels.reference import reference_statistics
+
+# name: (hidden width H, vocabulary V)
+SHAPES = {"smollm2": (576, 49_152), "gemma-270m": (640, 262_144), "qwen3-4b": (2560, 151_936)}
+LOGITS, HIDDEN, TRAINING = "logits", "hidden", "training"
+# Rows on which errors are measured: the float64 reference keeps [rows, V] several times over.
+CHECKED_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape of one task: a probe from logits, one from hidden states, or a training step."""
+
+    task: str
+    shape: str
+    n_tokens: int
+    dtype: torch.dtype = torch.float32
+    compiles: bool = False  # torch.compile takes half a minute for each function
+
+    @property
+    def title(self) -> str:
+        """Task, shape and dtype in one line."""
+        width, vocab = SHAPES[self.shape]
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{self.task} {self.shape} T={self.n_tokens} H={width} V={vocab} {dtype}"
+
+    @property
+    def largest_bytes(self) -> int:
+        """Bytes of the largest array that any candidate makes: float32 [T, V]."""
+        return self.n_tokens * SHAPES[self.shape][1] * 4
+
+
+@dataclass(frozen=True)
+class CaseInputs:
+    """The tensors that all candidates of a case share."""
+
+    targets: Int[Tensor, " tokens"]
+    logits: Float[Tensor, "tokens vocab"] | None
+    hidden: Float[Tensor, "tokens width"]
+    head: Float[Tensor, "vocab width"]
+
+
+def make_inputs(case: Case, device: torch.device) -> CaseInputs:
+    """Return random inputs with the spread of a language model's logits (standard deviation 3)."""
+    width, vocab = SHAPES[case.shape]
+    generator = torch.Generator(device).manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        made = torch.empty(shape, dtype=case.dtype, device=device)
+        return made.normal_(generator=generator)
+
+    targets = torch.randint(0, vocab, (case.n_tokens,), generator=generator, device=device)
+    if case.task == LOGITS:
+        none = normal(0, 0)
+        return CaseInputs(targets, normal(case.n_tokens, vocab).mul_(3), none[:, 0:0], none)
+    hidden, head = normal(case.n_tokens, width), normal(vocab, width).mul_(3 / width**0.5)
+    return CaseInputs(targets, None, hidden, head)
+
+
+def expected_output(case: Case, inputs: CaseInputs) -> Float[Tensor, "rows ..."]:
+    """Return the float64 truth on the first rows: log-probs, or for training ∂Σlogp/∂hidden."""
+    rows = slice(0, CHECKED_ROWS)
+    targets = inputs.targets[rows]
+    if case.task == LOGITS:
+        assert inputs.logits is not None
+        checked = check_inputs(targets, logits=inputs.logits[rows])
+        return reference_statistics(checked).target_logp
+    hidden, head = inputs.hidden[rows], inputs.head
+    if case.task == HIDDEN:
+        return reference_statistics(check_inputs(targets, hidden=hidden, head=head)).target_logp
+    probs = torch.softmax(hidden.double() @ head.double().T, -1)
+    return head[targets].double() - probs @ head.double()
+
+
+def select_cases(
+    device: torch.device, *, quick: bool, shapes: list[str] | None = None
+) -> list[Case]:
+    """Return the cases for a device; `shapes` narrows them. Raises InputError on unknown shapes."""
+    unknown = [shape for shape in shapes or [] if shape not in SHAPES]
+    if unknown:
+        raise InputError(f"--shapes {unknown[0]} is not known; choose from {', '.join(SHAPES)}.")
+    cases = _gpu_cases(quick) if device.type == "cuda" else _cpu_cases(quick)
+    return [case for case in cases if shapes is None or case.shape in shapes]
+
+
+def _cpu_cases(quick: bool) -> list[Case]:
+    bf16 = torch.bfloat16
+    if quick:
+        return [
+            Case(LOGITS, "smollm2", 64),
+            Case(LOGITS, "smollm2", 512),
+            Case(LOGITS, "smollm2", 512, bf16),
+            Case(HIDDEN, "smollm2", 128),
+            Case(HIDDEN, "smollm2", 64, bf16),
+            Case(TRAINING, "smollm2", 64),
+        ]
+    return [
+        Case(LOGITS, "smollm2", 64),
+        Case(LOGITS, "smollm2", 512, compiles=True),
+        Case(LOGITS, "smollm2", 512, bf16),
+        Case(LOGITS, "smollm2", 4096),
+        Case(LOGITS, "smollm2", 16_384),
+        Case(LOGITS, "gemma-270m", 64),
+        Case(LOGITS, "gemma-270m", 1024),
+        Case(LOGITS, "qwen3-4b", 64),
+        Case(LOGITS, "qwen3-4b", 1024),
+        Case(HIDDEN, "smollm2", 64),
+        Case(HIDDEN, "smollm2", 512, compiles=True),
+        Case(HIDDEN, "smollm2", 512, bf16),
+        Case(HIDDEN, "smollm2", 2048),
+        Case(HIDDEN, "gemma-270m", 64),
+        Case(HIDDEN, "gemma-270m", 256),
+        Case(HIDDEN, "qwen3-4b", 64),
+        Case(HIDDEN, "qwen3-4b", 64, bf16),
+        Case(TRAINING, "smollm2", 64),
+        Case(TRAINING, "smollm2", 512, compiles=True),
+        Case(TRAINING, "gemma-270m", 64),
+        Case(TRAINING, "qwen3-4b", 64),
+    ]
+
+
+def _gpu_cases(quick: bool) -> list[Case]:
+    lengths = (512,) if quick else (64, 512, 2048, 8192, 16_384)
+    return [
+        Case(task, shape, n_tokens, torch.bfloat16, compiles=n_tokens == 512)
+        for task in (LOGITS, HIDDEN, TRAINING)
+        for shape in SHAPES
+        for n_tokens in lengths
+    ]

@@ -7,6 +7,7 @@ is always the largest error met, the bound is stated and derived here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -81,7 +82,7 @@ def check_init_value(
     n = 0
     for value in values:
         error = (value.measured.double() - value.expected).abs().max().item() / abs(value.expected)
-        worst[value.loss] = max(worst.get(value.loss, 0.0), error)
+        _note(worst, value.loss, error)
         n += value.measured.numel()
     return _verdict("DP-1", level, "largest relative error of the value", worst, bound, n)
 
@@ -104,7 +105,7 @@ def check_residuals(cases: Iterable[ResidualCase], *, comparison: str = "") -> V
             error = _relative(
                 automatic, torch.stack(case.residual(case.logps, **case.hyper)), dim=0
             )
-        worst[case.loss] = max(worst.get(case.loss, 0.0), error.item())
+        _note(worst, case.loss, error.item())
         n += len(case.logps.chosen)
     statistic = "largest relative error of ∂L/∂s±, autograd against formula"
     return _verdict("LD-4", "toy", statistic, worst, FORMULA_BOUND, n, comparison)
@@ -136,7 +137,7 @@ def check_logit_residuals(cases: Iterable[LogitCase]) -> Verdict:
         for z, y, weight, grad in zip(logits, targets, weights, automatic, strict=True):
             g = logit_residual(z.detach(), y, weight[0])
             error = _relative(grad.flatten(), g.flatten(), dim=0).item()
-            worst[case.loss] = max(worst.get(case.loss, 0.0), error)
+            _note(worst, case.loss, error)
             n += len(y)
     statistic = "largest relative error of ∂L/∂z, autograd against ∂L/∂s·(e_y − π)"
     return _verdict("LD-4", "toy", statistic, worst, FORMULA_BOUND, n, "on the logits")
@@ -155,7 +156,7 @@ def check_gradient_identity(
     `logits_of(parameters)` returns the policy's (s+, s−), each [batch]; ∇L comes from autograd
     through `loss(logps, beta=beta)`, the right-hand side from ∇s± alone and a = σ(βm).
     """
-    worst = 0.0
+    worst: dict[str, float] = {}
     for start, (ref_chosen, ref_rejected) in zip(parameters, reference, strict=True):
         theta = start.detach().clone().requires_grad_()
         chosen, rejected = logits_of(theta)
@@ -168,12 +169,12 @@ def check_gradient_identity(
             for s in (chosen, rejected)
         ]
         right = -(terms[0] - terms[1])
-        worst = max(worst, _relative(left.flatten(), right.flatten(), dim=0).item())
+        _note(worst, "sigmoid", _relative(left.flatten(), right.flatten(), dim=0).item())
     return _verdict(
         "DP-2",
         "toy",
         "largest relative error of ∇L against −β(1 − a)(∇s+ − ∇s−)",
-        {"sigmoid": worst},
+        worst,
         FORMULA_BOUND,
         len(parameters),
         "gradient identity",
@@ -193,7 +194,7 @@ def check_prompt_constant(
     log-probs and three differences by at most ε/2 of the largest of them each, so a change beyond
     8·β·ε·max|s| is more than rounding; the effect is the change in units of that.
     """
-    worst = 0.0
+    worst: dict[str, float] = {}
     for logps in cases:
         moved = shifted(logps)
         size = max(
@@ -206,12 +207,12 @@ def check_prompt_constant(
         # and the rounding of the loss itself
         epsilon = torch.finfo(before.dtype).eps
         allowed = 8 * epsilon * (beta * size + before.abs().max().item())
-        worst = max(worst, (after - before).abs().max().item() / allowed)
+        _note(worst, "sigmoid", (after - before).abs().max().item() / allowed)
     return _verdict(
         "DP-2",
         "toy",
         "largest change of the loss, in units of its rounding bound",
-        {"sigmoid": worst},
+        worst,
         1.0,
         sum(len(logps.chosen) for logps in cases),
         "prompt-only constant",
@@ -235,7 +236,8 @@ def check_agreement(
     for name, ours, theirs in pairs:
         value = _relative(ours.value[None], theirs.value[None], dim=0).item()
         gradient = _relative(ours.gradient, theirs.gradient, dim=0).item()
-        worst[name] = max(worst.get(name, 0.0), value, gradient)
+        _note(worst, name, value)
+        _note(worst, name, gradient)
         n += 1
     statistic = "largest relative error of value and gradient against TRL's"
     return _verdict("DP-3", level, statistic, worst, bound, n)
@@ -276,6 +278,12 @@ def _relative(
     return largest
 
 
+def _note(worst: dict[str, float], name: str, error: float) -> None:
+    """Keep the larger error; NaN counts as larger than anything (Python's `max` may drop it)."""
+    known = worst.get(name, 0.0)
+    worst[name] = math.inf if math.isnan(error) else max(known, error)
+
+
 def _verdict(
     claim: str,
     level: Level,
@@ -286,9 +294,9 @@ def _verdict(
     comparison: str = "",
 ) -> Verdict:
     """Return the verdict of a theorem: supported if something was tried and nothing exceeds."""
-    effect = max(worst.values(), default=None)
-    # `not >` would let NaN pass; `<=` does not
-    held = effect is not None and all(error <= bound for error in worst.values())
+    finite = all(math.isfinite(error) for error in worst.values())
+    effect = max(worst.values()) if worst and finite else None
+    held = effect is not None and effect <= bound
     return Verdict(
         claim=claim,
         level=level,
@@ -298,5 +306,8 @@ def _verdict(
         bound=bound,
         n=n,
         comparison=comparison,
-        evidence={"largest error by loss": dict(worst)},
+        reason="" if finite else "an error is not a finite number",
+        evidence={
+            "largest error by loss": {k: v if math.isfinite(v) else None for k, v in worst.items()}
+        },
     )

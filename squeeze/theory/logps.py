@@ -70,8 +70,8 @@ def nll_weights(logps: PairLogps, normalization: str) -> Float[Tensor, " batch"]
     """Return w in the SFT term −w·s+, one value a pair.
 
     "sequence": 1, the sequence's own log-prob. "token": 1/|y+|, each response's mean over its
-    tokens (LLaMA-Factory's `pref_ftx`). "batch": B/Σ|y+|, so that the mean over pairs is the mean over all
-    chosen tokens of the batch (TRL's loss_type "sft"; it weighs long answers more).
+    tokens (LLaMA-Factory's `pref_ftx`). "batch": B/Σ|y+|, so that the mean over pairs is the mean
+    over all chosen tokens of the batch (TRL's loss_type "sft"; it weighs long answers more).
     Raises `InputError` for another word.
     """
     if normalization == "sequence":

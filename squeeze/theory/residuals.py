@@ -115,7 +115,8 @@ def rpo(
 
 def dpop(logps: PairLogps, *, beta: float = 0.3, lam: float = 50.0) -> Residual:
     """−β(1 − σ(x))(1 + λ·1[Δ+ < 0]), +β(1 − σ(x)), x the loss's argument."""
-    below = logps.chosen_logratio < 0
+    # in the input's dtype: a Python float times a bool tensor would be float32
+    below = (logps.chosen_logratio < 0).to(logps.chosen)
     x = beta * (logps.margin + lam * logps.chosen_logratio * below)
     weight = beta * torch.sigmoid(-x)
     return -weight * (1 + lam * below), weight

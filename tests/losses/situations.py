@@ -112,7 +112,7 @@ def residual_cases_at(name: str, off: float = 1.0) -> list[ResidualCase]:
 
     def formula(logps: PairLogps) -> tuple[Tensor, Tensor]:
         # a formula without constants (SFT) is put off as a whole
-        scale = 1.0 if numbers else off
+        scale = 1.0 if any(not k.startswith("gate_") for k in numbers) else off
         chosen, rejected = loss.residuals(logps, **hyper)
         return scale * chosen, scale * rejected
 

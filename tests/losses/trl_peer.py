@@ -6,6 +6,7 @@ the number comes out of its `_compute_loss`.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -330,6 +331,7 @@ def _dpo(*loss_types: str, **settings: Any) -> Callable[[PairLogps], Tensor]:
     return lambda logps: trl_loss(logps, list(loss_types), **settings)
 
 
+EPSILON64 = torch.finfo(torch.float64).eps
 EPSILON32 = torch.finfo(torch.float32).eps
 PEERS = [
     Peer("sigmoid", {"beta": 0.3}, _dpo("sigmoid", beta=0.3)),
@@ -359,6 +361,9 @@ PEERS = [
         "kto",
         {"beta": 0.3, "kl": 1.5, "desirable_weight": 1.2, "undesirable_weight": 0.8},
         lambda logps: kto_loss(logps, kl=1.5, beta=0.3, weights=(1.2, 0.8)),
+        # TRL's gradient is torch's y(1 − y), whose relative rounding is ε/(1 − y) = ε·(1 + eˣ),
+        # with x at most β(60 + kl) on our strategies' log-ratios.
+        bound=EPSILON64 * (1 + math.exp(0.3 * (60 + 1.5))),
     ),
     Peer("simpo", {"beta": 2.0, "gamma": 0.8}, lambda x: simpo_loss(x, beta=2.0, gamma=0.8)),
     # TRL computes the odds ratio in float32: a dozen roundings of values of order 1.

@@ -8,7 +8,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from squeeze.claims.preference_checks import check_logit_residuals, check_residuals
-from squeeze.losses import get_loss, kto_unpaired, kto_unpaired_residual
+from squeeze.losses import PairLogps, get_loss, kto_unpaired, kto_unpaired_residual
 from squeeze.theory.residuals import logit_residual
 from tests.losses.strategies import (
     ALL,
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.cpu
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_residual_formula_is_autograds_gradient(name: str, data: st.DataObject) -> None:
     case = data.draw(residual_cases(name))
@@ -74,8 +74,6 @@ def test_residual_has_its_tabled_value(
 ) -> None:
     margin = 2 * torch.tensor([3.0], dtype=torch.float64).log()
     zero = torch.zeros(1, dtype=torch.float64)
-    from squeeze.losses import PairLogps
-
     logps = PairLogps(margin - 9, zero - 9, zero - 9, zero - 9)
     got = get_loss(name).residuals(logps, **hyper)
     torch.testing.assert_close(torch.cat(got), torch.tensor([chosen, rejected]).double())

@@ -1,0 +1,109 @@
+"""Scores against the plain definition: full logits, float64 log-softmax, one response at a time."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from squeeze.data.encoding import EncodedItem, encode_item
+from squeeze.data.families import build_probe_set
+from squeeze.data.loading import load_examples, split
+from squeeze.errors import InputError
+from squeeze.scoring import score, score_responses
+from tests.tiny_model import tiny_model, tiny_tokenizer
+
+pytestmark = pytest.mark.cpu
+
+
+@pytest.fixture(scope="module")
+def items():
+    train, held_out = split(load_examples("enthusiastic_en"), 2, 2, seed=0)
+    return [encode_item(tiny_tokenizer(), i) for i in build_probe_set(train, held_out).items]
+
+
+@torch.no_grad()
+def by_definition(model, item, kind):
+    """Log-softmax of all logits in float64; positions that predict the response's tokens."""
+    ids = torch.tensor([item.prompt_ids + item.response_ids[kind]])
+    logp = model(input_ids=ids).logits[0].double().log_softmax(-1)
+    rows = logp[len(item.prompt_ids) - 1 : -1]
+    targets = ids[0, len(item.prompt_ids) :]
+    p = rows.exp()
+    return {
+        "logp": rows.gather(1, targets[:, None]).sum().item(),
+        "argmax_logp": rows.max(-1).values.sum().item(),
+        "entropy": -(p * rows).sum(-1).mean().item(),
+        "peakiness": p.square().sum(-1).mean().item(),
+    }
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
+@pytest.mark.parametrize("shared_prefix", [True, False])
+def test_scores_are_the_definition_in_every_family(family, shared_prefix, items):
+    model = tiny_model(family)
+    for row in score(model, items, shared_prefix=shared_prefix):
+        item = next(i for i in items if i.example == row.example)
+        expected = by_definition(model, item, row.kind)
+        for name, value in expected.items():
+            assert getattr(row, name) == pytest.approx(value, abs=1e-3), (row.kind, name)
+        assert row.n_tokens == len(item.response_ids[row.kind])
+
+
+def test_a_sliding_window_shorter_than_the_pack_is_scored_plainly_and_right(items):
+    model = tiny_model("gemma3", sliding_window=8)
+    assert "sliding_attention" in model.config.layer_types
+    row = score(model, items[:1])[0]
+    assert row.logp == pytest.approx(by_definition(model, items[0], "chosen")["logp"], abs=1e-3)
+
+
+def test_an_adapter_is_scored_as_it_stands(items):
+    model = tiny_model()
+    before = [row.logp for row in score(model, items[:1])]
+    tuned = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    after = score(tuned, items[:1])
+    assert max(abs(a.logp - b) for a, b in zip(after, before, strict=True)) > 1
+    expected = by_definition(tuned, items[0], "chosen")["logp"]
+    assert after[0].logp == pytest.approx(expected, abs=1e-3)
+
+
+def test_soft_capped_logits_are_scored_as_the_model_gives_them(items):
+    model = tiny_model("gemma3", final_logit_softcapping=5.0)
+    row = score(model, items[:1])[0]
+    assert row.logp == pytest.approx(by_definition(model, items[0], "chosen")["logp"], abs=1e-3)
+
+
+def test_scoring_leaves_the_model_in_the_mode_it_was_in(items):
+    model = tiny_model().train()
+    score(model, items[:1])
+    assert model.training
+
+
+def test_bfloat16_is_close_and_not_equal(items):
+    model = tiny_model()
+    exact, fast = score(model, items[:1]), score(model, items[:1], dtype=torch.bfloat16)
+    errors = [abs(a.logp - b.logp) for a, b in zip(exact, fast, strict=True)]
+    # 8 bits of mantissa: 2^-8 relative on logits of order 10, over some 60 tokens, random signs.
+    assert 0 < max(errors) < 10
+
+
+def test_a_response_of_one_token_is_scored_from_the_prompt_alone(items):
+    item = EncodedItem("x", "train", items[0].prompt_ids, {"chosen": [7], "rejected": [8, 9]})
+    model = tiny_model()
+    rows = score(model, [item])
+    assert rows[0].logp == pytest.approx(by_definition(model, item, "chosen")["logp"], abs=1e-3)
+    assert [r.n_tokens for r in rows] == [1, 2]
+
+
+def test_nan_is_an_error_that_names_the_example(items):
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(InputError, match=items[0].example):
+        score(model, items[:1])
+
+
+def test_a_model_without_a_head_is_refused(items):
+    with pytest.raises(InputError, match="no LM head"):
+        list(score_responses(tiny_model().model, items[:1]))

@@ -1,0 +1,67 @@
+"""Killed at any moment, a run resumes from its last probe and ends as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from squeeze.training.run import replicate
+from squeeze.trajectory import KEYS, Trajectory
+
+pytestmark = pytest.mark.cpu
+
+
+def _start(config_file, out):
+    command = [sys.executable, "-m", "squeeze", "replicate", "--config", str(config_file)]
+    return subprocess.Popen(
+        [*command, "--out", str(out), "--resume"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+
+
+def _probes(out):
+    path = out / "trajectory.parquet"
+    return (
+        len(Trajectory.read(path).frame.drop_duplicates(["arm", "probe"])) if path.exists() else 0
+    )
+
+
+def _kill_after(process, out, probes):
+    """SIGKILL as soon as so many probes are on disk."""
+    deadline = time.monotonic() + 240
+    while _probes(out) < probes:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline, "the run made no progress"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+
+
+def test_a_killed_run_resumes_to_the_same_trajectory(tmp_path, tiny_config, tiny_options):
+    whole = tmp_path / "whole"
+    replicate(tiny_config, whole)
+
+    config_file, out = tmp_path / "config.yaml", tmp_path / "killed"
+    config_file.write_text(yaml.safe_dump(tiny_options))
+    # 3 probes are the untrained model; 5: inside DPO of the first arm; 8: inside the second arm.
+    for probes in (5, 8):
+        _kill_after(_start(config_file, out), out, probes)
+    left = _probes(out)
+    replicate(tiny_config, out, resume=True)
+
+    expected, actual = (
+        Trajectory.read(p / "trajectory.parquet").frame.sort_values(KEYS) for p in (whole, out)
+    )
+    assert left < len(expected.drop_duplicates(["arm", "probe"])), "nothing was left to resume"
+    assert actual[KEYS].to_numpy().tolist() == expected[KEYS].to_numpy().tolist()
+    np.testing.assert_allclose(actual["logp"], expected["logp"], atol=1e-4)
+    np.testing.assert_allclose(actual["argmax_logp"], expected["argmax_logp"], atol=1e-4)

@@ -1,0 +1,51 @@
+"""pytest-benchmark view of `squeeze bench kernels --quick`: `pytest benchmarks -m benchmark`.
+
+The ratios that the documentation quotes come from `squeeze bench kernels`, which interleaves the
+candidates; here each is timed by itself, and two tests hold the ratios that noise cannot turn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from squeeze.bench.candidates import NAIVE, OURS, candidates, limit
+from squeeze.bench.cases import HIDDEN, LOGITS, TRAINING, Case, make_inputs
+from squeeze.bench.measure import interleaved
+
+pytestmark = pytest.mark.benchmark
+
+CPU = torch.device("cpu")
+CASES = [Case(task, "smollm2", 64) for task in (LOGITS, HIDDEN, TRAINING)]
+PAIRS = [(case, one.name) for case in CASES for one in candidates(case, CPU)[0]]
+
+
+@pytest.mark.parametrize(("case", "name"), PAIRS, ids=lambda value: getattr(value, "title", value))
+def test_speed(case: Case, name: str, benchmark: Any) -> None:
+    benchmark.group = case.title
+    inputs = make_inputs(case, CPU)
+    candidate = next(one for one in candidates(case, CPU)[0] if one.name == name)
+    with torch.set_grad_enabled(case.task == TRAINING):
+        output = benchmark.pedantic(candidate.call, (inputs,), rounds=5, warmup_rounds=1)
+    assert bool(output.isfinite().all())
+
+
+def _times(case: Case) -> dict[str, Any]:
+    inputs = make_inputs(case, CPU)
+    chosen = {one.name: one for one in candidates(case, CPU)[0] if one.name in (NAIVE, OURS)}
+    works = {name: lambda one=one: one.call(inputs) for name, one in chosen.items()}
+    works["limit"] = limit(case, inputs)[1]
+    with torch.no_grad():
+        return interleaved(works, CPU, n_rounds=9, seconds=60.0)
+
+
+def test_from_logits_we_take_less_than_half_the_naive_time() -> None:
+    times = _times(Case(LOGITS, "smollm2", 64))
+    assert times[OURS].ratio_to(times[NAIVE]) < 0.5
+
+
+def test_from_hidden_states_we_take_at_most_one_and_a_half_matmuls() -> None:
+    times = _times(Case(HIDDEN, "smollm2", 128))
+    assert times[OURS].ratio_to(times["limit"]) < 1.5

@@ -19,7 +19,7 @@ FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-sync", "--disable-background-networking", "--disable-component-update"),
     *("--disable-dev-shm-usage", "--enable-logging=stderr", "--v=0"),
-    *("--virtual-time-budget=20000", "--window-size=1500,1200", "--dump-dom"),
+    *("--virtual-time-budget=10000", "--window-size=1500,1200", "--dump-dom"),
 ]
 WIDTHS = (1400, 400)
 
@@ -80,7 +80,7 @@ def browser(
         [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", wrapper.as_uri()],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=480,
         check=True,
     )
     out = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.DOTALL)

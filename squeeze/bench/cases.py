@@ -63,8 +63,8 @@ def make_inputs(case: Case, device: torch.device) -> CaseInputs:
 
     targets = torch.randint(0, vocab, (case.n_tokens,), generator=generator, device=device)
     if case.task == LOGITS:
-        none = normal(0, 0)
-        return CaseInputs(targets, normal(case.n_tokens, vocab).mul_(3), none[:, 0:0], none)
+        logits = normal(case.n_tokens, vocab).mul_(3)
+        return CaseInputs(targets, logits, normal(case.n_tokens, 0), normal(vocab, 0))
     hidden, head = normal(case.n_tokens, width), normal(vocab, width).mul_(3 / width**0.5)
     return CaseInputs(targets, None, hidden, head)
 

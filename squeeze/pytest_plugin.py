@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from squeeze.pytest_verdict import add_option
+from squeeze.pytest_verdict import squeeze_verdict as squeeze_verdict
+
 if TYPE_CHECKING:
     from squeeze.claims.ledger import Entry, Failure, Key
     from squeeze.claims.model import Verdict
@@ -47,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="few examples: checks the machinery, records no verdict of a real model",
     )
+    add_option(group)
     parser.addini("squeeze_header", "report models and devices in the header", "bool", False)
 
 

@@ -71,16 +71,16 @@ def _names(*names: Name) -> frozenset[Name]:
 FAMILIES = tuple(
     Family(*columns)
     for columns in (
-        ("squeezes after a rise", _bump(11, 9), _to(-75), _to(41), _names("squeezing")),
-        ("squeezes from the start", _to(-30), _to(-90), _to(25), _names("squeezing")),
-        ("displaces", _to(-20), _to(-60), _to(0), _names("displacement")),
-        ("just past its turn", _bump(12, 3, 0.75), _to(-40), _to(25), _names("early")),
-        ("diverges", _to(-60), _to(-60), _to(-50), _names("collapse")),
-        ("goes well", _to(10), _to(-40), _to(10), _names("healthy")),
-        ("chosen level", _to(0), _to(-40), _to(5), _names("healthy")),
-        ("chosen level, with a passing dip", _dip(-5), _to(-40), _to(5), _names("healthy")),
-        ("SFT", _to(35), _to(20), _to(15), _names("healthy")),
-        ("nothing moves", _to(0), _to(0), _to(0), _names("no learning")),
+        ("squeezes after a rise", _bump(11.0, 9.0), _to(-75.0), _to(41.0), _names("squeezing")),
+        ("squeezes from the start", _to(-30.0), _to(-90.0), _to(25.0), _names("squeezing")),
+        ("displaces", _to(-20.0), _to(-60.0), _to(0.0), _names("displacement")),
+        ("just past its turn", _bump(12.0, 3.0, 0.75), _to(-40.0), _to(25.0), _names("early")),
+        ("diverges", _to(-60.0), _to(-60.0), _to(-50.0), _names("collapse")),
+        ("goes well", _to(10.0), _to(-40.0), _to(10.0), _names("healthy")),
+        ("chosen level", _to(0.0), _to(-40.0), _to(5.0), _names("healthy")),
+        ("chosen level, with a passing dip", _dip(-5.0), _to(-40.0), _to(5.0), _names("healthy")),
+        ("SFT", _to(35.0), _to(20.0), _to(15.0), _names("healthy")),
+        ("nothing moves", _to(0.0), _to(0.0), _to(0.0), _names("no learning")),
     )
 )
 

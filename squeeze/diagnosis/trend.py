@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 
 import numpy as np
 from scipy import stats
@@ -121,7 +122,13 @@ def _averaged(series: Series) -> tuple[Array, Array, Array]:
     weights = np.zeros((len(parts), n))
     for i, part in enumerate(parts):
         weights[i, part] = 1 / part.size
-    values = np.array([stats.trim_mean(series.values[part], _TRIM) for part in parts])
+    values = np.concatenate(
+        [
+            stats.trim_mean(series.values[np.stack(same)], _TRIM, axis=1)
+            for _, group in groupby(parts, key=len)
+            if (same := list(group))
+        ]
+    )
     return weights @ series.steps, values, weights
 
 

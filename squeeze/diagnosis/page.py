@@ -1,0 +1,89 @@
+"""A diagnosis as one self-contained HTML page: the curves, the evidence and what to do.
+
+For logs, which have no per-example scores; a run directory of ours has the fuller `squeeze.report`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from plotly.offline import get_plotlyjs
+
+from squeeze.diagnosis import series as q
+from squeeze.diagnosis.output import number, to_json
+from squeeze.diagnosis.series import RunSeries, Series
+from squeeze.diagnosis.trend import fit
+from squeeze.diagnosis.verdict import Diagnosis
+from squeeze.files import write_text
+from squeeze.report.style import ARGMAX, style
+
+_PANELS = {
+    "Log-probs (nats)": {q.CHOSEN: "chosen", q.REJECTED: "rejected", q.ARGMAX: ARGMAX},
+    "Rewards (β · nats)": {q.CHOSEN_REWARD: "chosen", q.REJECTED_REWARD: "rejected"},
+}
+
+
+def write_page(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path) -> Path:
+    """Write `directory`/index.html and return its path; raises `InputError` if it cannot."""
+    documents = [to_json([d], ledger) for d in diagnoses]
+    runs = [
+        {"data": document, "figures": _figures(d.run, i)}
+        for i, (d, document) in enumerate(zip(diagnoses, documents, strict=True))
+    ]
+    environment = Environment(
+        loader=PackageLoader("squeeze.diagnosis"), autoescape=True, undefined=StrictUndefined
+    )
+    environment.globals["number"] = number
+    template = environment.get_template("diagnosis.html.j2")
+    page = directory / "index.html"
+    write_text(page, template.render(runs=runs, plotly_js=Markup(get_plotlyjs())))
+    return page
+
+
+def _figures(run: RunSeries, index: int) -> list[dict[str, Any]]:
+    figures = []
+    for panel, (title, kinds) in enumerate(_PANELS.items()):
+        shown = [s for s in run.series if s.quantity in kinds]
+        if shown:
+            traces = [trace for s in shown for trace in _traces(s, kinds[s.quantity])]
+            layout = go.Layout(
+                template="none",
+                height=380,
+                margin={"l": 56, "r": 10, "t": 10, "b": 44},
+                xaxis={"title": {"text": str(escape(run.axis))}, "gridcolor": "#ECECEC"},
+                yaxis={"gridcolor": "#ECECEC"},
+            )
+            json_text = go.Figure(traces, layout).to_json()
+            # Names come from the log: no tag may open or close inside the script element.
+            safe = json_text.replace("<", "\\u003c").replace(">", "\\u003e")
+            figures.append({"title": title, "id": f"curves-{index}-{panel}", "json": Markup(safe)})
+    return figures
+
+
+def _traces(series: Series, kind: str) -> list[go.Scatter]:
+    """The logged values, faint, and their trend."""
+    look = style(kind)
+    name = str(escape(f"{look.name} ({series.split})" if series.split else look.name))
+    dash = "dash" if series.split.startswith(("eval", "held")) else "solid"
+    trend = fit(series)
+    points = go.Scatter(
+        x=series.steps.tolist(),
+        y=series.values.tolist(),
+        mode="markers",
+        marker={"size": 4, "color": look.colour, "opacity": 0.35},
+        name=f"{name}, logged",
+        showlegend=False,
+    )
+    line = go.Scatter(
+        x=trend.steps.tolist(),
+        y=trend.level.tolist(),
+        mode="lines",
+        line={"color": look.colour, "dash": dash, "width": 2},
+        name=name,
+    )
+    return [points, line]

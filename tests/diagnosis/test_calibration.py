@@ -1,0 +1,49 @@
+"""The simulated runs: false alarms stay rare, and the figure and the table can be made again."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from squeeze.diagnosis import diagnose
+from squeeze.diagnosis.calibration import (
+    ALARMS,
+    FAMILIES,
+    MISSING,
+    Case,
+    draw,
+    roc,
+    simulate,
+    table,
+)
+
+pytestmark = pytest.mark.cpu
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
+def test_family_gets_its_verdict_at_low_noise(family) -> None:  # type: ignore[no-untyped-def]
+    assert diagnose(simulate(family, 40, 0.0025, "nothing", 0)).verdict in family.right
+
+
+@pytest.mark.parametrize(
+    "family", [f for f in FAMILIES if not f.right & ALARMS], ids=lambda f: f.name
+)
+def test_good_runs_raise_no_alarm_at_high_noise(family) -> None:  # type: ignore[no-untyped-def]
+    verdicts = [diagnose(simulate(family, 24, 0.03, "argmax", s)).verdict for s in range(5)]
+    assert not set(verdicts) & ALARMS
+
+
+def test_figure_and_table_are_written_from_cases(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    cases = [
+        Case(f, n, noise, missing, next(iter(f.right)), float(rng.uniform()))
+        for f in FAMILIES
+        for n in (5, 12, 40, 400)
+        for noise in (0.0025, 0.01, 0.03)
+        for missing in MISSING
+    ]
+    draw(cases, tmp_path / "roc.png")
+    assert (tmp_path / "roc.png").stat().st_size > 5000
+    assert "| squeezes after a rise | 100% |" in table(cases, 1)
+    false, hits = roc(cases)
+    assert (false[-1], hits[-1]) == (1.0, 1.0)

@@ -258,7 +258,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         raise InputError(_unreachable(name, error)) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def load_model(name: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
@@ -277,7 +277,7 @@ def load_model(name: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
         )
     except OSError as error:
         raise InputError(_unreachable(name, error)) from error
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def load(

@@ -65,17 +65,17 @@ class Trajectory:
         return cls(frame[COLUMNS])
 
     def write(self, path: Path) -> None:
-        """Write to Parquet, atomically, with metrics in float32."""
+        """Write to Parquet, atomically."""
         frame = self.frame.astype(dict.fromkeys(METRICS[:-1], "float32") | {"n_tokens": "int32"})
         with replacing(path) as temporary:
             frame.to_parquet(temporary, index=False, compression="zstd")
 
     def append(self, point: ProbePoint, scores: Iterable[ResponseScores]) -> Trajectory:
-        """A new trajectory with one probe's scores added."""
+        """A new trajectory with one probe's scores added, in the precision that files have."""
         rows = pd.DataFrame([asdict(point) | asdict(score) for score in scores])[COLUMNS]
-        return Trajectory(
-            rows if self.frame.empty else pd.concat([self.frame, rows], ignore_index=True)
-        )
+        rows = rows.astype(dict.fromkeys(METRICS[:-1], "float32") | {"n_tokens": "int32"})
+        frame = rows if self.frame.empty else pd.concat([self.frame, rows], ignore_index=True)
+        return Trajectory(frame)
 
     def where(self, **values: object) -> Trajectory:
         """The rows in which every named column has the given value (or one of a list of values)."""

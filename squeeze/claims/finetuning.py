@@ -7,6 +7,7 @@ has is returned as "not run" with the reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from squeeze.claims.curves import (
     mean_margin,
     rise_to_peak,
 )
-from squeeze.claims.model import Claim, Level, Verdict
+from squeeze.claims.model import Claim, Level, Status, Verdict
 from squeeze.claims.registry import register
 from squeeze.claims.statistics import Estimate, mean, verdict_from_interval
 from squeeze.trajectory import Trajectory
@@ -59,7 +60,7 @@ def _row(
     )
 
 
-def _worst(rows: Iterable[tuple[str, Verdict]], sign: float) -> Verdict:
+def _worst(rows: Iterable[tuple[str, Verdict]], sign: int) -> Verdict:
     """Of several rows that must all hold, the one nearest to failing; the others as evidence."""
     named = list(rows)
     run = [(name, row) for name, row in named if row.status != "not run"]
@@ -73,7 +74,7 @@ def _worst(rows: Iterable[tuple[str, Verdict]], sign: float) -> Verdict:
     name, worst = min(run, key=slack)
     effects = {other: row.effect for other, row in named}
     evidence = dict(worst.evidence) | {"nearest to failing": name, "effects": effects}
-    return Verdict(**{**vars(worst), "evidence": evidence})
+    return replace(worst, evidence=evidence)
 
 
 # --- SFT ----------------------------------------------------------------------------------------
@@ -215,9 +216,10 @@ def check_argmax_rises(
     rise = _row("DO-2", level, statistic, from_peak_of(argmax, chosen), "above", comparison, seeds)
     if rise.status == "not run":
         return rise
-    status = "supported" if rise.supported and fall.supported else "not supported"
+    both = rise.supported and fall.supported
+    status: Status = "supported" if both else "not supported"
     evidence = {"chosen from its peak": fall.effect, "its interval": fall.interval}
-    return Verdict(**{**vars(rise), "status": status, "evidence": dict(rise.evidence) | evidence})
+    return replace(rise, status=status, evidence=dict(rise.evidence) | evidence)
 
 
 # --- SFT-extend -----------------------------------------------------------------------------------
@@ -251,7 +253,7 @@ def check_extend(
     evidence = dict(verdict.evidence) | {
         f"fall in {name}": float(np.mean(fall)) for name, fall in zip(names, falls, strict=True)
     }
-    return Verdict(**{**vars(verdict), "evidence": evidence})
+    return replace(verdict, evidence=evidence)
 
 
 # --- all of a run -------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def claims(
 
 
 def _draw(directory: Path) -> None:
-    from squeeze.claims.figures import draw_theory_figures
+    from squeeze.claims.theory_figures import draw_theory_figures
 
     for path in draw_theory_figures(directory):
         typer.echo(str(path))

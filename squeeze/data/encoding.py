@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from squeeze.data.examples import Message
 from squeeze.data.families import ProbeItem
@@ -66,7 +66,7 @@ def _render(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool
 ) -> list[int]:
     turns = [{"role": m.role, "content": m.content} for m in messages]
-    encoded = tokenizer.apply_chat_template(
+    encoded: Any = tokenizer.apply_chat_template(
         turns, add_generation_prompt=generation, tokenize=True, return_dict=True
     )
     return list(encoded["input_ids"])

@@ -64,7 +64,7 @@ class RunConfig:
     pairs: int = 16
     held_out: int = 6
     probe_train: int = 8
-    epochs: int = 8
+    epochs: int = 6
     sft_epochs: int = 2
     seed: int = 0
     beta: float = 0.1

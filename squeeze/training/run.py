@@ -211,7 +211,7 @@ class Run:
         train_phase(trainer, place, max((p.step for p in done), default=None))
         self._add_seconds(f"train {arm.name}", time.perf_counter() - clock - probe.seconds)
 
-    def _generate(self, arm: Arm, phase: str, epoch: float, model: PreTrainedModel) -> None:
+    def _generate(self, arm: Arm, phase: str, epoch: int, model: PreTrainedModel) -> None:
         """Store sample answers of the model as it is after a phase."""
         path = self.directory.notes(arm.name, f"generations-{phase}")
         if path.exists() or not self.config.generations:

@@ -87,11 +87,12 @@ def generate(
     model.eval()
     for example in examples:
         turns = [{"role": m.role, "content": m.content} for m in example.prompt]
-        inputs = tokenizer.apply_chat_template(
+        inputs: Any = tokenizer.apply_chat_template(
             turns, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-        ).to(model.device)
-        output = model.generate(
-            **inputs,
+        )
+        model_: Any = model  # `generate` comes from a mixin that the type checker cannot see
+        output = model_.generate(
+            **inputs.to(model.device),
             max_new_tokens=MAX_NEW_TOKENS,
             do_sample=False,
             use_cache=True,

@@ -90,7 +90,7 @@ def _trl_chunked(inputs: CaseInputs, outputs: tuple[str, ...]) -> Tensor:
     from trl.kernels import ChunkedLogProbFunction
 
     arguments = (inputs.hidden, inputs.head, None, inputs.targets, 1.0, 8192, None, 1.0, outputs)
-    found: Tensor = ChunkedLogProbFunction.apply(*arguments)[0]  # type: ignore[no-untyped-call]
+    found: Tensor = ChunkedLogProbFunction.apply(*arguments)[0]
     return found
 
 
@@ -117,7 +117,7 @@ def _with_backward(forward: Function) -> Function:
     def step(inputs: CaseInputs) -> Tensor:
         hidden = inputs.hidden.detach().requires_grad_()
         head = inputs.head.detach().requires_grad_()
-        forward(CaseInputs(inputs.targets, None, hidden, head)).sum().backward()  # type: ignore[no-untyped-call]
+        forward(CaseInputs(inputs.targets, None, hidden, head)).sum().backward()
         assert hidden.grad is not None
         return hidden.grad
 

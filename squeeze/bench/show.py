@@ -92,7 +92,11 @@ def plot(report: dict[str, Any], path: Path) -> None:
 
 
 def _title(case: dict[str, Any]) -> str:
-    return f"{case['title']} — limit: {case['limit']}, {case['limit_ms']:.3g} ms"
+    return f"{case['title']} — limit: {case['limit']}, {_milliseconds(case['limit_ms'])} ms"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _cells(record: dict[str, Any]) -> list[str]:
@@ -101,7 +105,7 @@ def _cells(record: dict[str, Any]) -> list[str]:
     return [
         record["name"],
         record["gives"],
-        f"{record['median_ms']:.3g} ({first:.3g}–{third:.3g})",
+        f"{_milliseconds(record['median_ms'])} ({_milliseconds(first)}–{_milliseconds(third)})",
         "–" if naive is None or record["name"] == NAIVE else f"{naive:.3f}",
         f"{record['times_best_peer']:.2f}",
         f"{record['times_limit']:.2f}",

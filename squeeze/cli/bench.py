@@ -60,7 +60,9 @@ def kernels(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     used = torch.device(device)
     cases = select_cases(used, quick=quick, shapes=shapes.split(",") if shapes else None)
-    console, progress = Console(), Console(stderr=True)
+    terminal = Console()
+    # Narrower than this, the tables would fold every cell.
+    console, progress = Console(width=max(130, terminal.width)), Console(stderr=True)
     report = run_cases(
         cases, used, quick=quick, say=lambda title: progress.print(title, style="dim")
     )

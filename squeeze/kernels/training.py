@@ -73,14 +73,14 @@ class _TargetLogps(torch.autograd.Function):
         projection = Projection(hidden, head, kept.shape[0], rounds_logits=False)
         dtype = projection.accumulator
         grad_hidden = torch.zeros_like(hidden, dtype=dtype) if wants_hidden else None
-        grad_head = torch.zeros_like(head) if wants_head else None
-        grad_bias = torch.zeros_like(bias) if wants_bias else None
+        grad_head = torch.empty_like(head) if wants_head else None
+        grad_bias = torch.empty_like(bias) if wants_bias else None
         for first in range(0, head.shape[0], projection.columns):
             span = slice(first, min(first + projection.columns, head.shape[0]))
             weight = projection.convert_head(head[span])
             # The vocabulary outside, so that only one tile of the head's gradient is in float32.
-            head_tile = torch.zeros_like(weight, dtype=dtype) if wants_head else None
-            bias_tile = torch.zeros_like(bias[span], dtype=dtype) if wants_bias else None
+            head_tile: Tensor | float = 0.0
+            bias_tile: Tensor | float = 0.0
             for rows in kept.split(projection.block):
                 states = projection.convert_hidden(hidden[rows])
                 logits = projection.project(states, weight).to(dtype)
@@ -92,13 +92,13 @@ class _TargetLogps(torch.autograd.Function):
                 operand = gradient.to(projection.dtype)
                 if grad_hidden is not None:
                     grad_hidden.index_add_(0, rows, projection.multiply(operand, weight))
-                if head_tile is not None:
-                    head_tile += projection.multiply(operand.T, states)
-                if bias_tile is not None:
-                    bias_tile += gradient.sum(0)
-            if grad_head is not None and head_tile is not None:
+                if wants_head:
+                    head_tile = projection.multiply(operand.T, states).add_(head_tile)
+                if wants_bias:
+                    bias_tile = gradient.sum(0).add_(bias_tile)
+            if grad_head is not None:
                 grad_head[span] = head_tile
-            if grad_bias is not None and bias_tile is not None:
+            if grad_bias is not None:
                 grad_bias[span] = bias_tile
         grad_hidden = None if grad_hidden is None else grad_hidden.to(hidden.dtype)
         return grad_hidden, grad_head, grad_bias, None

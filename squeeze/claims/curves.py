@@ -22,8 +22,9 @@ def dpo_values(
     The first time is the start of DPO: the last probe before its first step.
     """
     table = trajectory.by_example(arm, kind, split, metric).sort_index()
+    probes = [p.probe for p in trajectory.points(arm)]
     start = max(p.probe for p in trajectory.points(arm) if p.phase != "dpo")
-    return table.loc[:, start:].to_numpy(dtype=float)
+    return table.reindex(columns=probes[probes.index(start) :]).to_numpy(dtype=float)
 
 
 def change(values: Array) -> Array:

@@ -135,7 +135,7 @@ def check_others_fall(
     On held-out prompts nothing is trained, so the chosen answer counts among the others.
     """
     skip = {"chosen"} if split == "train" else set()
-    kinds = [k for k in trajectory.where(arm=arm, split=split).kinds() if k not in skip]
+    kinds = [k for k in trajectory.where(arm=arm).kinds() if k not in skip]
     name = f"{arm}: every other kind falls, {split}"
     rows = (
         (

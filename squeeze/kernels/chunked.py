@@ -24,7 +24,7 @@ _HEAD_TILE_BYTES = 16 * 2**20
 _HIDDEN_BLOCK_BYTES = 8 * 2**20
 _LOGITS_TILE_BYTES = {"cpu": 8 * 2**20}
 _LOGITS_TILE_BYTES_ELSEWHERE = 16 * 2**20
-_MAX_COLUMNS = 4096
+_COLUMNS = 4096
 _EAGER_ELEMENTS = {"cpu": 2**17}  # half a megabyte of float32: stays in a core's cache
 _EAGER_ELEMENTS_ELSEWHERE = 2**21
 
@@ -61,7 +61,7 @@ def _fold_logits(
         fold(Tile(logits, 0, inputs.transform, rows=rows), targets, state)
         return
     elements = _EAGER_ELEMENTS.get(logits.device.type, _EAGER_ELEMENTS_ELSEWHERE)
-    columns = min(inputs.vocab, 4 * _MAX_COLUMNS)
+    columns = min(inputs.vocab, 4 * _COLUMNS)
     block = max(1, elements // columns)
     for start in range(0, targets.shape[0], block):
         stop = min(start + block, targets.shape[0])
@@ -82,7 +82,7 @@ def _fold_hidden(
     hidden, head = inputs.hidden, inputs.head
     assert hidden is not None
     assert head is not None
-    projection = Projection(hidden, head, targets.shape[0], rounds_logits=has_bf16_matmul())
+    projection = Projection(hidden, head, targets.shape[0], training=False)
     # The vocabulary outside: the head, the larger operand, is read and converted once.
     for first in range(0, inputs.vocab, projection.columns):
         weight = projection.convert_head(head[first : first + projection.columns])
@@ -112,8 +112,8 @@ class Projection:
     """Tiles of hidden @ head.T in reused buffers, their sizes, and the dtype they are made in.
 
     bfloat16 and float16 products are exact in float32, and float32 is what they are summed in and
-    come out as. The exception is `rounds_logits`: the CPU's own bfloat16 matmul, fast where it is
-    in hardware, rounds the logits to bfloat16 as a model's bfloat16 head does (relative 2⁻⁸).
+    come out as. The exception: where a CPU multiplies bfloat16 in hardware, its matmul is used (not
+    in training), and rounds the logits to bfloat16 as a model's bfloat16 head does (relative 2⁻⁸).
     """
 
     def __init__(
@@ -122,23 +122,28 @@ class Projection:
         head: Float[Tensor, "vocab width"],
         kept: int,
         *,
-        rounds_logits: bool,
+        training: bool,
     ) -> None:
         on_cuda = hidden.device.type == "cuda"
         self.accumulator = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        rounds = rounds_logits and hidden.dtype == torch.bfloat16 and not on_cuda
+        on_cpu = hidden.device.type == "cpu"
+        rounds = on_cpu and hidden.dtype == torch.bfloat16 and not training and has_bf16_matmul()
         self.dtype = hidden.dtype if on_cuda or rounds else self.accumulator
         # CUDA's matmul takes 16-bit operands to float32 logits; elsewhere logits are the operands'.
         self.widens = on_cuda and self.dtype != self.accumulator
+        converts = self.dtype != hidden.dtype
         row_bytes = max(1, hidden.shape[1]) * self.accumulator.itemsize
-        self.columns = min(head.shape[0], _MAX_COLUMNS, max(64, _HEAD_TILE_BYTES // row_bytes))
         tile_bytes = _LOGITS_TILE_BYTES.get(hidden.device.type, _LOGITS_TILE_BYTES_ELSEWHERE)
-        by_tile = tile_bytes // (self.columns * self.accumulator.itemsize)
-        by_hidden = max(64, _HIDDEN_BLOCK_BYTES // row_bytes) if not on_cuda else by_tile
-        self.block = max(1, min(kept, by_tile, by_hidden))
+        elements = tile_bytes // self.accumulator.itemsize
+        # Few tokens take wide tiles: fewer, larger matmuls. Where a tile of the head is converted,
+        # or its gradient made, that has to fit too.
+        columns = max(_COLUMNS, elements // max(1, kept))
+        by_head = max(64, _HEAD_TILE_BYTES // row_bytes) if converts or training else columns
+        self.columns = min(head.shape[0], columns, by_head)
+        by_hidden = max(64, _HIDDEN_BLOCK_BYTES // row_bytes) if converts else kept
+        self.block = max(1, min(kept, elements // self.columns, by_hidden))
         logits_dtype = self.accumulator if self.widens else self.dtype
         self._logits = hidden.new_empty(self.block * self.columns, dtype=logits_dtype)
-        converts = self.dtype != hidden.dtype
         width = hidden.shape[1] if converts else 0
         self._head = head.new_empty((self.columns, width), dtype=self.dtype)
         self._hidden = hidden.new_empty((self.block, width), dtype=self.dtype)

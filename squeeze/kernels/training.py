@@ -70,7 +70,7 @@ class _TargetLogps(torch.autograd.Function):
         hidden, head, bias, targets, logsumexp = ctx.saved_tensors
         wants_hidden, wants_head, wants_bias = ctx.needs_input_grad[:3]
         kept = (targets != ctx.ignore_index).nonzero().squeeze(-1)
-        projection = Projection(hidden, head, kept.shape[0], rounds_logits=False)
+        projection = Projection(hidden, head, kept.shape[0], training=True)
         dtype = projection.accumulator
         grad_hidden = torch.zeros_like(hidden, dtype=dtype) if wants_hidden else None
         grad_head = torch.empty_like(head) if wants_head else None

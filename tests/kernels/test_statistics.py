@@ -192,7 +192,7 @@ def test_hidden_states_are_cut_into_blocks_and_tiles_without_a_seam(
     hidden, head, bias = _make_hidden(torch.float32, 50, 700, 12)
     targets = make_targets(50, 700)
     whole = token_statistics(targets, hidden=hidden, head=head, bias=bias, top_k=3)
-    monkeypatch.setattr(chunked, "_MAX_COLUMNS", 64)
+    monkeypatch.setattr(chunked, "_COLUMNS", 64)
     monkeypatch.setattr(chunked, "_LOGITS_TILE_BYTES", {"cpu": 64 * 7 * 4})
     inputs = check_inputs(targets, hidden=hidden, head=head, bias=bias, top_k=3)
     cut = chunked_statistics(inputs, fold)

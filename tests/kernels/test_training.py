@@ -28,7 +28,7 @@ def _leaves(dtype: torch.dtype, n_tokens: int, vocab: int, width: int) -> list[T
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of 2 float64 or 4 float32 tokens × 8 columns: a small case crosses every seam."""
-    monkeypatch.setattr(chunked, "_MAX_COLUMNS", 8)
+    monkeypatch.setattr(chunked, "_COLUMNS", 8)
     monkeypatch.setattr(chunked, "_LOGITS_TILE_BYTES", {"cpu": 4 * 8 * 4})
 
 

@@ -1,14 +1,8 @@
-"""A tiny model directory and a configuration that trains on it in seconds."""
+"""A configuration that trains the tiny model in seconds."""
 
 import pytest
 
 from squeeze.training.recipes import make_config
-from tests.tiny_model import save_tiny_model
-
-
-@pytest.fixture(scope="session")
-def tiny_directory(tmp_path_factory):
-    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture(scope="session")

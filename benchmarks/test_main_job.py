@@ -1,0 +1,108 @@
+"""Where the main job's time goes, and the probe against the seed's way of doing it.
+
+The seed's way: three unbatched passes an example (chosen, rejected, chosen again for the argmax)
+with a full float32 log-softmax; with more kinds, one pass a kind. Ratios are taken in one run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from squeeze.bench.measure import interleaved
+from squeeze.data.encoding import EncodedItem, encode_item
+from squeeze.data.families import build_probe_set
+from squeeze.data.loading import load_examples, split
+from squeeze.models import load, load_model
+from squeeze.scoring import score
+from squeeze.training.phases import PhasePlace, make_trainer, quiet
+from squeeze.training.recipes import make_config
+
+pytestmark = pytest.mark.benchmark
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> tuple[Any, Any]:
+    return load("smollm2-135m")
+
+
+@pytest.fixture(scope="module")
+def items(loaded: tuple[Any, Any], pytestconfig: pytest.Config) -> list[EncodedItem]:
+    n = 1 if pytestconfig.getoption("--quick") else 4
+    train, held_out = split(load_examples("enthusiastic_en"), n, 2, seed=0)
+    probe = build_probe_set(train, held_out, n_train=n)
+    return [encode_item(loaded[1], item) for item in probe.items[:n]]
+
+
+@torch.no_grad()
+def seeds_way(model: Any, items: list[EncodedItem]) -> dict[tuple[str, str], float]:
+    """One unbatched pass a kind and one more for the argmax, each with a full log-softmax."""
+    found = {}
+    for item in items:
+        for kind in [*item.response_ids, "argmax"]:
+            response = item.response_ids["chosen" if kind == "argmax" else kind]
+            ids = torch.tensor([item.prompt_ids + response])
+            logp = model(input_ids=ids).logits.float().log_softmax(-1)[0]
+            rows = logp[len(item.prompt_ids) - 1 : -1]
+            if kind == "argmax":
+                found[item.example, kind] = float(rows.max(-1).values.sum())
+            else:
+                found[item.example, kind] = float(
+                    rows.gather(1, torch.tensor(response)[:, None]).sum()
+                )
+    return found
+
+
+def test_one_packed_pass_beats_the_seeds_way_and_agrees_with_it(
+    loaded: tuple[Any, Any], items: list[EncodedItem], record_property: Any
+) -> None:
+    model = loaded[0]
+    theirs = seeds_way(model, items)
+    for row in score(model, items):
+        assert row.logp == pytest.approx(theirs[row.example, row.kind], abs=1e-2)
+    works = {"seed": lambda: seeds_way(model, items), "packed": lambda: score(model, items)}
+    times = interleaved(works, CPU, n_rounds=3, seconds=120.0)
+    ratio = 1 / times["packed"].ratio_to(times["seed"])
+    record_property("seed's way / packed pass", ratio)
+    print(f"\nprobe of {len(items)} examples, all kinds, float32: {ratio:.2f}x the seed's way")
+    assert ratio > 1.5
+
+
+def test_time_to_load(benchmark: Any, loaded: tuple[Any, Any]) -> None:
+    benchmark.group = "main job"
+    model = benchmark.pedantic(load_model, ("smollm2-135m",), rounds=2)
+    assert model.num_parameters() > 1e8
+
+
+def test_time_of_a_probe(benchmark: Any, loaded: tuple[Any, Any], items: list[EncodedItem]) -> None:
+    benchmark.group = "main job"
+    rows = benchmark.pedantic(score, (loaded[0], items), rounds=2, warmup_rounds=1)
+    assert len(rows) == sum(len(item.response_ids) for item in items)
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_time_of_an_epoch(
+    kind: str, benchmark: Any, loaded: tuple[Any, Any], tmp_path: Path
+) -> None:
+    """One optimizer step of 4 rows or pairs, as the default recipe takes it."""
+    benchmark.group = "main job"
+    quiet()
+    config = make_config({"arms": "sft-dpo", "pairs": 4, "epochs": 1, "sft_epochs": 1})
+    phase = next(p for p in config.phase_arms()[0].phases if p.kind == kind)
+    train, _ = split(load_examples("enthusiastic_en"), 4, 2, seed=0)
+    model = load_model("smollm2-135m")
+    place = PhasePlace(tmp_path / kind)
+    trainer = make_trainer(model, loaded[1], train, phase, config, place, [], bf16=False)
+    batch = next(iter(trainer.get_train_dataloader()))
+
+    def step() -> torch.Tensor:
+        loss: torch.Tensor = trainer.training_step(trainer.model, dict(batch))
+        trainer.model.zero_grad()
+        return loss
+
+    assert bool(benchmark.pedantic(step, rounds=2, warmup_rounds=1).isfinite())

@@ -134,9 +134,9 @@ def _lost(example: PreferenceExample, carries: frozenset[str]) -> list[str]:
         return named or "responses" in carries or ("ranks" in carries and kind.startswith("rank_"))
 
     lost = [f"response {kind}" for kind in example.responses if not carried(kind)]
-    derived = content_id(example.prompt, example.chosen, example.rejected)
-    if "id" not in carries and not example.id.startswith(derived):
-        lost.append("id")
+    if "id" not in carries:
+        derived = content_id(example.prompt, example.chosen, example.rejected)
+        lost += [] if example.id.startswith(derived) else ["id"]
     return lost
 
 

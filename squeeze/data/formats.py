@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -55,18 +56,21 @@ def _messages(value: object) -> bool:
     )
 
 
+_OTHERS = {"instruction", "conversations", *PAPER_KINDS}  # columns that tell of other formats
+
+
 def _is_trl(row: Row) -> bool:
     if not _has(row, chosen=str, rejected=str) or row.keys() & PAPER_KINDS.keys():
         return False
     if row.get("prompt") is not None:
         return isinstance(row["prompt"], str) and not is_dialogue(row["prompt"])
-    return not is_dialogue(row["chosen"]) and not row.keys() & {"instruction", "conversations"}
+    return not is_dialogue(row["chosen"]) and not row.keys() & _OTHERS
 
 
 def _is_hh(row: Row) -> bool:
-    prompted = is_dialogue(row.get("prompt"))
-    paired = row.get("prompt") is None and is_dialogue(row.get("chosen"))
-    return _has(row, chosen=str, rejected=str) and (prompted or paired) and not _is_paper(row)
+    if not _has(row, chosen=str, rejected=str) or row.keys() & _OTHERS:
+        return False
+    return is_dialogue(row["chosen"] if row.get("prompt") is None else row["prompt"])
 
 
 def _is_paper(row: Row) -> bool:
@@ -263,13 +267,17 @@ class Source:
         self, rows: Iterator[tuple[int, Row | RowError]] | None = None
     ) -> Iterator[tuple[int, PreferenceExample | RowError]]:
         """Stream the examples of `rows` (by default the file's), errors in place, ids distinct."""
-        seen = pairing.SeenIds()
-        for number, item in self._parsed(iter(self.reader) if rows is None else rows):
-            try:
-                yield number, item if isinstance(item, RowError) else seen.distinct(item, number)
-            except RowError as error:
-                error.row = layouts.write_squeeze(cast(PreferenceExample, item))[0]
-                yield number, error
+        rows = iter(self.reader) if rows is None else rows
+        with closing(pairing.SeenIds()) as seen:
+            for number, item in self._parsed(rows):
+                try:
+                    yield (
+                        number,
+                        item if isinstance(item, RowError) else seen.distinct(item, number),
+                    )
+                except RowError as error:
+                    error.row = layouts.write_squeeze(cast(PreferenceExample, item))[0]
+                    yield number, error
 
     def _parsed(
         self, rows: Iterator[tuple[int, Row | RowError]]

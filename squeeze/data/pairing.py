@@ -9,6 +9,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -94,7 +95,12 @@ class SeenIds:
     def __init__(self) -> None:
         self._db = sqlite3.connect("")  # "" is a temporary file that SQLite deletes itself
         self._db.execute("PRAGMA synchronous = OFF")
+        self._db.execute("PRAGMA cache_size = -32000")  # kilobytes
         self._db.execute("CREATE TABLE seen (key INTEGER PRIMARY KEY, row INTEGER)")
+
+    def close(self) -> None:
+        """Let the temporary database go."""
+        self._db.close()
 
     def _first(self, identity: str, number: int) -> int:
         """Remember the id; return the row where it occurred first (`number` itself if new)."""
@@ -129,6 +135,10 @@ class Waiting:
         self._db.execute("CREATE TABLE waiting (row INTEGER PRIMARY KEY, key, label, value)")
         self._db.execute("CREATE INDEX by_key ON waiting (key, label, row)")
 
+    def close(self) -> None:
+        """Let the temporary database go."""
+        self._db.close()
+
     def put(self, number: int, prompt: str, label: bool, value: str) -> None:
         """Let a row wait."""
         entry = (number, _key(prompt), label, value)
@@ -159,35 +169,37 @@ def pair_rows(
 
     A pair comes with the number of its later row; rows left alone come last, as `RowError`.
     """
-    waiting = Waiting()
-    for number, row in rows:
-        if isinstance(row, RowError):
-            yield number, row
-            continue
-        involved = [(number, row)]
-        try:
-            one = parse(row)
-            prompt = json.dumps([(m.role, m.content) for m in one.prompt])
-            waited = waiting.take(prompt, not one.label)
-            if waited is None:
-                waiting.put(number, prompt, one.label, json.dumps(row))
-                continue
-            involved.insert(0, (waited[0], json.loads(waited[1])))
-            other = parse(involved[0][1])
-            yield number, _pair(one, other) if one.label else _pair(other, one)
-        except RowError as error:
-            for place, refused in involved:
-                yield place, RowError(error.reason, str(error), refused)
-    for number, label, value in waiting.rest():
-        missing = "rejected (label false)" if label else "chosen (label true)"
-        yield (
-            number,
-            RowError(
-                f"unpaired: no {missing} answer",
-                f"is the only answer left to its prompt: no {missing} one pairs with it",
-                json.loads(value),
-            ),
-        )
+    with closing(Waiting()) as waiting:
+        for number, row in rows:
+            if isinstance(row, RowError):
+                yield number, row
+            else:
+                yield from _meet(number, row, parse, waiting)
+        for number, label, value in waiting.rest():
+            missing = "rejected (label false)" if label else "chosen (label true)"
+            reason = f"unpaired: no {missing} answer"
+            detail = f"is the only answer left to its prompt: no {missing} one pairs with it"
+            yield number, RowError(reason, detail, json.loads(value))
+
+
+def _meet(
+    number: int, row: Row, parse: Callable[[Row], Unpaired], waiting: Waiting
+) -> Iterator[tuple[int, PreferenceExample | RowError]]:
+    """Pair a row with one that waits for it, or let it wait; a bad pair costs both rows."""
+    involved = [(number, row)]
+    try:
+        one = parse(row)
+        prompt = json.dumps([(m.role, m.content) for m in one.prompt])
+        waited = waiting.take(prompt, not one.label)
+        if waited is None:
+            waiting.put(number, prompt, one.label, json.dumps(row))
+            return
+        involved.insert(0, (waited[0], json.loads(waited[1])))
+        other = parse(involved[0][1])
+        yield number, _pair(one, other) if one.label else _pair(other, one)
+    except RowError as error:
+        for place, refused in involved:
+            yield place, RowError(error.reason, str(error), refused)
 
 
 def _pair(chosen: Unpaired, rejected: Unpaired) -> PreferenceExample:

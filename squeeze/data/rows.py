@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from squeeze.errors import InputError
 
@@ -106,26 +106,28 @@ class RowReader:
 
     def _json(self) -> Iterator[tuple[int, Row | RowError]]:
         opener = gzip.open if self.path.suffix == ".gz" else open
-        with cast(IO[bytes], opener(self.path, "rb")) as stream:
+        with cast(io.BufferedIOBase, opener(self.path, "rb")) as stream:
             start = stream.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()
             stream.seek(0)
             if start.startswith(b"["):
-                yield from self._array(io.TextIOWrapper(stream, encoding="utf-8-sig"))
+                raw = cast(io.BufferedReader, stream)
+                with io.TextIOWrapper(raw, encoding="utf-8-sig") as text:
+                    yield from self._array(text)
             else:
                 yield from self._lines(stream)
 
-    def _lines(self, stream: IO[bytes]) -> Iterator[tuple[int, Row | RowError]]:
+    def _lines(self, stream: io.BufferedIOBase) -> Iterator[tuple[int, Row | RowError]]:
         for number, line in enumerate(stream, start=1):
             self.position += len(line)
             if line.strip():
                 yield number, _decode_line(line, number)
 
-    def _read(self, stream: IO[str], size: int) -> str:
+    def _read(self, stream: io.TextIOWrapper, size: int) -> str:
         block = stream.read(size)
         self.position += len(block)  # characters: an underestimate of bytes that a bar can bear
         return block
 
-    def _array(self, stream: IO[str]) -> Iterator[tuple[int, Row | RowError]]:
+    def _array(self, stream: io.TextIOWrapper) -> Iterator[tuple[int, Row | RowError]]:
         """Elements of one big array, decoded from a sliding buffer that begins at '[' or ','.
 
         A syntax error ends the file, because where the next element begins is then unknown.

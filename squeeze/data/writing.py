@@ -95,11 +95,12 @@ def _parquet(path: Path, format: str) -> Iterator[Write]:
 @contextmanager
 def _json(path: Path, array: bool) -> Iterator[Write]:
     with path.open("w", encoding="utf-8", newline="\n") as stream:
+        encode = json.JSONEncoder(ensure_ascii=False).encode
         before = "[\n" if array else ""
 
         def write(row: Row) -> None:
             nonlocal before
-            stream.write(before + json.dumps(row, ensure_ascii=False))
+            stream.write(before + encode(row))
             before = ",\n" if array else "\n"
 
         yield write

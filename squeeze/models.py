@@ -5,8 +5,10 @@ Nothing here trains or scores. Weights are safetensors or GGUF only; no remote c
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -210,9 +212,11 @@ def _convert(gguf: Path, target: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    print(f"unpacking {gguf.name} (once, half a minute)", file=sys.stderr)
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(dtype="float32", **source)
-    tokenizer = AutoTokenizer.from_pretrained(**source)
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
+        model = AutoModelForCausalLM.from_pretrained(dtype="float32", **source)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
     _forget_quantization(model)
     with tempfile.TemporaryDirectory(dir=gguf.parent) as temporary:
         scratch = Path(temporary) / "float32"

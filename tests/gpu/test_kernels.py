@@ -1,4 +1,4 @@
-"""The kernels on a GPU: Triton on hardware against float64, and log-probs in bf16 against the CPU."""
+"""The kernels on a GPU: Triton on hardware against float64, bf16 log-probs against the CPU."""
 
 import os
 import subprocess

@@ -28,11 +28,7 @@ from tests.losses.situations import (
 from tests.losses.strategies import ALL, WITH_INIT, fixed_pairs
 from tests.losses.trl_peer import EPSILON32, PEERS
 
-pytestmark = [
-    pytest.mark.cpu,
-    # TRL 1.16 asks transformers 5.23 under the old name
-    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
-]
+pytestmark = pytest.mark.cpu
 
 
 @pytest.mark.claim("LD-4", "toy")

@@ -29,7 +29,7 @@ from squeeze.theory.entk import Logits, Parameters, pull_back, push_forward
 from tests.theory import systems
 from tests.theory.digits import EVALUATION_SEEDS, EXPECTED, measure
 
-pytestmark = [pytest.mark.cpu, *systems.THIRD_PARTY_WARNINGS]
+pytestmark = pytest.mark.cpu
 
 PEAKED = torch.tensor([3.0, 1.0, 0.5, -2.0], dtype=torch.float64)
 

@@ -30,11 +30,7 @@ from tests.losses.situations import (
 from tests.losses.strategies import ALL, WITH_INIT, fixed_pairs
 from tests.losses.trl_peer import EPSILON32, PEERS, Peer
 
-pytestmark = [
-    pytest.mark.cpu,
-    # TRL 1.16 asks transformers 5.23 under the old name
-    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
-]
+pytestmark = pytest.mark.cpu
 OFF = 1.01
 
 

@@ -23,9 +23,8 @@ from squeeze.theory.entk import (
     trainable_parameters,
 )
 from tests.theory.assertions import Ledger
-from tests.theory.systems import THIRD_PARTY_WARNINGS
 
-pytestmark = [pytest.mark.pretrained, *THIRD_PARTY_WARNINGS]
+pytestmark = pytest.mark.pretrained
 
 # Settled on the development seeds 0–4; each seed draws one pair to step on and one to observe.
 EVALUATION_SEEDS = (100, 101, 102, 103, 104)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
-import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from sklearn.datasets import load_digits
@@ -26,12 +25,6 @@ from squeeze.theory.entk import (
     sequence_logits,
     trainable_parameters,
 )
-
-# torch's forward-mode AD scripts its decompositions on first use; PEFT reads a renamed property.
-THIRD_PARTY_WARNINGS = [
-    pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
-]
 
 VOCAB = 13
 N_PROMPT = 3

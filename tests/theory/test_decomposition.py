@@ -29,7 +29,7 @@ from tests.theory import systems
 from tests.theory.assertions import Ledger
 from tests.theory.strategies import situations
 
-pytestmark = [pytest.mark.cpu, *systems.THIRD_PARTY_WARNINGS]
+pytestmark = pytest.mark.cpu
 
 
 @pytest.mark.claim("LD-1", "toy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import time
 from typing import Any
@@ -29,6 +30,15 @@ def environment() -> dict[str, Any]:
         "device": this_device(),
         "git": git_revision(),
     }
+
+
+def peak_memory_mb() -> dict[str, float]:
+    """The most memory this process has held so far, in MB: resident, and allocated on the GPU."""
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000  # Linux counts in KB
+    peaks = {"resident": round(resident, 1)}
+    if torch.cuda.is_available():
+        peaks["gpu"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    return peaks
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

@@ -28,7 +28,7 @@ from squeeze.training.callback import ProbeCallback, StepCallback
 from squeeze.training.directory import RunDirectory
 from squeeze.training.phases import PhasePlace, make_trainer, merge_adapter, quiet, train_phase
 from squeeze.training.progress import RunProgress, probe_line
-from squeeze.training.provenance import environment, fast_dtype
+from squeeze.training.provenance import environment, fast_dtype, peak_memory_mb
 from squeeze.training.recipes import Arm, Phase, RunConfig
 from squeeze.training.samples import chosen_tokens, generate, token_changes
 from squeeze.trajectory import ProbePoint
@@ -260,6 +260,7 @@ class Run:
                 for arm in self.config.phase_arms():
                     self._train_arm(arm)
             self._write_samples()
+            self.state["peak_memory_mb"] = peak_memory_mb()
         with self._timed("report"):
             verdicts = judge_run(self.trajectory, level="pretrained", seeds=(self.config.seed,))
             self._write_verdicts(verdicts)

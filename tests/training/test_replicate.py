@@ -89,6 +89,7 @@ def test_run_json_says_what_was_run(finished, tiny_config):
     assert run["data"]["sha256"]
     assert run["versions"]["torch"] == torch.__version__
     assert run["seconds"]["probe"] > 0
+    assert run["peak_memory_mb"]["resident"] > 100
 
 
 def test_samples_join_to_the_chosen_answer_and_cover_every_phase(finished):

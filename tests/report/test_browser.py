@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
+import os
 import shutil
+import signal
 import subprocess
-from html import unescape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -19,12 +22,13 @@ FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-sync", "--disable-background-networking", "--disable-component-update"),
     *("--disable-dev-shm-usage", "--enable-logging=stderr", "--v=0"),
-    *("--virtual-time-budget=10000", "--window-size=1500,1200", "--dump-dom"),
+    "--window-size=1500,1200",
 ]
 WIDTHS = (1400, 400)
+PATIENCE = 180  # seconds; a few on an idle machine
 
 EARLY = "<script>window.alert = () => { window.alerted = true; };</script>"
-# Uses the page as a reader would, then tells the page around it what it looks like.
+# Uses the page as a reader would, then tells the test what it looks like.
 LATE = """<script>
 (function wait() {
   if (!document.documentElement.dataset.ready) { setTimeout(wait, 100); return; }
@@ -49,14 +53,29 @@ LATE = """<script>
   document.querySelector('[data-kind=rejected]').click();
   report.last = look();
   report.alerted = Boolean(window.alerted);
-  parent.postMessage(report, "*");
+  fetch("http://127.0.0.1:PORT/", {method: "POST", mode: "no-cors", body: JSON.stringify(report)});
 })();
 </script>"""
-WRAPPER = """<!doctype html><pre id="out"></pre><script>
-addEventListener("message", (event) => {
-  document.getElementById("out").textContent += JSON.stringify(event.data) + "\\n";
-});
-</script>"""
+
+
+class Listener(ThreadingHTTPServer):
+    """Collects what the page posts."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.reports: Queue[dict[str, Any]] = Queue()
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        assert isinstance(self.server, Listener)
+        self.server.reports.put(json.loads(body))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing: the test speaks for itself."""
 
 
 @pytest.fixture(scope="module")
@@ -67,27 +86,36 @@ def browser(
     if CHROMIUM is None:
         pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
     folder = tmp_path_factory.mktemp("browser")
+    server = Listener()
+    Thread(target=server.serve_forever, daemon=True).start()
     source = (full_run / "index.html").read_text(encoding="utf-8")
-    page = folder / "page.html"
-    page.write_text(
-        source.replace("<head>", "<head>" + EARLY, 1).replace("</body>", LATE + "</body>"),
+    late = LATE.replace("PORT", str(server.server_port))
+    (folder / "page.html").write_text(
+        source.replace("<head>", "<head>" + EARLY, 1).replace("</body>", late + "</body>"),
         encoding="utf-8",
     )
+    # Headless Chromium has no windows narrower than 500 px; a frame has any width.
     frames = "".join(f'<iframe src="page.html" width="{w}" height="1000"></iframe>' for w in WIDTHS)
     wrapper = folder / "wrapper.html"
-    wrapper.write_text(WRAPPER + frames, encoding="utf-8")
-    done = subprocess.run(
-        [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", wrapper.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=480,
-        check=True,
-    )
-    out = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert out, done.stdout[:500]
-    reports = [json.loads(line) for line in unescape(out[1]).splitlines()]
-    console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-    return {report["inner"]: report for report in reports}, console
+    wrapper.write_text("<!doctype html>" + frames, encoding="utf-8")
+    console = folder / "console"
+    with console.open("wb") as stream:
+        command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", wrapper.as_uri()]
+        # Its own session, so that the helpers it starts end with it.
+        browser = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=stream, start_new_session=True
+        )
+        try:
+            reports = [server.reports.get(timeout=PATIENCE) for _ in WIDTHS]
+        except Empty:
+            pytest.fail(f"the page never got ready; console:\n{console.read_text()[-2000:]}")
+        finally:
+            os.killpg(browser.pid, signal.SIGTERM)
+            browser.wait(timeout=30)
+            server.shutdown()
+            server.server_close()
+    lines = console.read_text(encoding="utf-8", errors="replace").splitlines()
+    return {report["inner"]: report for report in reports}, [x for x in lines if ":CONSOLE" in x]
 
 
 def test_the_browser_console_stays_empty(

@@ -53,8 +53,8 @@ class RunConfig:
     """Everything that determines a run. Fields are the options of `squeeze replicate`.
 
     `probe_train` training prompts and all held-out ones are scored at every probe; `generations`
-    prompts of each part are answered after every phase. `max_length` is in tokens. `dtype` is "auto" (bfloat16 where this device multiplies it faster than float32),
-    "float32" or "bfloat16".
+    prompts of each part are answered after every phase. `max_length` is in tokens. `dtype` is
+    "float32", "bfloat16" or "auto": bfloat16 where this device multiplies it faster.
     """
 
     model: str = "smollm2-135m"

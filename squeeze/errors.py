@@ -1,4 +1,4 @@
-"""The one exception users are meant to see; the command line turns it into a sentence and exit code 2."""
+"""The one exception users are meant to see; on the command line, one sentence and exit code 2."""
 
 
 class InputError(ValueError):

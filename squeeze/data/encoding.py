@@ -54,7 +54,7 @@ def apply_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
 
 @dataclass(frozen=True)
 class EncodedItem:
-    """Token ids of one prompt and of its responses by kind; prompt + response is what the model reads."""
+    """Token ids of a prompt and of its responses by kind; the model reads prompt + response."""
 
     example: str
     split: str

@@ -1,4 +1,4 @@
-"""The data station's type: one preference example. Reading files is `formats`' work, not this module's."""
+"""The data station's type: one preference example. Reading files is `formats`' work."""
 
 from __future__ import annotations
 

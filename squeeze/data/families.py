@@ -64,7 +64,7 @@ def permuted_words(text: str, rng: random.Random) -> str:
 
 
 def random_words(texts: Sequence[str], like: str, rng: random.Random) -> str:
-    """As many words (or characters) as `like` has, drawn at random from the vocabulary of `texts`."""
+    """As many words (or characters) as `like` has, drawn from the vocabulary of `texts`."""
     spaced = " " in like.strip()
     joined = " ".join(texts).lower()
     vocabulary = sorted(set(re.findall(r"\w+", joined) if spaced else "".join(joined.split())))
@@ -103,7 +103,7 @@ def build_probe_set(
     seed: int = 0,
     n_train: int | None = None,
 ) -> ProbeSet:
-    """The probe set of a run: the first `n_train` training examples (all by default) and all held-out ones.
+    """The probe set of a run: the first `n_train` training examples (or all), all held-out ones.
 
     Missing kinds are derived: `other_answer` (the chosen answer of another *training* prompt),
     `unseen_answer` (of another *held-out* prompt), `permuted` and `random` (seeded per example).

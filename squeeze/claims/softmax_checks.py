@@ -235,17 +235,21 @@ def _is_one_hot(
 ) -> bool:
     """Whether all but at most `left_over` of the mass, and the entropy that leaves, sits on best.
 
-    Entropy is at most that of mass ε spread evenly over the rest: h(ε) + ε log(V − 1); both sums
-    round by their relative error. Nothing is asked while ε > 1/2.
+    Entropy is at most that of mass ε spread evenly over the rest: h(ε) + ε log(V − 1). Nothing is
+    asked while ε > 1/2. Rounding: ε, an exponential, is off by u times its exponent; −π log π of a
+    π that is off by the factor 1 + r by r·π(1 + |log π|), so an entropy H by r(1 + H). That is an
+    absolute error: near one-hot it is more than H itself.
     """
     if left_over > 0.5:
         return True
+    rounding = float(theory.relative_rounding(logits))
     eps = torch.tensor(left_over, dtype=torch.float64)
+    eps = eps * (1 + 4 * rounding * (1 + logits.abs().amax()))
     most = torch.special.entr(eps) + torch.special.entr(1 - eps)
     most = most + eps * torch.tensor(logits.shape[-1] - 1.0, dtype=torch.float64).log()
-    error = 1 + 4 * float(theory.relative_rounding(logits)) * (1 + float(logits.abs().amax()))
     rest = float(theory.others_mass(logits, best))
-    return rest <= left_over * error and float(theory.entropy(logits)) <= float(most) * error
+    entropy = float(theory.entropy(logits))
+    return rest <= float(eps) and entropy <= float(most + 4 * rounding * (1 + most))
 
 
 def check_positive_step_mirrors(

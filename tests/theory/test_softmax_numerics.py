@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from mpmath import mp, mpf
 
 from squeeze.claims.situations import Situation
+from squeeze.claims.softmax_checks import check_repeated_steps_end_one_hot
 from squeeze.theory import softmax as theory
 from tests.reproduce import reproducible
 from tests.theory.strategies import small_situations
@@ -137,6 +138,22 @@ def test_the_mass_of_the_others_keeps_its_digits_near_zero(s: Situation) -> None
         mass = mp.fsum(exact.probs[i] for i in exact.others)
         computed = theory.others_mass(s.logits, s.labels)
         assert relative_error(computed, mass) <= float(theory.relative_rounding(s.logits))
+
+
+@SEARCH
+@given(small_situations())
+def test_the_entropys_error_is_absolute_and_not_relative(s: Situation) -> None:
+    """r(1 + H), which near one-hot is more than H itself; SM-7's check asks no more than that."""
+    with mpmath.workdps(DIGITS), reproducible(theory.entropy, s.logits):
+        exact = -mp.fsum(p * mp.log(p) for p in Exact(s).probs)
+        allowed = 4 * float(theory.relative_rounding(s.logits)) * (1 + exact)
+        assert abs(mpf(float(theory.entropy(s.logits))) - exact) <= allowed
+
+
+def test_rounding_near_one_hot_is_no_counterexample_to_the_limit() -> None:
+    """A search once took the rounding of 1 − 1e-14 in the entropy for a counterexample to SM-7."""
+    situation = Situation(2, rank=0, eta=1e-6, shape="flat", label_probability=1.03663e-14)
+    assert check_repeated_steps_end_one_hot([situation]).supported
 
 
 def test_a_flat_distribution_has_threshold_exactly_zero() -> None:

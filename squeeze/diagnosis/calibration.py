@@ -17,7 +17,7 @@ import numpy as np
 
 from squeeze.diagnosis import series as q
 from squeeze.diagnosis.series import Array, RunSeries, Series
-from squeeze.diagnosis.verdict import FALL_P, Diagnosis, Name, diagnose
+from squeeze.diagnosis.verdict import FALL_P, FALL_P_SHORT, SHORT, Diagnosis, Name, diagnose
 from squeeze.diagnosis.view import view
 from squeeze.files import replacing, write_text
 
@@ -108,7 +108,7 @@ def simulate(family: Family, n: int, noise: float, missing: str, seed: int) -> R
     Noise has heavy tails and a memory (AR(1), ρ = 0.3, Student's t with 5 degrees of freedom), half
     of its variance shared by chosen and rejected; rewards are exact β multiples of the differences.
     """
-    rng = np.random.default_rng([zlib.crc32(f"{family.name}/{missing}".encode()), n, seed])
+    rng = np.random.default_rng([zlib.crc32(f"{family.name}/{noise}/{missing}".encode()), n, seed])
     t = np.linspace(0, 1, n)
     scale = noise * abs(LEVEL)
     shared, *own = scale / np.sqrt(2) * _noise(rng, (4, n))
@@ -210,7 +210,7 @@ def table(cases: list[Case], repeats: int) -> str:
         "",
         f"Made by `python -m squeeze.diagnosis.calibration --out docs --repeats {repeats}`; "
         f"{len(cases)} runs, level {LEVEL:g} nats, β = {BETA:g}, chosen's fall judged at p ≤ "
-        f"{FALL_P:g}. An alarm is *early*, *displacement*, *squeezing* or *collapse*; bad runs are "
+        f"{FALL_P:g} ({FALL_P_SHORT:g} below {SHORT} evaluations). An alarm is *early*, *displacement*, *squeezing* or *collapse*; bad runs are "
         "the first five families below, good ones the others. The rest of the bad runs not "
         "found is mostly *undetermined*, which the last column counts.",
         "",
@@ -267,7 +267,7 @@ def main() -> None:
     """Write `diagnosis-roc.png` and `diagnosis-calibration.md` into `--out`."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     cases = run(given.repeats)
     draw(cases, given.out / "diagnosis-roc.png")

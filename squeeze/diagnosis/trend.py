@@ -136,7 +136,7 @@ def _averaged(series: Series) -> tuple[Array, Array, Array]:
 def _smoother(n: int) -> Array:
     """Local linear regression over n equally spaced points as a matrix; a line for n ≤ 4."""
     x = np.arange(n, dtype=np.float64)
-    width = np.inf if n <= 4 else max(1.0, n / 10)
+    width = np.inf if n <= 4 else max(1.2, 2.2 - n / 10, n / 10)
     rows = np.zeros((n, n))
     if n <= 2:
         return np.eye(n)

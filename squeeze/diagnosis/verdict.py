@@ -25,7 +25,9 @@ Name = Literal[
 VERDICTS: tuple[Name, ...] = get_args(Name)
 Direction = Literal["rises", "falls", "level", "unclear", "rose, then fell"]
 
-FALL_P = 0.005  # of the chosen answers' fall; calibrated in docs/diagnosis.md
+FALL_P = 0.0025  # of the chosen answers' fall; calibrated in docs/diagnosis.md
+# Five evaluations cannot reach so small a p, whatever they show: their noise is known too badly.
+FALL_P_SHORT, SHORT = 0.01, 8
 MOVE_P = 0.01  # of every other movement, two-sided
 EARLY_SHARE = 1 / 3  # a fall below this share of the rise before it is "early"
 LEVEL_SHARE = 0.1  # below this share the end counts as level with the peak
@@ -116,6 +118,11 @@ def _deciding(judged: list[SplitVerdict]) -> SplitVerdict:
     return max(learning or determined or judged, key=lambda j: VERDICTS.index(j.verdict))
 
 
+def fall_p(n: int) -> float:
+    """The p below which chosen's fall over `n` evaluations is no noise."""
+    return FALL_P_SHORT if n < SHORT else FALL_P
+
+
 # --- one split --------------------------------------------------------------------------------
 
 
@@ -141,7 +148,7 @@ def _rule(v: View, phase: str) -> tuple[Name, str, list[str]]:
     if degenerate:
         return "collapse", degenerate, []
     fall, rise, threshold = v.chosen.fit.fall(), v.chosen.fit.rise(), v.threshold(v.chosen)
-    fell = fall.p <= FALL_P and -fall.effect >= threshold
+    fell = fall.p <= fall_p(n) and -fall.effect >= threshold
     rose = rise.p <= MOVE_P and rise.effect >= threshold
     if fell and rose and -fall.effect < LEVEL_SHARE * rise.effect:
         fell = False
@@ -343,7 +350,7 @@ def _evidence(v: View) -> Iterable[Evidence]:
         threshold = v.threshold(measured) if measured.unit else 0.02 * abs(level)
         direction = _moved(change, threshold, f.known_noise)
         fall = f.fall()
-        if direction != "falls" and fall.p <= FALL_P and -fall.effect >= threshold:
+        if direction != "falls" and fall.p <= fall_p(f.n) and -fall.effect >= threshold:
             direction = "rose, then fell"
         yield Evidence(
             role=role,

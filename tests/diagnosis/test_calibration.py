@@ -25,12 +25,15 @@ def test_family_gets_its_verdict_at_low_noise(family) -> None:  # type: ignore[n
     assert diagnose(simulate(family, 40, 0.0025, "nothing", 0)).verdict in family.right
 
 
-@pytest.mark.parametrize(
-    "family", [f for f in FAMILIES if not f.right & ALARMS], ids=lambda f: f.name
-)
-def test_good_runs_raise_no_alarm_at_high_noise(family) -> None:  # type: ignore[no-untyped-def]
-    verdicts = [diagnose(simulate(family, 24, 0.03, "argmax", s)).verdict for s in range(5)]
-    assert not set(verdicts) & ALARMS
+def test_false_alarms_on_good_runs_are_rare_at_high_noise() -> None:
+    """At most 5%: 3 of 100 are expected from docs/diagnosis.md, and 8 or more from 3% in 1 of 100."""
+    good = [f for f in FAMILIES if not f.right & ALARMS]
+    alarms = [
+        diagnose(simulate(family, 24, 0.03, "argmax", seed)).verdict in ALARMS
+        for family in good
+        for seed in range(20)
+    ]
+    assert sum(alarms) < 8
 
 
 def test_figure_and_table_are_written_from_cases(tmp_path: Path) -> None:

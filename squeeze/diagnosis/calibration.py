@@ -210,10 +210,11 @@ def table(cases: list[Case], repeats: int) -> str:
         "",
         f"Made by `python -m squeeze.diagnosis.calibration --out docs --repeats {repeats}`; "
         f"{len(cases)} runs, level {LEVEL:g} nats, β = {BETA:g}, chosen's fall judged at p ≤ "
-        f"{FALL_P:g} ({FALL_P_SHORT:g} below {SHORT} evaluations). An alarm is *early*, *displacement*, *squeezing* or *collapse*; bad runs are "
+        f"{FALL_P:g} ({FALL_P_SHORT:g} below {SHORT} evaluations). An alarm "
+        "is *early*, *displacement*, *squeezing* or *collapse*; bad runs are "
         "the first five families below, good ones the others. Bad runs not "
-        "found are those just past their turn, called *healthy*, and *undetermined* ones, which the "
-        "last column counts.",
+        "found are those just past their turn, called *healthy*, and *undetermined* ones, which "
+        "the last column counts.",
         "",
         "![ROC](diagnosis-roc.png)",
         "",

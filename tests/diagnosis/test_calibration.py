@@ -26,7 +26,7 @@ def test_family_gets_its_verdict_at_low_noise(family) -> None:  # type: ignore[n
 
 
 def test_false_alarms_on_good_runs_are_rare_at_high_noise() -> None:
-    """At most 5%: 3 of 100 are expected from docs/diagnosis.md, and 8 or more from 3% in 1 of 100."""
+    """Of 100 runs with a false-alarm rate of 3%, 8 or more would be accused once in 100 times."""
     good = [f for f in FAMILIES if not f.right & ALARMS]
     alarms = [
         diagnose(simulate(family, 24, 0.03, "argmax", seed)).verdict in ALARMS

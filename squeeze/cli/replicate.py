@@ -16,6 +16,9 @@ Option = typer.Option
 def replicate(
     model: Annotated[str | None, Option(help="Embedded name, local directory or hub id.")] = None,
     data: Annotated[str | None, Option(help="Embedded name or a preference file.")] = None,
+    data_format: Annotated[
+        str | None, Option("--from", help="The data file's format; recognised if not named.")
+    ] = None,
     template: Annotated[str | None, Option(help="model, seed, chatml or plain.")] = None,
     arms: Annotated[str | None, Option(help="Comma-separated: dpo,sft-dpo,extend-dpo.")] = None,
     pairs: Annotated[int | None, Option(help="Training pairs.")] = None,
@@ -43,6 +46,7 @@ def replicate(
     options = {
         "model": model,
         "data": data,
+        "data_format": data_format,
         "template": template,
         "arms": arms,
         "pairs": pairs,

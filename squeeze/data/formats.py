@@ -243,6 +243,12 @@ def recognise(path: Path) -> str:
     columns = ", ".join(first) or "none that can be read"
     if fits is not None and len(fits) == 1:
         return fits.pop()
+    lacking = {"chosen", "rejected"} - first.keys()
+    if not fits and len(lacking) == 1:
+        raise InputError(
+            f"{path} lacks the column {lacking.pop()!r} (columns: {columns}); a preference pair "
+            "needs a chosen and a rejected answer"
+        )
     if fits:
         what = f"could be {' or '.join(sorted(fits))}"
     else:

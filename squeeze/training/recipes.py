@@ -53,18 +53,19 @@ class RunConfig:
     """Everything that determines a run. Fields are the options of `squeeze replicate`.
 
     `probe_train` training prompts and all held-out ones are scored at every probe; `generations`
-    prompts of each part are answered after every phase. `max_length` is in tokens. `dtype` is
-    "float32", "bfloat16" or "auto": bfloat16 where this device multiplies it faster.
+    prompts of each part are answered after every phase. `data_format` names the data file's format
+    ("auto" recognises it). `max_length` is in tokens. `dtype` is "float32", "bfloat16" or "auto": bfloat16 where this device multiplies it faster.
     """
 
     model: str = "smollm2-135m"
     data: str = "enthusiastic_en"
+    data_format: str = "auto"
     template: str = "model"
     arms: tuple[str, ...] = ARM_NAMES
     pairs: int = 16
     held_out: int = 6
     probe_train: int = 8
-    epochs: int = 6
+    epochs: int = 5
     sft_epochs: int = 2
     seed: int = 0
     beta: float = 0.1

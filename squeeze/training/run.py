@@ -36,7 +36,7 @@ from squeeze.trajectory import ProbePoint
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-SPLIT_RULE = "a third of all ids is held out, fixed by the id alone; the seed orders each part"
+SPLIT_RULE = "a third is held out, fixed by the id (embedded data) or the prompt (files); the seed orders each"
 SHOWN_EXAMPLES = 4
 MARGIN_OF_PRECISION = 4  # items scored twice to state what bfloat16 costs
 
@@ -56,7 +56,9 @@ class Run:
     def prepare(self, known: dict[str, Any]) -> None:
         """Read data and tokenizer, encode the probe set: everything that bad input can stop."""
         config = self.config
-        self.examples = load_examples(config.data)
+        self.examples = load_examples(
+            config.data, None if config.data_format == "auto" else config.data_format
+        )
         self.train, self.held_out = split(
             self.examples, config.pairs, config.held_out, seed=config.seed
         )

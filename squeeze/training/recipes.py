@@ -54,7 +54,8 @@ class RunConfig:
 
     `probe_train` training prompts and all held-out ones are scored at every probe; `generations`
     prompts of each part are answered after every phase. `data_format` names the data file's format
-    ("auto" recognises it). `max_length` is in tokens. `dtype` is "float32", "bfloat16" or "auto": bfloat16 where this device multiplies it faster.
+    ("auto" recognises it). `max_length` is in tokens. `dtype` is "float32", "bfloat16" or "auto":
+    bfloat16 where this device multiplies it faster.
     """
 
     model: str = "smollm2-135m"

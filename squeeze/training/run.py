@@ -36,7 +36,10 @@ from squeeze.trajectory import ProbePoint
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-SPLIT_RULE = "a third is held out, fixed by the id (embedded data) or the prompt (files); the seed orders each"
+SPLIT_RULE = (
+    "a third is held out, fixed by the id (embedded data) or the prompt (files) alone; the seed "
+    "orders each part"
+)
 SHOWN_EXAMPLES = 4
 MARGIN_OF_PRECISION = 4  # items scored twice to state what bfloat16 costs
 

@@ -27,6 +27,11 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+mutation: setup  ## mutation testing of the theory and the losses (an hour and more)
+	$(BIN)/pip install --quiet -c constraints.txt mutmut
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/mutmut run --max-children 2
+	$(BIN)/mutmut results
+
 check:  ## everything that CI runs
 	bash .ci/run
 

@@ -1,8 +1,8 @@
 """How often the verdicts are right on simulated runs: a ROC figure and a table for the docs.
 
 `python -m squeeze.diagnosis.calibration --out docs` writes both. The trajectories have the shapes
-of published and measured runs, not their numbers; thresholds were set by reason (see `view` and
-`verdict`) and this shows what they cost.
+of published and measured runs, not their numbers. Bandwidth and p were tuned on these simulations,
+so the rates are in-sample; the other thresholds were set by reason (see `view` and `verdict`).
 """
 
 from __future__ import annotations

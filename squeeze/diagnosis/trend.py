@@ -1,9 +1,9 @@
 """Trends of one noisy series: where it peaks, how far it falls from there, and how sure that is.
 
-The series is averaged into at most `MAX_POINTS` points and smoothed by a local line. Its noise is
-resampled in blocks around that line (Künsch 1989, "The jackknife and the bootstrap for general
-stationary observations") and, where the log has them, so are the examples behind each mean. No
-verdict is drawn here.
+The series is averaged into at most `MAX_POINTS` points. Where the log has the examples behind each
+mean, they are resampled. Otherwise the points are smoothed by a local line and their noise around
+it is resampled in blocks (Künsch 1989, "The jackknife and the bootstrap for general stationary
+observations"). No verdict is drawn here.
 """
 
 from __future__ import annotations
@@ -96,22 +96,23 @@ class Fit:
 def fit(series: Series, *, seed: int = 0) -> Fit:
     """Return the smoothed series with its noise, the same for the same seed.
 
-    Sources of noise: residuals of the evaluations (at least three are needed, and few make the
-    interval wide, as Student's t does) and, with `examples`, the choice of examples.
+    With `examples` the only noise is which examples were scored: the same ones are scored exactly
+    at every point, so their mean curve is taken as it is. Without, it is the residuals of the
+    evaluations (at least three are needed, and few make the interval wide, as Student's t does).
     """
     rng = np.random.default_rng(seed)
     steps, values, weights = _averaged(series)
+    if series.examples is not None and series.examples.shape[0] > 1:
+        examples = series.examples @ weights.T
+        return Fit(steps, examples.mean(axis=0), _example_draws(examples, rng), len(series), True)
     n = values.size
     smooth = _smoother(n)
     freedom = n - 2 * np.trace(smooth) + np.sum(smooth**2)
     draws = np.zeros((RESAMPLES, n))
-    known = series.examples is not None and series.examples.shape[0] > 1
-    if freedom > 0.5:
-        calm = _without_outliers(values)
-        draws += _residual_draws(calm - smooth @ calm, freedom, rng) @ smooth.T
-        values, known = calm, True
-    if series.examples is not None and series.examples.shape[0] > 1:
-        draws += _example_draws(series.examples @ weights.T, rng) @ smooth.T
+    known = bool(freedom > 0.5)
+    if known:
+        values = _without_outliers(values)
+        draws += _residual_draws(values - smooth @ values, freedom, rng) @ smooth.T
     return Fit(steps, smooth @ values, draws, len(series), known)
 
 

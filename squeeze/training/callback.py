@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ class ProbeCallback(TrainerCallback):
 
     Probing after the save means that a recorded probe implies a complete checkpoint of the same
     step, which is what makes a killed run resumable. `wanted(epoch)` may leave some out.
-    `record(step, epoch, responses)` receives what was scored.
+    `record(step, epoch, responses)` receives what was scored; `seconds` is the time spent so far.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class ProbeCallback(TrainerCallback):
         self.record = record
         self.wanted = wanted
         self.dtype = dtype
+        self.seconds = 0.0
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -43,8 +45,10 @@ class ProbeCallback(TrainerCallback):
         """Probe the model as it was just saved."""
         epoch = round(state.epoch or 0.0, 6)
         if self.wanted(epoch):
+            start = time.perf_counter()
             responses = list(score_responses(kwargs["model"], self.items, dtype=self.dtype))
             self.record(state.global_step, epoch, responses)
+            self.seconds += time.perf_counter() - start
 
 
 class StepCallback(TrainerCallback):

@@ -37,20 +37,22 @@ class RunDirectory:
         self.work = path / "work"
 
     def open(self, config: RunConfig, *, resume: bool, force: bool) -> dict[str, Any]:
-        """Claim the directory for this run and return what `run.json` already says ({} if new).
+        """Check that this run may use the directory; what `run.json` already says ({} if new).
+
+        With `force` an earlier run does not matter; `clear` removes it once the new one is ready.
 
         Raises `InputError` when it cannot be written, holds another run, or holds files of
         somebody else.
         """
         self._check_writable()
-        if force:
-            self._clear()
         if not self.run_file.exists():
             if any(self.path.iterdir()):
                 raise InputError(
                     f"--out {self.path} holds files that are not a run of squeeze; choose an empty "
                     "or new directory"
                 )
+            return {}
+        if force:
             return {}
         if not resume:
             raise InputError(
@@ -80,10 +82,8 @@ class RunDirectory:
                 f"no permission to write in --out {self.path}; choose another directory"
             )
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """Remove what a run of ours left, and nothing else."""
-        if not self.run_file.exists():
-            return
         shutil.rmtree(self.work, ignore_errors=True)
         shutil.rmtree(self.path / "figures", ignore_errors=True)
         for name in FILES:

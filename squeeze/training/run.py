@@ -31,7 +31,7 @@ from squeeze.training.progress import RunProgress, probe_line
 from squeeze.training.provenance import environment, fast_dtype, peak_memory_mb
 from squeeze.training.recipes import Arm, Phase, RunConfig
 from squeeze.training.samples import chosen_tokens, generate, token_changes
-from squeeze.trajectory import ProbePoint
+from squeeze.trajectory import ProbePoint, Trajectory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,7 +52,7 @@ class Run:
         self.directory = directory
         self.console = console
         self.state: dict[str, Any] = {}
-        self.trajectory = directory.trajectory()
+        self.trajectory = Trajectory.empty()
 
     # --- set-up ---------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class Run:
         def wanted(epoch: float) -> bool:
             return phase.kind == "dpo" or epoch >= phase.epochs
 
-        probe = _TimedProbe(self, ProbeCallback(self.items, record, wanted, self.dtype))
+        probe = ProbeCallback(self.items, record, wanted, self.dtype)
         steps = StepCallback(lambda: self.progress.advance(_step_cost(phase)))
         self.progress.describe(f"{arm.name}: {phase.kind}")
         trainer = make_trainer(
@@ -207,13 +207,14 @@ class Run:
             phase,
             self.config,
             place,
-            [probe.callback, steps],
+            [probe, steps],
             bf16=self.dtype == torch.bfloat16,
         )
         trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         self.state["model"]["trainable_parameters"] = trainable
         self.directory.require_space(3 * 12 * trainable + 50_000_000)
         train_phase(trainer, place, max((p.step for p in done), default=None))
+        self._add_seconds("probe", probe.seconds)
         self._add_seconds(f"train {arm.name}", time.perf_counter() - clock - probe.seconds)
 
     def _generate(self, arm: Arm, phase: str, epoch: int, model: PreTrainedModel) -> None:
@@ -256,6 +257,7 @@ class Run:
         from squeeze.report import build_report
 
         quiet()
+        self.trajectory = self.directory.trajectory()
         if self.state["status"] != "finished":
             self.load()
             self.directory.write_config(self.config)
@@ -313,24 +315,6 @@ class Run:
         self._add_seconds(stage, time.perf_counter() - start)
 
 
-class _TimedProbe:
-    """A probe callback whose time is booked as probing, not training."""
-
-    def __init__(self, run: Run, callback: ProbeCallback) -> None:
-        self.seconds = 0.0
-        self.callback = callback
-        original = callback.on_save
-
-        def timed(*args: Any, **kwargs: Any) -> None:
-            start = time.perf_counter()
-            original(*args, **kwargs)
-            spent = time.perf_counter() - start
-            self.seconds += spent
-            run._add_seconds("probe", spent)
-
-        callback.on_save = timed  # type: ignore[method-assign]
-
-
 def _item_tokens(item: EncodedItem) -> int:
     return len(item.prompt_ids) + sum(map(len, item.response_ids.values()))
 
@@ -359,4 +343,6 @@ def replicate(
     known = directory.open(config, resume=resume, force=force)
     run = Run(config, directory, console)
     run.prepare(known)
+    if force:
+        directory.clear()
     return run.execute()

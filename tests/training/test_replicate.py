@@ -148,6 +148,24 @@ def test_a_model_with_nan_weights_stops_the_run_and_names_the_example(
         replicate(make_config(tiny_options | {"model": str(broken)}), tmp_path / "out")
 
 
+def test_forcing_a_run_that_cannot_start_loses_nothing(finished, tiny_options):
+    out, _ = finished
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    with pytest.raises(InputError, match="--pairs"):
+        replicate(make_config(tiny_options | {"pairs": 10_000}), out, force=True)
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_forcing_starts_over(finished, tiny_options, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(finished[0], out)
+    options = tiny_options | {"arms": "dpo", "epochs": 1}
+    replicate(make_config(options), out, force=True)
+    trajectory = Trajectory.read(out / "trajectory.parquet")
+    assert trajectory.arms() == ["dpo"]
+    assert len(trajectory.points("dpo")) == 2
+
+
 def test_bad_data_is_refused_before_anything_is_written(tmp_path, tiny_options):
     out = tmp_path / "out"
     with pytest.raises(InputError, match="--pairs"):

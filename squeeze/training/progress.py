@@ -57,7 +57,7 @@ class RunProgress:
 
     def line(self, text: str) -> None:
         """Print a line above the bar."""
-        self._bar.print(text, highlight=False)
+        self._bar.print(text, highlight=False, soft_wrap=True)
 
 
 def probe_line(trajectory: Trajectory, arm: str, probe: int) -> str:

@@ -27,7 +27,7 @@ class Remedy:
 
 _STOP = Remedy(
     "stop at the turn",
-    "keep the checkpoint nearest the peak of chosen; on_squeeze='stop' does it while training",
+    "keep the checkpoint nearest the peak of chosen on held-out prompts",
     "DO-1",
 )
 _EXTEND = Remedy(
@@ -67,7 +67,7 @@ _BETA = Remedy(
 _LABELS = Remedy("check the labels", "are chosen and rejected swapped, in the data or in the log?")
 _STRONGER = Remedy("train more", "raise the learning rate, or the number of epochs, step by step")
 _PROBE = Remedy(
-    "log more", "DPOTrainer(..., callbacks=[SqueezeCallback(...)]) logs chosen, rejected and argmax"
+    "log more", "squeeze.scoring.score(model, items) gives chosen, rejected and argmax of any model"
 )
 _RESTART = Remedy(
     "go back", "take an earlier checkpoint and a learning rate three to ten times lower"

@@ -1,4 +1,4 @@
-"""Environment, shape checks, hypothesis profiles; the rest lives in `squeeze.pytest_plugin`."""
+"""Environment and hypothesis profiles; the rest lives in `squeeze.pytest_plugin`."""
 
 import os
 
@@ -8,12 +8,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
-
-# Every shape annotation in squeeze is checked while tests run. jaxtyping's own option
-# --jaxtyping-packages refuses a package that is already imported, and pytest imports
-# squeeze.pytest_plugin (which annotates no tensor) before any option is read; hence the hook here.
-install_import_hook("squeeze", "beartype.beartype")
 
 # Deadlines would measure the machine's load. Derandomized: a red run must stay red when repeated.
 settings.register_profile(

@@ -99,6 +99,8 @@ def test_time_of_an_epoch(
     place = PhasePlace(tmp_path / kind)
     trainer = make_trainer(model, loaded[1], train, phase, config, place, [], bf16=False)
     batch = next(iter(trainer.get_train_dataloader()))
+    trainer.current_gradient_accumulation_steps = 1  # what train() would set
+    trainer.model.train()
 
     def step() -> torch.Tensor:
         loss: torch.Tensor = trainer.training_step(trainer.model, dict(batch))

@@ -1,6 +1,12 @@
-"""Fixtures that tests of several stations share."""
+"""Shape checks while tests run, and fixtures that tests of several stations share."""
 
 import pytest
+from jaxtyping import install_import_hook
+
+# Every shape annotation in squeeze is checked while tests run (benchmarks measure without). The
+# option --jaxtyping-packages refuses a package that is already imported, and pytest imports
+# squeeze.pytest_plugin (which annotates no tensor) before any option is read; hence the hook here.
+install_import_hook("squeeze", "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from rich.table import Table
 
 from squeeze.claims.model import Verdict
-
-STYLES = {"supported": "green", "not supported": "red", "not run": "yellow"}
+from squeeze.claims.table import STYLES
 
 
 def verdict_table(verdicts: Iterable[Verdict]) -> Table:

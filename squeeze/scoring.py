@@ -74,7 +74,7 @@ class ScoredResponse:
 def _unwrapped(model: torch.nn.Module) -> PreTrainedModel:
     """The transformers model inside DDP and PEFT wrappers (adapters stay active in its layers)."""
     inner: Any = getattr(model, "module", model)
-    return inner.get_base_model() if hasattr(inner, "peft_config") else inner  # type: ignore[no-any-return]
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner  # type: ignore[no-any-return]
 
 
 def _pack(
@@ -101,8 +101,9 @@ def _pack(
     )
 
 
-def _head(model: PreTrainedModel) -> dict[str, Any]:
-    """The LM head as keyword arguments of `token_statistics`."""
+def lm_head(model: torch.nn.Module) -> dict[str, Any]:
+    """The LM head as keyword arguments of `token_statistics`; `InputError` if there is none."""
+    model = _unwrapped(model)
     embedding = model.get_output_embeddings()
     if embedding is None:
         raise InputError(f"{type(model).__name__} has no LM head; pass a causal language model")
@@ -161,6 +162,27 @@ def _shares_prefix(model: PreTrainedModel, item: EncodedItem) -> bool:
     return longest <= window
 
 
+@torch.no_grad()
+def hidden_states(
+    model: torch.nn.Module,
+    item: EncodedItem,
+    *,
+    shared_prefix: bool = True,
+    dtype: torch.dtype | None = None,
+) -> dict[str, Float[Tensor, "_ hidden"]]:
+    """What the LM head reads to predict each response's tokens, [tokens, hidden] by kind.
+
+    The first row is the state of the prompt's last token, the last that of the response's last but
+    one. The model's mode (train or eval) is the caller's; options as for `score_responses`.
+    """
+    inner, kinds = _unwrapped(model), list(item.response_ids)
+    read = _hidden_shared if shared_prefix and _shares_prefix(inner, item) else _hidden_plain
+    with autocast(inner.device, dtype):
+        hidden = read(inner, item, kinds)
+    lengths = [len(item.response_ids[kind]) for kind in kinds]
+    return dict(zip(kinds, hidden.split(lengths), strict=True))
+
+
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
     """Autocast to `dtype`, or nothing when it is None or float32."""
     if dtype is None or dtype == torch.float32:
@@ -186,13 +208,11 @@ def score_responses(
     was_training = model.training
     model.eval()
     try:
-        head = _head(inner)
+        head = lm_head(inner)
         for item in items:
-            kinds = list(item.response_ids)
-            shared = shared_prefix and _shares_prefix(inner, item)
-            with autocast(inner.device, dtype):
-                hidden = (_hidden_shared if shared else _hidden_plain)(inner, item, kinds)
-            yield from _split(item, kinds, hidden.to(head["head"].dtype), head)
+            states = hidden_states(inner, item, shared_prefix=shared_prefix, dtype=dtype)
+            hidden = torch.cat(list(states.values()))
+            yield from _split(item, list(states), hidden.to(head["head"].dtype), head)
     finally:
         model.train(was_training)
 

@@ -24,6 +24,7 @@ from squeeze.theory.logps import PairLogps
 LossFunction = Callable[..., Tensor]
 ResidualFunction = Callable[..., tuple[Tensor, Tensor]]
 GATE = "gated_"
+WEIGHTED = "weighted_"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def register_loss(
     """
 
     def decorate(function: LossFunction) -> LossFunction:
-        if name in LOSSES or name.startswith(GATE):
+        if name in LOSSES or name.startswith((GATE, WEIGHTED)):
             raise InputError(f"loss name {name!r} is in use or reserved; choose another")
         hyper = _keywords(name, function)
         LOSSES[name] = Loss(name, function, paper, formula, needs_reference, hyper, init, residual)
@@ -118,7 +119,7 @@ def _keywords(name: str, function: LossFunction) -> dict[str, Any]:
 
 
 def get_loss(name: str) -> Loss:
-    """Return a loss by name; "gated_NAME" is Gate-DPO's gate on any of them.
+    """Return a loss by name; "gated_NAME" has Gate-DPO's gate, "weighted_NAME" a rejected weight.
 
     Raises `InputError` naming the nearest known loss.
     """
@@ -128,6 +129,10 @@ def get_loss(name: str) -> Loss:
         from squeeze.losses.gate import gated  # gate builds on this module
 
         return gated(get_loss(name.removeprefix(GATE)))
+    if name.startswith(WEIGHTED):
+        from squeeze.losses.weighted import weighted
+
+        return weighted(get_loss(name.removeprefix(WEIGHTED)))
     near = difflib.get_close_matches(name, LOSSES, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise InputError(f"unknown loss {name!r}; {hint}the losses are {', '.join(LOSSES)}")

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from squeeze.data.examples import PreferenceExample
+from squeeze.losses import LOSSES, Loss, get_loss
+from squeeze.losses.registry import GATE, WEIGHTED
 from squeeze.training.recipes import Phase, RunConfig
 
 if TYPE_CHECKING:
@@ -143,7 +145,7 @@ def make_trainer(
 
     set_seed(config.seed)
     arguments = _arguments(phase, config, place, bf16)
-    common = {
+    common: dict[str, Any] = {
         "model": model,
         "processing_class": tokenizer,
         "peft_config": lora_config(config),
@@ -153,15 +155,35 @@ def make_trainer(
         args = SFTConfig(**arguments)
         trainer = SFTTrainer(args=args, train_dataset=sft_dataset(examples, phase.on), **common)
     else:
-        args = DPOConfig(
-            **arguments,
-            beta=phase.beta,
-            loss_type=[phase.loss_type],
-            precompute_ref_log_probs=True,
-        )
-        trainer = DPOTrainer(args=args, train_dataset=preference_dataset(examples), **common)
+        common |= {"train_dataset": preference_dataset(examples)}
+        arguments |= {"beta": phase.beta, "precompute_ref_log_probs": True}
+        if trained_by_trl(phase.loss_type):
+            args = DPOConfig(**arguments, loss_type=[phase.loss_type])
+            trainer = DPOTrainer(args=args, **common)
+        else:
+            from squeeze.training.hook import RegisteredLossTrainer
+
+            loss = get_loss(phase.loss_type)
+            trainer = RegisteredLossTrainer(
+                args=DPOConfig(**arguments),
+                loss=loss,
+                loss_options=loss_options(loss, phase),
+                **common,
+            )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def trained_by_trl(loss_type: str) -> bool:
+    """Whether TRL computes this loss: plain DPO, and what it has and `squeeze.losses` has not."""
+    prefixed = loss_type.startswith((GATE, WEIGHTED))
+    return loss_type == "sigmoid" or not (prefixed or loss_type in LOSSES)
+
+
+def loss_options(loss: Loss, phase: Phase) -> dict[str, Any]:
+    """A phase's hyper-parameters for a registered loss: β (IPO's τ) and its own `loss_options`."""
+    names = [name for name in ("beta", "tau") if name in loss.hyperparameters]
+    return dict.fromkeys(names[:1], phase.beta) | dict(phase.loss_options)
 
 
 def train_phase(trainer: Any, place: PhasePlace, resume_step: int | None) -> None:

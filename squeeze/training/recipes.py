@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,9 @@ class Phase:
 
     `on` says what an SFT phase sees ("chosen" or "chosen+rejected" responses); DPO always sees
     pairs. `warmup` is a share of the steps. `batch_size` counts rows (SFT) or pairs (DPO).
+    `loss_type` is a loss of `squeeze.losses` ("sigmoid" is DPO; so are "gated_…" and "weighted_…"
+    forms) or else one of TRL's own; `loss_options` are its hyper-parameters, `beta` among them if
+    the loss wants another one. The probe set is scored every `probe_every` epochs and at the end.
     """
 
     kind: Literal["sft", "dpo"]
@@ -37,6 +40,8 @@ class Phase:
     weight_decay: float = 0.0
     beta: float = 0.1
     loss_type: str = "sigmoid"
+    loss_options: Mapping[str, Any] = field(default_factory=dict)
+    probe_every: int = 1
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,14 @@ class RunConfig:
             loss_type=self.loss_type,
             **shared,  # type: ignore[arg-type]
         )
-        sft = Phase("sft", "chosen", self.sft_epochs, self.sft_learning_rate, **shared)  # type: ignore[arg-type]
+        sft = Phase(
+            "sft",
+            "chosen",
+            self.sft_epochs,
+            self.sft_learning_rate,
+            probe_every=self.sft_epochs,
+            **shared,  # type: ignore[arg-type]
+        )
         known = {
             "dpo": Arm("dpo", "DPO from the pretrained model", (dpo,)),
             "sft-dpo": Arm("sft-dpo", "SFT on chosen, then DPO", (sft, dpo)),

@@ -24,7 +24,7 @@ def build(tiny_directory, tiny_config, tmp_path_factory):
 
     def make(loss_type, **options):
         quiet()
-        phase = replace(base, loss_type=loss_type, loss_options=options, epochs=1)
+        phase = replace(base, loss_type=loss_type, loss_options=options, epochs=3)
         place = PhasePlace(tmp_path_factory.mktemp("phase"))
         model = load_model(str(tiny_directory))
         return make_trainer(model, tokenizer, train, phase, tiny_config, place, [], bf16=False)

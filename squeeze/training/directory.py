@@ -12,7 +12,6 @@ import yaml
 
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json, write_text
-from squeeze.training.phases import PhasePlace
 from squeeze.training.recipes import RunConfig, flag
 from squeeze.trajectory import Trajectory
 
@@ -111,11 +110,3 @@ class RunDirectory:
         if self.trajectory_file.exists():
             return Trajectory.read(self.trajectory_file)
         return Trajectory.empty()
-
-    def phase(self, arm: str, index: int, kind: str) -> PhasePlace:
-        """Where a phase of an arm keeps its checkpoints."""
-        return PhasePlace(self.work / arm / f"{index}-{kind}")
-
-    def notes(self, arm: str, name: str) -> Path:
-        """A small JSON file of an arm that the report will need."""
-        return self.work / arm / f"{name}.json"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import torch
 from rich.console import Console
 
@@ -23,18 +23,15 @@ from squeeze.data.loading import data_sha256, load_examples, split
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
 from squeeze.models import load_model, load_tokenizer, model_sha256
-from squeeze.scoring import ScoredResponse, score_responses
-from squeeze.training.callback import ProbeCallback, StepCallback
+from squeeze.scoring import score
+from squeeze.training.arms import ArmTrainer, Phases, phases_key
 from squeeze.training.directory import RunDirectory
-from squeeze.training.phases import PhasePlace, make_trainer, merge_adapter, quiet, train_phase
+from squeeze.training.phases import quiet
 from squeeze.training.progress import RunProgress, probe_line
 from squeeze.training.provenance import environment, fast_dtype, peak_memory_mb
 from squeeze.training.recipes import Arm, Phase, RunConfig
-from squeeze.training.samples import chosen_tokens, generate, token_changes
-from squeeze.trajectory import ProbePoint, Trajectory
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from squeeze.training.samples import generate, token_changes
+from squeeze.trajectory import Trajectory
 
 SPLIT_RULE = (
     "a third is held out, fixed by the id (embedded data) or the prompt (files) alone; the seed "
@@ -119,136 +116,96 @@ class Run:
             **environment(),
         }
 
-    # --- probing --------------------------------------------------------------------------------
+    # --- arms -----------------------------------------------------------------------------------
 
-    def _record(self, point: ProbePoint, responses: list[ScoredResponse], note: str | None) -> None:
-        """Add a probe to the trajectory, on disk before anything else goes on."""
-        scores = [response.summary() for response in responses]
-        if note:
-            path = self.directory.notes(point.arm, note)
-            write_json(path, chosen_tokens(responses, self.tokenizer))
-        self.trajectory = self.trajectory.append(point, scores)
-        self.trajectory.write(self.directory.trajectory_file)
-        self.progress.line(probe_line(self.trajectory, point.arm, point.probe))
-        self.progress.advance(self._probe_cost)
-
-    def _probe_base(self) -> None:
-        """Score the untrained model once; it is where every arm starts."""
-        arms = [arm.name for arm in self.config.phase_arms()]
-        if set(arms) <= set(self.trajectory.arms()):
-            return
-        self.progress.describe("probing the untrained model")
-        with self._timed("probe"):
-            responses = list(score_responses(self.base, self.items, dtype=self.dtype))
-            if self.dtype != torch.float32:
-                self.state["scoring"]["error_nats"] = self._scoring_error(responses)
-        for name in arms:
-            if name not in self.trajectory.arms():
-                self._record(ProbePoint(name, "base", 0, 0.0, 0), responses, "start")
-
-    def _scoring_error(self, responses: list[ScoredResponse]) -> dict[str, float]:
-        """What the fast numeric type costs, against float32 on a few items: nats per response."""
-        exact = score_responses(self.base, self.items[:MARGIN_OF_PRECISION])
-        errors = [
-            abs(a.summary().logp - b.summary().logp) for a, b in zip(exact, responses, strict=False)
-        ]
-        return {"mean": sum(errors) / len(errors), "max": max(errors), "n": len(errors)}
-
-    # --- training -------------------------------------------------------------------------------
-
-    def _train_arm(self, arm: Arm) -> None:
-        """Run an arm's phases from a fresh copy of the pretrained model, skipping finished ones."""
-        self._generate(arm, "base", 0, self.base)
-        if self.directory.notes(arm.name, f"generations-{arm.phases[-1].kind}").exists():
-            return
-        model = copy.deepcopy(self.base)
-        for index, phase in enumerate(arm.phases):
-            place = self.directory.phase(arm.name, index, phase.kind)
-            if not place.adapter.exists():
-                self._train_phase(arm, phase, place, model)
-                model = self._fresh_merge(arm, index)
-            else:
-                model = merge_adapter(model, place)
-            self._generate(arm, phase.kind, phase.epochs, model)
-            self._write_state()
-
-    def _fresh_merge(self, arm: Arm, index: int) -> PreTrainedModel:
-        """The pretrained model with the adapters up to `index` merged, without TRL's patches."""
-        model = copy.deepcopy(self.base)
-        for earlier, phase in enumerate(arm.phases[: index + 1]):
-            place = self.directory.phase(arm.name, earlier, phase.kind)
-            model = merge_adapter(model, place)
-        return model
-
-    def _train_phase(
-        self, arm: Arm, phase: Phase, place: PhasePlace, model: PreTrainedModel
-    ) -> None:
-        done = [p for p in self.trajectory.points(arm.name) if p.phase == phase.kind]
-        first = max(p.probe for p in self.trajectory.points(arm.name) if p.phase != phase.kind) + 1
-        note = "end" if phase.kind == "dpo" else "start"
-        clock = time.perf_counter()
-
-        def record(step: int, epoch: float, responses: list[ScoredResponse]) -> None:
-            probe = first + len(
-                [p for p in self.trajectory.points(arm.name) if p.phase == phase.kind]
-            )
-            self._record(ProbePoint(arm.name, phase.kind, step, epoch, probe), responses, note)
-
-        def wanted(epoch: float) -> bool:
-            return phase.kind == "dpo" or epoch >= phase.epochs
-
-        probe = ProbeCallback(self.items, record, wanted, self.dtype)
-        steps = StepCallback(lambda: self.progress.advance(_step_cost(phase)))
-        self.progress.describe(f"{arm.name}: {phase.kind}")
-        trainer = make_trainer(
-            model,
+    def _arm_trainer(self) -> ArmTrainer:
+        trainer = ArmTrainer(
+            lambda: self.base,
             self.tokenizer,
             self.train,
-            phase,
+            self.items,
             self.config,
-            place,
-            [probe, steps],
-            bf16=self.dtype == torch.bfloat16,
+            self.directory.work,
+            self.dtype,
         )
+        trainer.started = self._started
+        trainer.probed = self._probed
+        trainer.stepped = lambda phase: self.progress.advance(_step_cost(phase))
+        return trainer
+
+    def _started(self, phases: Phases, trainer: Any) -> None:
         trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         self.state["model"]["trainable_parameters"] = trainable
         self.directory.require_space(3 * 12 * trainable + 50_000_000)
-        train_phase(trainer, place, max((p.step for p in done), default=None))
-        self._add_seconds("probe", probe.seconds)
-        self._add_seconds(f"train {arm.name}", time.perf_counter() - clock - probe.seconds)
 
-    def _generate(self, arm: Arm, phase: str, epoch: int, model: PreTrainedModel) -> None:
-        """Store sample answers of the model as it is after a phase."""
-        path = self.directory.notes(arm.name, f"generations-{phase}")
-        if path.exists() or not self.config.generations:
-            if not path.exists():
-                write_json(path, [])
+    def _probed(self, phases: Phases, probe: int) -> None:
+        """Bring the run's trajectory on disk up to date, and show the new probe."""
+        arms = self.config.phase_arms()
+        tables = [self.arms.trajectory(arm) for arm in arms]
+        self.trajectory = Trajectory(pd.concat([t.frame for t in tables], ignore_index=True))
+        self.trajectory.write(self.directory.trajectory_file)
+        for arm in arms if not phases else [self.arm]:
+            newest = self.trajectory.points(arm.name)[-1].probe
+            self.progress.line(probe_line(self.trajectory, arm.name, newest))
+        self.progress.advance(self._probe_cost)
+
+    def _state_precision(self) -> None:
+        """What a fast numeric type costs, against float32 on a few items: nats per response."""
+        if self.dtype == torch.float32 or "error_nats" in self.state["scoring"]:
             return
-        shared = self.directory.work / "generations-base.json"
-        if phase == "base" and shared.exists():
-            texts = read_json(shared)
-        else:
-            self.progress.describe(f"{arm.name}: sample answers")
-            n = self.config.generations
+        items = self.items[:MARGIN_OF_PRECISION]
+        exact, fast = (score(self.base, items, dtype=t) for t in (None, self.dtype))
+        errors = [abs(a.logp - b.logp) for a, b in zip(exact, fast, strict=True)]
+        self.state["scoring"]["error_nats"] = {
+            "mean": sum(errors) / len(errors),
+            "max": max(errors),
+            "n": len(errors),
+        }
+
+    def _train_arm(self, arm: Arm) -> None:
+        """Run an arm's phases, skipping finished ones, with sample answers after each."""
+        self.arm = arm
+        self._generate(arm.phases[:0])
+        for length in range(1, len(arm.phases) + 1):
+            phases = arm.phases[:length]
+            self.progress.describe(f"{arm.name}: {phases[-1].kind}")
+            before = dict(self.arms.seconds)
+            self.arms.train(replace(arm, phases=phases))
+            for stage, name in (("probe", "probe"), ("train", f"train {arm.name}")):
+                self._add_seconds(name, self.arms.seconds[stage] - before.get(stage, 0.0))
+            self._generate(phases)
+            self._write_state()
+
+    def _generations(self, phases: Phases) -> Path:
+        return self.arms.place(phases).directory / "generations.json"
+
+    def _generate(self, phases: Phases) -> None:
+        """Store sample answers of the model as it is after these phases."""
+        n, path = self.config.generations, self._generations(phases)
+        if path.exists():
+            return
+        texts: list[dict[str, str]] = []
+        if n:
+            self.progress.describe(f"{self.arm.name}: sample answers")
             with self._timed("generate"):
+                model = self.arms.model(phases)
                 texts = generate(model, self.tokenizer, self.train[:n] + self.held_out[:n])
-            if phase == "base":
-                write_json(shared, texts)
-        write_json(path, [{"arm": arm.name, "phase": phase, "epoch": epoch} | t for t in texts])
+        write_json(path, texts)
 
     # --- the end --------------------------------------------------------------------------------
 
     def _write_samples(self) -> None:
         splits = {item.example: item.split for item in self.items}
+        examples: list[PreferenceExample] = self.train + self.held_out
         tokens, generations = [], []
         for arm in self.config.phase_arms():
-            before, after = (
-                read_json(self.directory.notes(arm.name, name)) for name in ("start", "end")
-            )
-            examples: list[PreferenceExample] = self.train + self.held_out
+            before, after = self.arms.tokens(arm.phases[:-1]), self.arms.tokens(arm.phases)
             tokens += token_changes(arm.name, before, after, examples, splits, SHOWN_EXAMPLES)
-            for phase in ["base", *(p.kind for p in arm.phases)]:
-                generations += read_json(self.directory.notes(arm.name, f"generations-{phase}"))
+            for length in range(len(arm.phases) + 1):
+                phases = arm.phases[:length]
+                kind, epochs = (phases[-1].kind, phases[-1].epochs) if phases else ("base", 0)
+                when = {"arm": arm.name, "phase": kind, "epoch": epochs}
+                generations += [when | text for text in read_json(self._generations(phases))]
         value = {"schema": 1, "tokens": tokens, "generations": generations}
         write_json(self.directory.path / "samples.json", value)
 
@@ -261,9 +218,12 @@ class Run:
         if self.state["status"] != "finished":
             self.load()
             self.directory.write_config(self.config)
+            self.arms = self._arm_trainer()
+            self._state_precision()
             self._write_state()
             with RunProgress(self.console, self._total_cost()) as self.progress:
-                self._probe_base()
+                self.progress.describe("probing the untrained model")
+                self.arms.probe_base()
                 for arm in self.config.phase_arms():
                     self._train_arm(arm)
             self._write_samples()
@@ -293,14 +253,14 @@ class Run:
         return float(sum(map(_item_tokens, self.items)))
 
     def _total_cost(self) -> float:
-        total = 0.0
-        for arm in self.config.phase_arms():
-            total += self._probe_cost
-            for phase in arm.phases:
-                rows = len(self.train) * (2 if phase.on == "chosen+rejected" else 1)
-                steps = -(-rows // (phase.batch_size * phase.accumulation)) * phase.epochs
-                probes = phase.epochs if phase.kind == "dpo" else 1
-                total += steps * _step_cost(phase) + probes * self._probe_cost
+        total, arms = self._probe_cost, self.config.phase_arms()
+        prefixes = [a.phases[:length] for a in arms for length in range(1, len(a.phases) + 1)]
+        for phases in {phases_key(phases): phases for phases in prefixes}.values():
+            phase = phases[-1]
+            rows = len(self.train) * (2 if phase.on == "chosen+rejected" else 1)
+            steps = -(-rows // (phase.batch_size * phase.accumulation)) * phase.epochs
+            probes = -(-phase.epochs // phase.probe_every)
+            total += steps * _step_cost(phase) + probes * self._probe_cost
         done = sum(len(self.trajectory.points(arm)) for arm in self.trajectory.arms())
         return max(total - done * self._probe_cost, 1.0)
 

@@ -1,0 +1,200 @@
+"""Arms: sequences of phases from one pretrained model, trained through TRL and probed as they go.
+
+Phases that several arms begin with are trained once. All of it lives in one work directory, so that
+a killed process goes on at its last probe and a finished one only reads. What a run shows, judges
+and reports is `run`'s business.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+from squeeze.data.encoding import EncodedItem
+from squeeze.data.examples import PreferenceExample
+from squeeze.files import read_json, write_json
+from squeeze.scoring import ScoredResponse, score_responses
+from squeeze.training.callback import ProbeCallback, StepCallback
+from squeeze.training.phases import PhasePlace, make_trainer, merge_adapter, train_phase
+from squeeze.training.recipes import Arm, Phase, RunConfig
+from squeeze.training.samples import chosen_tokens
+from squeeze.trajectory import ProbePoint, Trajectory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Phases = tuple[Phase, ...]
+
+
+def phases_key(phases: Phases) -> str:
+    """The name of a sequence of phases: the same for every arm that begins with it."""
+    if not phases:
+        return "base"
+    text = json.dumps([asdict(phase) for phase in phases], sort_keys=True)
+    kinds = "-".join(phase.kind for phase in phases)
+    return f"{kinds}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+class ArmTrainer:
+    """Trains arms on `train`, scoring `items` before, between and during their phases.
+
+    `load` gives the pretrained model and is called only if something is left to do. `examples`,
+    if given, tells what a sequence of phases trains its last phase on instead of `train`.
+    `probed(phases, probe)` is called after each new probe, `stepped(phase)` after each optimizer
+    step, `started(phases, trainer)` before a phase trains. `seconds` is the time it took to load,
+    probe and train.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], PreTrainedModel],
+        tokenizer: PreTrainedTokenizerBase,
+        train: Sequence[PreferenceExample],
+        items: Sequence[EncodedItem],
+        config: RunConfig,
+        work: Path,
+        dtype: torch.dtype = torch.float32,
+        examples: Callable[[Phases], Sequence[PreferenceExample]] | None = None,
+    ) -> None:
+        self._load = load
+        self._base: PreTrainedModel | None = None
+        self.tokenizer = tokenizer
+        self.items = items
+        self.config = config
+        self.work = work
+        self.dtype = dtype
+        self.examples = examples or (lambda phases: train)
+        self.started: Callable[[Phases, Any], None] = lambda phases, trainer: None
+        self.probed: Callable[[Phases, int], None] = lambda phases, probe: None
+        self.stepped: Callable[[Phase], None] = lambda phase: None
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    # --- what is there --------------------------------------------------------------------------
+
+    def place(self, phases: Phases) -> PhasePlace:
+        """Where the last of these phases keeps its files."""
+        return PhasePlace(self.work / phases_key(phases))
+
+    def _rows(self, phases: Phases) -> Trajectory:
+        """The probes of the last of these phases; of the untrained model if there are none."""
+        path = self.place(phases).directory / "trajectory.parquet"
+        return Trajectory.read(path) if path.exists() else Trajectory.empty()
+
+    def trajectory(self, arm: Arm) -> Trajectory:
+        """The arm's probes so far, numbered through; steps and epochs count within a kind."""
+        frames: list[pd.DataFrame] = []
+        probes, done = 0, {"base": (0, 0.0), "sft": (0, 0.0), "dpo": (0, 0.0)}
+        for length in range(len(arm.phases) + 1):
+            phases = arm.phases[:length]
+            rows = self._rows(phases).frame
+            if rows.empty:
+                break
+            kind = phases[-1].kind if phases else "base"
+            step, epoch = done[kind]
+            frames.append(
+                rows.assign(
+                    arm=arm.name,
+                    step=rows["step"] + step,
+                    epoch=rows["epoch"] + epoch,
+                    probe=rows["probe"] + probes,
+                )
+            )
+            probes += int(rows["probe"].max()) + 1
+            done[kind] = (step + int(rows["step"].max()), epoch + float(rows["epoch"].max()))
+        return Trajectory(pd.concat(frames, ignore_index=True)) if frames else Trajectory.empty()
+
+    def tokens(self, phases: Phases) -> dict[str, list[dict[str, Any]]]:
+        """The chosen answers' tokens at the end of these phases, as `samples.chosen_tokens`."""
+        found: dict[str, list[dict[str, Any]]] = read_json(self._tokens_file(phases))
+        return found
+
+    def _tokens_file(self, phases: Phases) -> Path:
+        return self.place(phases).directory / "tokens.json"
+
+    # --- models ---------------------------------------------------------------------------------
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The pretrained model, loaded on first use; not to be trained."""
+        if self._base is None:
+            start = time.perf_counter()
+            self._base = self._load()
+            self.seconds["load"] += time.perf_counter() - start
+        return self._base
+
+    def model(self, phases: Phases) -> PreTrainedModel:
+        """A copy of the pretrained model with the adapters of these finished phases merged."""
+        model = copy.deepcopy(self.base)
+        for length in range(1, len(phases) + 1):
+            model = merge_adapter(model, self.place(phases[:length]))
+        return model
+
+    # --- work -----------------------------------------------------------------------------------
+
+    def probe_base(self) -> None:
+        """Score the untrained model, where every arm starts."""
+        if not self._rows(()).frame.empty:
+            return
+        start = time.perf_counter()
+        responses = list(score_responses(self.base, self.items, dtype=self.dtype))
+        self._record((), 0, 0.0, responses)
+        self.seconds["probe"] += time.perf_counter() - start
+
+    def train(self, arm: Arm) -> Trajectory:
+        """Train what is missing of an arm and return its trajectory."""
+        self.probe_base()
+        for length in range(1, len(arm.phases) + 1):
+            phases = arm.phases[:length]
+            if not self.place(phases).adapter.exists():
+                self._train_last(phases)
+        return self.trajectory(arm)
+
+    def _train_last(self, phases: Phases) -> None:
+        phase, place = phases[-1], self.place(phases)
+        done = [point.step for point in self._rows(phases).points("")]
+        start = time.perf_counter()
+
+        def record(step: int, epoch: float, responses: list[ScoredResponse]) -> None:
+            self._record(phases, step, epoch, responses)
+
+        def wanted(epoch: float) -> bool:
+            return epoch >= phase.epochs or epoch % phase.probe_every < 1e-6
+
+        probe = ProbeCallback(self.items, record, wanted, self.dtype)
+        trainer = make_trainer(
+            self.model(phases[:-1]),
+            self.tokenizer,
+            self.examples(phases),
+            phase,
+            self.config,
+            place,
+            [probe, StepCallback(lambda: self.stepped(phase))],
+            bf16=self.dtype == torch.bfloat16,
+        )
+        self.started(phases, trainer)
+        train_phase(trainer, place, max(done, default=None))
+        self.seconds["probe"] += probe.seconds
+        self.seconds["train"] += time.perf_counter() - start - probe.seconds
+
+    def _record(
+        self, phases: Phases, step: int, epoch: float, responses: Sequence[ScoredResponse]
+    ) -> None:
+        """Put a probe on disk before anything else goes on."""
+        rows = self._rows(phases)
+        probe = len(rows.points(""))
+        kind = phases[-1].kind if phases else "base"
+        scores = [response.summary() for response in responses]
+        rows = rows.append(ProbePoint("", kind, step, epoch, probe), scores)
+        write_json(self._tokens_file(phases), chosen_tokens(responses, self.tokenizer))
+        rows.write(self.place(phases).directory / "trajectory.parquet")
+        self.probed(phases, probe)

@@ -137,7 +137,7 @@ def _rule(v: View, phase: str) -> tuple[Name, str, list[str]]:
     if v.chosen is None:
         return "undetermined", "the log has margins but not where the chosen answers go", []
     n = v.chosen.fit.n
-    if not v.chosen.fit.known_noise:
+    if n < 2 or not v.chosen.fit.known_noise:
         lines = "1 evaluation" if n == 1 else f"{n} evaluations"
         return (
             "undetermined",

@@ -27,10 +27,14 @@ def read_trajectory(path: Path) -> list[RunSeries]:
     trajectory = Trajectory.read(path)
     if trajectory.frame.empty:
         raise InputError(f"{path} holds no scores yet; wait for the first probe")
-    return [_arm(trajectory, arm, path) for arm in trajectory.arms()]
+    return [arm_series(trajectory, arm, path) for arm in trajectory.arms()]
 
 
-def _arm(trajectory: Trajectory, arm: str, path: Path) -> RunSeries:
+def arm_series(trajectory: Trajectory, arm: str, path: Path) -> RunSeries:
+    """The series of an arm's last phase, from the probe before it on; `path` is its source.
+
+    Raises `InputError` if the arm has no chosen scores.
+    """
     points = trajectory.points(arm)
     phases = [p.phase for p in points if p.phase != "base"]
     phase = phases[-1] if phases else "base"

@@ -1,0 +1,337 @@
+"""`SqueezeCallback`: watches where a training moves its chosen and rejected answers.
+
+It scores a probe while a transformers or TRL trainer trains, logs through that trainer, keeps a
+trajectory and judges it. What is scored is `diagnosis.probe`'s business, how often
+`diagnosis.pace`'s, the verdict `diagnosis.verdict`'s.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from transformers import Trainer, TrainerCallback
+
+from squeeze.data.encoding import EncodedItem
+from squeeze.diagnosis.pace import Pace
+from squeeze.diagnosis.probe import Probe, given_items, trainer_items
+from squeeze.diagnosis.readers.trajectories import arm_series
+from squeeze.diagnosis.record import ARM, Record, now
+from squeeze.diagnosis.verdict import VERDICTS, Diagnosis, Name, diagnose
+from squeeze.errors import InputError
+from squeeze.scoring import ResponseScores, score
+from squeeze.training.provenance import environment
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+ALARMING: tuple[Name, ...] = ("squeezing", "collapse")
+
+
+class SqueezeWarning(UserWarning):
+    """A training's verdict is alarming."""
+
+
+class SqueezeCallback(TrainerCallback):
+    """Score a probe at the start and every `every` steps of a training, log it, judge it.
+
+    Arguments:
+        probe: `PreferenceExample`s, a data file or embedded name, a `ProbeSet`, or `EncodedItem`s;
+            None takes `examples` pairs each of the trainer's own training and evaluation data.
+        every: optimizer steps between probes; None chooses, after three steps, the shortest
+            interval at which scoring takes at most the share `overhead` of the training time.
+        on_squeeze: what to do when the verdict is one of `alarming` at `patience` probes in a row:
+            nothing, "warn" (a `SqueezeWarning`, once), or "stop" (warn, and end the training).
+        out: directory for trajectory.parquet and run.json; None is `output_dir`/squeeze.
+        dtype: autocast for scoring; None uses the trainer's own (bf16, fp16 or none).
+        phase: "sft" or "dpo" if the trainer's class does not tell: an SFTTrainer and a plain
+            Trainer are SFT.
+
+    After training, `diagnosis` holds the verdict and `overhead` the share of time that it took.
+    Raises `InputError` for arguments that cannot be used, and at the start of a training for a
+    probe that cannot.
+    """
+
+    def __init__(
+        self,
+        probe: Probe | None = None,
+        every: int | None = None,
+        on_squeeze: Literal["warn", "stop"] | None = None,
+        out: str | Path | None = None,
+        *,
+        examples: int = 8,
+        overhead: float = 0.1,
+        alarming: Sequence[Name] = ALARMING,
+        patience: int = 2,
+        dtype: torch.dtype | None = None,
+        phase: Literal["sft", "dpo"] | None = None,
+    ) -> None:
+        for name, count in (("every", every), ("examples", examples), ("patience", patience)):
+            if count is not None and count < 1:
+                raise InputError(f"SqueezeCallback: {name} must be at least 1, not {count}")
+        if on_squeeze not in (None, "warn", "stop"):
+            raise InputError(
+                f"SqueezeCallback: on_squeeze must be None, 'warn' or 'stop', not {on_squeeze!r}"
+            )
+        if not 0 < overhead <= 1:
+            raise InputError(f"SqueezeCallback: overhead is a share in (0, 1], not {overhead}")
+        unknown = sorted(set(alarming) - set(VERDICTS))
+        if unknown:
+            raise InputError(
+                f"SqueezeCallback: no verdict is called {unknown[0]!r}; there are "
+                f"{', '.join(VERDICTS)}"
+            )
+        self.probe, self.every, self.on_squeeze = probe, every, on_squeeze
+        self.out = None if out is None else Path(out)
+        self.examples, self.share = examples, overhead
+        self.alarming, self.patience = tuple(alarming), patience
+        self.dtype, self.phase = dtype, phase
+        self.diagnosis: Diagnosis | None = None
+        self._trainer: Any = None
+
+    # --- events ---------------------------------------------------------------------------------
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Prepare the probe, take up an earlier trajectory, and score the model as it is."""
+        self._trainer = _calling_trainer()
+        _require_whole_weights(self._trainer)
+        self._items = self._probe_items(kwargs["processing_class"], args)
+        self._record = Record(
+            self.out or Path(str(args.output_dir)) / "squeeze", state.is_world_process_zero
+        )
+        known = self._record.resume(state.global_step, self._items)
+        self._pace = Pace(self.every or known.get("every"), self.share)
+        self._phase = self.phase or _phase(self._trainer)
+        earlier = known.get("seconds", {})
+        self._scoring, self._training = earlier.get("probe", 0.0), earlier.get("train", 0.0)
+        self._alarms, self._warned = 0, False
+        self._record.about = known or _about(self._trainer, kwargs["model"], self._items)
+        self._dtype = self.dtype or _autocast(args)
+        self._record.write_about(
+            status="running", scoring={"dtype": str(self._dtype or torch.float32).split(".")[1]}
+        )
+        self._mark = time.perf_counter()
+        if self._record.has(state.global_step):
+            self.diagnosis = self._judged()
+            self._probe_seconds = self._scoring / len(self._record.trajectory.points(ARM))
+        else:
+            self._take(state, control, kwargs["model"])
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Score when it is due."""
+        self._tick()
+        if self._pace.unsettled(state.global_step, state.max_steps):
+            left = state.max_steps - state.global_step + len(self._pace.steps)
+            self._pace.every = self._agreed(self._pace.settle(self._probe_seconds, left))
+        if self._pace.due(state.global_step, state.max_steps):
+            self._take(state, control, kwargs["model"])
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the record and say what was found and what it cost."""
+        self._write_state("finished")
+        if state.is_world_process_zero and self.diagnosis is not None:
+            probes = len(self._record.trajectory.points(ARM))
+            print(
+                f"squeeze: {self.diagnosis.verdict} ({self.diagnosis.reason}); {probes} probes "
+                f"took {self._scoring:.1f} s, {self.overhead:.1%} of the training; "
+                f"{self._record.directory}",
+                file=sys.stderr,
+            )
+        self._trainer = None
+
+    @property
+    def overhead(self) -> float:
+        """Seconds spent on probes over seconds spent on training without them."""
+        return float(self._scoring / max(self._training, 1e-9))
+
+    # --- one probe ------------------------------------------------------------------------------
+
+    def _probe_items(self, processing_class: Any, args: Any) -> list[EncodedItem]:
+        tokenizer = getattr(processing_class, "tokenizer", processing_class)
+        if self.probe is not None:
+            return given_items(self.probe, tokenizer, self.examples, None)
+        trainer = self._trainer
+        data = trainer.train_dataset, trainer.eval_dataset
+        return trainer_items(*data, tokenizer, self.examples, args)
+
+    def _tick(self) -> None:
+        """Count the time since the last event as training."""
+        seconds = time.perf_counter() - self._mark
+        self._pace.add_step(seconds)
+        self._training += seconds
+        self._mark = time.perf_counter()
+
+    def _take(self, state: TrainerState, control: TrainerControl, model: Any) -> None:
+        """Score, record, judge, log, and act on the verdict."""
+        scores = self._scores(model)
+        self._record.add(self._phase, state.global_step, state.epoch or 0.0, scores)
+        self.diagnosis = self._judged()
+        self._alarms = self._alarms + 1 if self.diagnosis.verdict in self.alarming else 0
+        act = self._agreed(self._alarms >= self.patience and self.on_squeeze is not None)
+        self._probe_seconds = time.perf_counter() - self._mark
+        self._scoring += self._probe_seconds
+        self._log(control)
+        self._write_state("running")
+        if act:
+            self._alarm(state, control)
+        self._mark = time.perf_counter()
+
+    def _judged(self) -> Diagnosis:
+        return diagnose(arm_series(self._record.trajectory, ARM, self._record.trajectory_file))
+
+    def _scores(self, model: Any) -> list[ResponseScores]:
+        """All scores on every process, each process scoring its share of the items."""
+        accelerator = self._trainer.accelerator
+        n, index = accelerator.num_processes, accelerator.process_index
+        mine: list[ResponseScores] = score(model, self._items[index::n], dtype=self._dtype)
+        if n == 1:
+            return mine
+        from accelerate.utils import gather_object  # type: ignore[import-untyped]
+
+        found = {(s.example, s.split, s.kind): s for s in gather_object(mine)}
+        return [found[i.example, i.split, kind] for i in self._items for kind in i.response_ids]
+
+    def _agreed(self, value: Any) -> Any:
+        """The main process' value, on all: they must score and stop at the same steps."""
+        if self._trainer.accelerator.num_processes == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([value])[0]
+
+    def _log(self, control: TrainerControl) -> None:
+        """Log the newest means through the trainer, so that whoever watches it sees them.
+
+        `Trainer.log` is called past TRL's overrides, which would take the metrics gathered so far
+        out of the trainer's next line; and logging clears `should_log`, which is not ours to clear.
+        """
+        metrics: dict[str, float] = {}
+        for i, (split, means) in enumerate(self._record.means().items()):
+            prefix = "squeeze/" if i == 0 else f"squeeze/{split}/"
+            metrics |= {prefix + name: value for name, value in means.items()}
+        assert self.diagnosis is not None
+        metrics["squeeze/severity"] = VERDICTS.index(self.diagnosis.verdict)
+        metrics["squeeze/overhead"] = self.overhead if self._training else 0.0
+        should_log = control.should_log
+        Trainer.log(self._trainer, metrics)
+        control.should_log = should_log
+
+    def _write_state(self, status: str) -> None:
+        assert self.diagnosis is not None
+        self._record.write_about(
+            status=status,
+            every=self._pace.every,
+            seconds={"probe": round(self._scoring, 3), "train": round(self._training, 3)},
+            overhead={"seconds": round(self._scoring, 3), "share": round(self.overhead, 4)},
+            verdict=self.diagnosis.verdict,
+            headline=f"{self.diagnosis.verdict.capitalize()}: {self.diagnosis.reason}",
+            tone=_TONES[self.diagnosis.verdict],
+            updated=now(),
+        )
+
+    def _alarm(self, state: TrainerState, control: TrainerControl) -> None:
+        assert self.diagnosis is not None
+        stops = self.on_squeeze == "stop"
+        if not self._warned and state.is_world_process_zero:
+            warnings.warn(
+                f"squeeze, step {state.global_step}: {self.diagnosis.verdict}: "
+                f"{self.diagnosis.reason}; "
+                + ("the training is stopped" if stops else "the training goes on")
+                + f"; see squeeze diagnose {self._record.directory}",
+                SqueezeWarning,
+                stacklevel=2,
+            )
+        self._warned = True
+        if stops:
+            control.should_training_stop = True
+
+
+_TONES: dict[Name, str] = {
+    "healthy": "no",
+    "undetermined": "unknown",
+    "no learning": "unknown",
+    "early": "partly",
+    "displacement": "partly",
+    "squeezing": "yes",
+    "collapse": "yes",
+}
+
+
+_CONFIG = (
+    *("learning_rate", "lr_scheduler_type", "beta", "loss_type", "num_train_epochs", "max_steps"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "seed"),
+)
+
+
+def _calling_trainer() -> Any:
+    """The trainer whose event is being handled.
+
+    transformers tells callbacks the model, the data loaders and the optimizer, but not the trainer;
+    it is the nearest one on the call stack. Raises `InputError` if there is none.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, Trainer):
+            return owner
+        frame = frame.f_back
+    raise InputError("SqueezeCallback works inside a transformers or TRL Trainer only")
+
+
+def _require_whole_weights(trainer: Any) -> None:
+    """Raise `InputError` where no process holds all weights, which scoring needs."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise InputError(
+            "SqueezeCallback needs the whole model on each process (one process, or DDP), not FSDP "
+            "or DeepSpeed; score its checkpoints with squeeze diagnose --base --tuned instead"
+        )
+
+
+def _phase(trainer: Any) -> Literal["sft", "dpo"]:
+    names = [cls.__name__ for cls in type(trainer).__mro__]
+    plain = names[0] in ("Trainer", "Seq2SeqTrainer")
+    return "sft" if plain or "SFTTrainer" in names else "dpo"
+
+
+def _autocast(args: Any) -> torch.dtype | None:
+    if args.bf16:
+        return torch.bfloat16
+    return torch.float16 if args.fp16 else None
+
+
+def _about(trainer: Any, model: Any, items: Sequence[EncodedItem]) -> dict[str, Any]:
+    """What run.json says of the run from its start on."""
+    args = trainer.args
+    config = {name: getattr(args, name) for name in _CONFIG if hasattr(args, name)}
+    weights = list(model.parameters())
+    data = trainer.train_dataset
+    return {
+        "schema": 1,
+        "name": Path(args.output_dir).name or "run",
+        "created": now(),
+        "config": {"trainer": type(trainer).__name__} | config,
+        "arms": [{"name": ARM, "title": type(trainer).__name__}],
+        "model": {
+            "name": str(getattr(model.config, "_name_or_path", "")) or type(model).__name__,
+            "parameters": sum(p.numel() for p in weights),
+            "trainable_parameters": sum(p.numel() for p in weights if p.requires_grad),
+        },
+        "data": {
+            "name": "the trainer's data",
+            "n_train": len(data) if hasattr(data, "__len__") else None,
+            "n_probe": len(items),
+        },
+        **environment(),
+    }

@@ -8,7 +8,7 @@ import importlib
 from squeeze.claims.model import Claim
 from squeeze.errors import InputError
 
-TOPICS = ("softmax", "decomposition", "preference", "finetuning")
+TOPICS = ("softmax", "decomposition", "preference", "finetuning", "displacement")
 
 _CLAIMS: dict[str, Claim] = {}
 

@@ -112,16 +112,29 @@ def rank_correlation(
     counts as 0, and so does constant data.
     Raises `InputError` for unequal shapes, fewer than five pairs, NaN or infinity.
     """
-    a, b = _finite(x, "x", ndim=1), _finite(y, "y", ndim=1)
-    if a.shape != b.shape:
-        raise InputError(f"x and y must be paired, but have {a.size} and {b.size} values")
-    if a.size < MIN_RANKED:
-        raise InputError(
-            f"a rank correlation needs at least {MIN_RANKED} pairs, but there are {a.size}"
-        )
+    a, b = _ranked(x=x, y=y)
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return Estimate(0.0, (0.0, 0.0), a.size, "constant")
     return _bootstrap((a, b), _spearman, a, resamples, seed, paired=True)
+
+
+def rank_correlation_gain(
+    x: ArrayLike, baseline: ArrayLike, y: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """Return ρ(x, y) − |ρ(baseline, y)|, each of shape [examples], with its BCa interval.
+
+    How much better than the baseline does x rank y? The baseline is given whichever sign suits it,
+    x is not. Whole examples are resampled, so both correlations come from the same ones.
+    Raises `InputError` as `rank_correlation` does.
+    """
+    a, b, c = _ranked(x=x, baseline=baseline, y=y)
+
+    def gain(x: Array, baseline: Array, y: Array, axis: int) -> Array:
+        return np.asarray(_spearman(x, y, axis) - np.abs(_spearman(baseline, y, axis)))
+
+    if np.ptp(c) == 0:
+        return Estimate(0.0, (0.0, 0.0), c.size, "constant")
+    return _bootstrap((a, b, c), gain, c, resamples, seed, paired=True)
 
 
 def proportion(successes: int, n: int, *, chance: float = 0.5) -> Estimate:
@@ -216,6 +229,20 @@ def _finite(values: ArrayLike, name: str, ndim: int) -> Array:
             "leave the example out or find why its score is not finite"
         )
     return x
+
+
+def _ranked(**variables: ArrayLike) -> list[Array]:
+    """The variables as arrays, checked to be paired and enough for a rank correlation."""
+    arrays = [_finite(values, name, ndim=1) for name, values in variables.items()]
+    sizes = [array.size for array in arrays]
+    if len(set(sizes)) > 1:
+        names, counts = (" and ".join(map(str, part)) for part in (variables, sizes))
+        raise InputError(f"{names} must be paired, but have {counts} values")
+    if sizes[0] < MIN_RANKED:
+        raise InputError(
+            f"a rank correlation needs at least {MIN_RANKED} pairs, but there are {sizes[0]}"
+        )
+    return arrays
 
 
 def _difference(before: ArrayLike, after: ArrayLike, ndim: int) -> Array:

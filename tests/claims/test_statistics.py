@@ -13,6 +13,7 @@ from squeeze.claims.statistics import (
     paired_difference_over_seeds,
     proportion,
     rank_correlation,
+    rank_correlation_gain,
     sign_test,
     verdict_from_interval,
 )
@@ -234,3 +235,19 @@ def test_a_nan_is_no_verdict():
 def test_a_tolerance_belongs_to_within_alone():
     with pytest.raises(InputError, match="tolerance"):
         verdict((0.1, 0.9), bound=0.0, side="within")
+
+
+def test_a_gain_in_rank_correlation_gives_the_baseline_the_sign_that_suits_it():
+    rng = np.random.default_rng(5)
+    y = SKEWED + 0.3 * rng.normal(size=60)
+    weak = SKEWED + 3 * rng.normal(size=60)
+    rho, baseline = (stats.spearmanr(x, y).statistic for x in (SKEWED, weak))
+    estimate = rank_correlation_gain(SKEWED, -weak, y)
+    assert estimate.effect == pytest.approx(rho - abs(baseline), rel=1e-12)
+    assert 0 < estimate.interval[0] < estimate.effect < estimate.interval[1]
+    assert rank_correlation_gain(-SKEWED, weak, y).effect == pytest.approx(-rho - abs(baseline))
+
+
+def test_a_predictor_gains_nothing_on_itself():
+    estimate = rank_correlation_gain(SKEWED, SKEWED, SKEWED + SKEWED[::-1])
+    assert estimate.interval[0] <= 0 <= estimate.interval[1]

@@ -1,0 +1,129 @@
+"""CH-1's check finds a planted correlation, and comes out "not supported" once it is broken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from squeeze.claims.displacement import check_ches, predicted_and_seen
+from squeeze.errors import InputError
+from squeeze.scan import ScanRow
+from squeeze.scoring import ResponseScores
+from squeeze.trajectory import ProbePoint, Trajectory
+
+pytestmark = pytest.mark.cpu
+SEEDS = (11, 12, 13)
+N = 40
+
+
+def planted(noise: float = 0.5) -> pd.DataFrame:
+    """Three seeds on the same examples: CHES drives the fall, the edit distance does not."""
+    rng = np.random.default_rng(0)
+    ches, distance = rng.normal(size=N), rng.uniform(size=N)
+    frames = [
+        pd.DataFrame(
+            {
+                "example": [f"e{i}" for i in range(N)],
+                "seed": seed,
+                "fall": np.exp(ches) + noise * rng.normal(size=N) + 10 * seed,
+                "ches": 30 * ches - 200,
+                "normalised_ches": ches + 0.2 * rng.normal(size=N),
+                "edit_distance": distance,
+            }
+        )
+        for seed in SEEDS
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def permuted(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """The columns with their examples shuffled, the same way in every seed."""
+    order = np.random.default_rng(1).permutation(N)
+    rows = np.concatenate([order + N * i for i in range(len(SEEDS))])
+    return frame.assign(**{name: frame[name].to_numpy()[rows] for name in columns})
+
+
+def statuses(frame: pd.DataFrame) -> set[str]:
+    return {verdict.status for verdict in check_ches(frame, "tiny")}
+
+
+def test_a_planted_correlation_is_supported_in_all_four_rows() -> None:
+    verdicts = check_ches(planted(), "tiny", comparison="dpo")
+    assert [v.status for v in verdicts] == ["supported"] * 4
+    assert [v.comparison for v in verdicts] == [
+        "dpo: CHES",
+        "dpo: normalised CHES",
+        "dpo: CHES against edit distance",
+        "dpo: normalised CHES against edit distance",
+    ]
+    assert {(v.n, v.seeds) for v in verdicts} == {(N, SEEDS)}
+
+
+def test_permuted_scores_are_not_supported() -> None:
+    assert statuses(permuted(planted(), ["ches", "normalised_ches"])) == {"not supported"}
+
+
+def test_a_correlation_of_the_wrong_sign_is_not_supported() -> None:
+    frame = planted()
+    assert statuses(frame.assign(fall=-frame["fall"])) == {"not supported"}
+
+
+def test_a_baseline_that_is_as_good_leaves_no_gain_whatever_its_sign() -> None:
+    frame = planted()
+    rows = check_ches(frame.assign(edit_distance=-frame["ches"]), "tiny")
+    assert [v.status for v in rows] == ["supported"] * 2 + ["not supported"] * 2
+    assert rows[2].effect == pytest.approx(0.0, abs=1e-12)
+
+
+def test_how_far_a_seed_went_is_not_counted_as_a_difference_of_examples() -> None:
+    frame = planted()
+    other = frame[(frame["seed"] == 13) == (frame["example"].str[1:].astype(int) < 20)]
+    near = check_ches(other, "tiny")
+    far = check_ches(other.assign(fall=other["fall"] + 1e3 * other["seed"]), "tiny")
+    assert [v.effect for v in far] == pytest.approx([v.effect for v in near])
+
+
+def test_fewer_than_five_examples_are_not_run_with_the_reason() -> None:
+    for verdict in check_ches(planted().head(4), "tiny"):
+        assert verdict.status == "not run"
+        assert "at least 5 examples" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: f.drop(columns="ches"), r"column\(s\) ches"),
+        (lambda f: pd.concat([f, f.head(1)]), "'e0' stands twice under seed 11"),
+        (lambda f: f.assign(fall=[np.nan, *f["fall"][1:]]), "'e0' has a number that is not finite"),
+    ],
+)
+def test_unusable_frames_are_refused(spoil, message) -> None:
+    with pytest.raises(InputError, match=message):
+        check_ches(spoil(planted()), "tiny")
+
+
+def scan_row(example: str, ches: float) -> ScanRow:
+    return ScanRow(example, ches, ches / 100, 0.5, 10, 10, *[-9.0] * 4, 0.3, 0.2, 0.9, 0.1)
+
+
+def run_of(before: dict[str, float], after: dict[str, float]) -> Trajectory:
+    trajectory = Trajectory.empty()
+    for probe, (phase, logps) in enumerate((("base", before), ("dpo", after))):
+        scores = [
+            ResponseScores(e, "train", "chosen", x, -1.0, 1.0, 1.0, 5) for e, x in logps.items()
+        ]
+        trajectory = trajectory.append(ProbePoint("dpo", phase, 4 * probe, 1.0, probe), scores)
+    return trajectory
+
+
+def test_a_fall_is_the_start_of_dpo_less_its_end_joined_by_example() -> None:
+    run = run_of({"b": -10.0, "a": -20.0}, {"a": -19.0, "b": -14.0})
+    frame = predicted_and_seen([scan_row("a", -5.0), scan_row("b", -3.0)], run, "dpo", seed=3)
+    found = frame.set_index("example")[["fall", "ches", "seed"]].to_dict("index")
+    assert found == {
+        "a": {"fall": -1.0, "ches": -5, "seed": 3},
+        "b": {"fall": 4.0, "ches": -3, "seed": 3},
+    }
+    with pytest.raises(InputError, match="such as 'b'"):
+        predicted_and_seen([scan_row("a", -5.0)], run, "dpo", seed=3)

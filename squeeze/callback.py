@@ -31,7 +31,7 @@ from squeeze.training.provenance import environment
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-ALARMING: tuple[Name, ...] = ("squeezing", "collapse")
+ALARMING = ("squeezing", "collapse")
 
 
 class SqueezeWarning(UserWarning):
@@ -62,12 +62,12 @@ class SqueezeCallback(TrainerCallback):
         self,
         probe: Probe | None = None,
         every: int | None = None,
-        on_squeeze: Literal["warn", "stop"] | None = None,
+        on_squeeze: str | None = None,
         out: str | Path | None = None,
         *,
         examples: int = 8,
         overhead: float = 0.1,
-        alarming: Sequence[Name] = ALARMING,
+        alarming: Sequence[str] = ALARMING,
         patience: int = 2,
         dtype: torch.dtype | None = None,
         phase: Literal["sft", "dpo"] | None = None,
@@ -119,9 +119,9 @@ class SqueezeCallback(TrainerCallback):
             status="running", scoring={"dtype": str(self._dtype or torch.float32).split(".")[1]}
         )
         self._mark = time.perf_counter()
-        if self._record.has(state.global_step):
+        if self._record.probes:
             self.diagnosis = self._judged()
-            self._probe_seconds = self._scoring / len(self._record.trajectory.points(ARM))
+            self._probe_seconds = self._scoring / self._record.probes
         else:
             self._take(state, control, kwargs["model"])
 
@@ -142,11 +142,10 @@ class SqueezeCallback(TrainerCallback):
         """Close the record and say what was found and what it cost."""
         self._write_state("finished")
         if state.is_world_process_zero and self.diagnosis is not None:
-            probes = len(self._record.trajectory.points(ARM))
             print(
-                f"squeeze: {self.diagnosis.verdict} ({self.diagnosis.reason}); {probes} probes "
-                f"took {self._scoring:.1f} s, {self.overhead:.1%} of the training; "
-                f"{self._record.directory}",
+                f"squeeze: {self.diagnosis.verdict} ({self.diagnosis.reason}); "
+                f"{self._record.probes} probes took {self._scoring:.1f} s, {self.overhead:.1%} of "
+                f"the training; {self._record.directory}",
                 file=sys.stderr,
             )
         self._trainer = None

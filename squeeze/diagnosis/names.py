@@ -37,6 +37,14 @@ _FOREIGN = {
     *("ppl", "perplexity", "grad", "lr", "runtime", "seconds", "beta", "weight", "delta", "diff"),
 }
 _SET_PREFIX = re.compile(r"^eval[_/](?P<set>[^/]+?)[_/](?P<rest>(?:rewards|logps)/.+|loss)$", re.I)
+# What `SqueezeCallback` logs: a fixed probe, to be kept apart from the trainer's own batches.
+_PROBE = re.compile(r"^(?:train/)?squeeze/(?:(?P<split>[^/]+)/)?(?P<name>[^/]+)$")
+_OF_PROBE = {
+    "chosen": q.CHOSEN,
+    "rejected": q.REJECTED,
+    "argmax": q.ARGMAX,
+    "entropy": q.ENTROPY,
+}
 STEP_NAMES = (
     *("step", "_step", "global_step", "current_steps", "train/global_step", "eval/global_step"),
     *("trainer/global_step", "steps", "iteration", "iter", "examples_counter", "counters/examples"),
@@ -56,6 +64,9 @@ class Meaning:
 
 def recognise(column: str) -> Meaning | None:
     """Return what a column of that name holds, or None if it is none of a diagnosis' business."""
+    probe = _PROBE.match(column)
+    if probe:
+        return _of_probe(probe["split"], probe["name"])
     named_set = _SET_PREFIX.match(column)
     if named_set and named_set["set"].lower() not in _EVAL | _TRAIN:
         inner = recognise(named_set["rest"])
@@ -69,6 +80,12 @@ def recognise(column: str) -> Meaning | None:
         return None
     meaning = _quantity(rest, _kind(last))
     return None if meaning is None else Meaning(meaning[0], split, meaning[1])
+
+
+def _of_probe(split: str | None, name: str) -> Meaning | None:
+    if name in ("margin", "severity", "overhead"):  # the margin follows from the other two
+        return None
+    return Meaning(_OF_PROBE.get(name, q.OTHER + name), f"probe {split}" if split else "probe")
 
 
 def is_step(column: str) -> bool:

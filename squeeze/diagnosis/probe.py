@@ -28,7 +28,7 @@ _IMAGES = {"image", "images", "pixel_values", "videos"}
 
 
 def given_items(
-    probe: Probe, tokenizer: PreTrainedTokenizerBase, limit: int, max_length: int | None
+    probe: Any, tokenizer: PreTrainedTokenizerBase, limit: int, max_length: int | None
 ) -> list[EncodedItem]:
     """Token ids of what the user passed as `probe`.
 

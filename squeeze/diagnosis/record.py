@@ -58,14 +58,15 @@ class Record:
         known = read_json(self.run_file) if self.run_file.exists() else {}
         return known if isinstance(known, dict) else {}
 
-    def has(self, step: int) -> bool:
-        """Whether there is a probe of that optimizer step."""
-        return any(p.step == step for p in self.trajectory.points(ARM))
+    @property
+    def probes(self) -> int:
+        """How many probes there are."""
+        return len(self.trajectory.points(ARM))
 
     def add(self, phase: str, step: int, epoch: float, scores: Sequence[ResponseScores]) -> None:
         """Add a probe, on disk before anything else goes on."""
-        number = len(self.trajectory.points(ARM))
-        point = ProbePoint(ARM, phase if step else "base", step, round(epoch, 6), number)
+        kind = phase if step else "base"
+        point = ProbePoint(ARM, kind, step, round(epoch, 6), self.probes)
         self.trajectory = self.trajectory.append(point, scores)
         if self.writes:
             self.trajectory.write(self.trajectory_file)

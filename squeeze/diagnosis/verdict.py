@@ -374,7 +374,7 @@ def _missing(views: list[View]) -> tuple[str, ...]:
         "chosen": any(v.chosen for v in views),
         "rejected": any(v.rejected or v.margin for v in views),
         "argmax": any(v.argmax for v in views),
-        "held-out": any(v.split not in ("", "train") for v in views),
+        "held-out": any(v.split not in ("", "train", "probe") for v in views),
     }
     tells = {
         "chosen": "chosen (logps/chosen or rewards/chosen): whether the good answers fall",

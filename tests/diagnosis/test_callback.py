@@ -1,0 +1,270 @@
+"""SqueezeCallback in real trainers: what watchers see, what is recorded, when it warns or stops."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import TrainerCallback
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from squeeze import SqueezeCallback
+from squeeze.callback import SqueezeWarning
+from squeeze.data.families import build_probe_set
+from squeeze.data.loading import load_examples
+from squeeze.diagnosis import VERDICTS, diagnose, load
+from squeeze.diagnosis.pace import Pace
+from squeeze.errors import InputError
+from squeeze.models import load_tokenizer
+from squeeze.report import build_report
+from squeeze.training.phases import preference_dataset, sft_dataset
+from squeeze.trajectory import Trajectory
+
+pytestmark = [
+    pytest.mark.cpu,
+    # transformers and TRL to each other, while TRL switches checkpointing off for its own passes.
+    pytest.mark.filterwarnings("ignore:.gradient_checkpointing:FutureWarning"),
+]
+
+PAIRS = load_examples("enthusiastic_en")[:6]
+LORA = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+QUIET: dict[str, Any] = {
+    "per_device_train_batch_size": 2,
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "dataloader_pin_memory": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "learning_rate": 1e-3,
+}
+
+
+class Watcher(TrainerCallback):
+    """Stands where TensorBoard's callback does: before the user's own."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, dict[str, Any]]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        self.seen.append((state.global_step, dict(logs)))
+
+
+def dpo(model: Path, out: Path, callbacks: list[TrainerCallback], **options: Any) -> DPOTrainer:
+    chosen = {"save_strategy": "no", "max_steps": 4, "logging_steps": 2} | options
+    peft_config = chosen.pop("peft_config", None)
+    args = DPOConfig(output_dir=str(out), **QUIET | chosen)
+    return DPOTrainer(
+        str(model),
+        args=args,
+        train_dataset=preference_dataset(PAIRS),
+        eval_dataset=preference_dataset(PAIRS[:2]),
+        peft_config=peft_config,
+        callbacks=callbacks,
+    )
+
+
+def steps(directory: Path) -> list[int]:
+    """The optimizer steps of a recorded trajectory's probes, in order."""
+    points = Trajectory.read(directory / "trajectory.parquet").points("run")
+    return [p.step for p in points]
+
+
+@pytest.fixture(scope="module")
+def watched(
+    tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[DPOTrainer, Watcher, Path]:
+    out, watcher = tmp_path_factory.mktemp("dpo"), Watcher()
+    trainer = dpo(tiny_directory, out, [watcher, SqueezeCallback(every=2, examples=3)])
+    trainer.train()
+    return trainer, watcher, out / "squeeze"
+
+
+def test_watchers_before_the_callback_and_the_log_history_see_its_metrics(watched: Any) -> None:
+    trainer, watcher, _ = watched
+    logged = [(step, logs) for step, logs in watcher.seen if "squeeze/chosen" in logs]
+    assert [step for step, _ in logged] == [0, 2, 4]
+    history = [line for line in trainer.state.log_history if "squeeze/chosen" in line]
+    assert [line["squeeze/argmax"] for line in history] == [x["squeeze/argmax"] for _, x in logged]
+    wanted = ("rejected", "margin", "entropy", "severity", "overhead", "held_out/chosen")
+    assert {f"squeeze/{name}" for name in wanted} <= set(logged[-1][1])
+
+
+def test_training_and_its_own_log_are_the_same_without_the_callback(
+    watched: Any, tiny_directory: Path, tmp_path: Path
+) -> None:
+    alone = dpo(tiny_directory, tmp_path, [])
+    alone.train()
+    for a, b in zip(alone.model.parameters(), watched[0].model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    lines = [[line for line in t.state.log_history if "loss" in line] for t in (alone, watched[0])]
+    assert len(lines[0]) == 2
+    assert lines[0] == lines[1]
+
+
+def test_the_directory_is_a_run_that_diagnose_and_report_read(watched: Any) -> None:
+    directory = watched[2]
+    (run,) = load(directory)
+    assert run.phase == "dpo"
+    assert set(run.splits()) == {"train", "held_out"}
+    about = json.loads((directory / "run.json").read_text())
+    assert about["status"] == "finished"
+    assert about["every"] == 2
+    assert about["overhead"]["seconds"] > 0
+    assert about["verdict"] == diagnose(run).verdict
+    assert about["headline"] in build_report(directory).read_text()
+
+
+def test_the_log_alone_gives_the_same_verdict_on_the_probe(watched: Any, tmp_path: Path) -> None:
+    watched[0].state.save_to_json(tmp_path / "trainer_state.json")
+    (run,) = load(tmp_path)
+    assert {"probe", "probe held_out", "train"} == set(run.splits())
+    assert run.get("argmax_logp", "probe").values.size == 3
+
+
+def test_resumed_training_continues_the_trajectory_without_a_repeated_step(
+    tiny_directory: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {
+        "peft_config": LORA,
+        "gradient_accumulation_steps": 3,
+        "per_device_train_batch_size": 1,
+        "save_strategy": "steps",
+        "save_steps": 3,
+        "logging_steps": 1,
+    }
+    # Killed at step 4, after the probe there; the last checkpoint is of step 3.
+    first = dpo(tiny_directory, tmp_path, [SqueezeCallback(every=2)], max_steps=4, **options)
+    first.train()
+    assert steps(tmp_path / "squeeze") == [0, 2, 4]
+    before = Trajectory.read(tmp_path / "squeeze" / "trajectory.parquet").frame
+    second = dpo(tiny_directory, tmp_path, [SqueezeCallback(every=2)], max_steps=7, **options)
+    second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert steps(tmp_path / "squeeze") == [0, 2, 4, 6, 7]
+    after = Trajectory.read(tmp_path / "squeeze" / "trajectory.parquet").frame
+    kept = after[after["step"] <= 2]
+    assert kept["logp"].tolist() == before[before["step"] <= 2]["logp"].tolist()
+    logged = [x["step"] for x in second.state.log_history if "squeeze/chosen" in x]
+    assert logged == [0, 2, 4, 6, 7]
+
+
+def test_resuming_with_another_probe_is_refused(
+    tiny_directory: Path, tmp_path: Path, watched: Any
+) -> None:
+    options: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    out = tmp_path / "squeeze"
+    dpo(tiny_directory, tmp_path, [SqueezeCallback(PAIRS[:2], out=out)], **options).train()
+    other = dpo(tiny_directory, tmp_path, [SqueezeCallback(PAIRS[2:], out=out)], **options)
+    with pytest.raises(InputError, match="another probe"):
+        other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def sft(model: Path, out: Path, callback: SqueezeCallback, **options: Any) -> SFTTrainer:
+    args = SFTConfig(
+        output_dir=str(out), max_steps=2, save_strategy="no", max_length=64, **QUIET | options
+    )
+    return SFTTrainer(
+        str(model),
+        args=args,
+        train_dataset=sft_dataset(PAIRS, "chosen"),
+        peft_config=LORA,
+        callbacks=[callback],
+    )
+
+
+def test_packed_sft_is_scored_on_all_kinds_of_a_probe_set(
+    tiny_directory: Path, tmp_path: Path
+) -> None:
+    probe = build_probe_set(PAIRS[:2], PAIRS[2:4])
+    callback = SqueezeCallback(probe, every=1, out=tmp_path / "probe")
+    trainer = sft(tiny_directory, tmp_path, callback, packing=True, packing_strategy="wrapped")
+    trainer.train()
+    (run,) = load(tmp_path / "probe")
+    assert run.phase == "sft"
+    assert steps(tmp_path / "probe") == [0, 1, 2]
+    logged = trainer.state.log_history[0]
+    assert {"squeeze/permuted", "squeeze/held_out/other_answer"} <= set(logged)
+
+
+def test_sft_data_hold_no_pairs_so_a_probe_must_be_given(
+    tiny_directory: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"no preference pairs.*pass probe="):
+        sft(tiny_directory, tmp_path, SqueezeCallback()).train()
+
+
+@pytest.mark.parametrize(("action", "last"), [("stop", 2), ("warn", 4)])
+def test_alarm_at_several_probes_in_a_row_warns_once_or_stops(
+    action: Any, last: int, tiny_directory: Path, tmp_path: Path
+) -> None:
+    callback = SqueezeCallback(
+        PAIRS[:2], every=1, on_squeeze=action, alarming=VERDICTS[1:], patience=3
+    )
+    trainer = dpo(tiny_directory, tmp_path, [callback], learning_rate=0.0)
+    with pytest.warns(SqueezeWarning, match="step 2: no learning") as caught:
+        trainer.train()
+    assert len([w for w in caught if w.category is SqueezeWarning]) == 1
+    assert trainer.state.global_step == last
+
+
+def test_healthy_training_is_not_disturbed(tiny_directory: Path, tmp_path: Path) -> None:
+    trainer = dpo(tiny_directory, tmp_path, [SqueezeCallback(every=1, on_squeeze="stop")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SqueezeWarning)
+        trainer.train()
+    assert trainer.state.global_step == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"every": 0}, "every must be at least 1"),
+        ({"on_squeeze": "panic"}, "'warn' or 'stop', not 'panic'"),
+        ({"overhead": 0.0}, "share in"),
+        ({"alarming": ["bad"]}, "no verdict is called 'bad'"),
+    ],
+)
+def test_unusable_argument_is_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SqueezeCallback(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        ([], "holds no examples"),
+        ([PAIRS[0], PAIRS[0]], "twice"),
+        ("nowhere.jsonl", "does not exist"),
+        ([{"prompt": "a"}], "holds a dict"),
+    ],
+)
+def test_unusable_probe_is_refused_before_the_first_step(
+    probe: Any, message: str, tiny_directory: Path
+) -> None:
+    from squeeze.diagnosis.probe import given_items
+
+    with pytest.raises(InputError, match=message):
+        given_items(probe, load_tokenizer(str(tiny_directory)), 8, None)
+
+
+def test_callback_outside_a_trainer_says_where_it_works() -> None:
+    with pytest.raises(InputError, match="inside a transformers or TRL Trainer"):
+        SqueezeCallback().on_train_begin(None, None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("n_steps", [3, 10, 40, 1000])
+@pytest.mark.parametrize("probe_seconds", [0.01, 1.0, 20.0])
+def test_interval_keeps_all_probes_within_the_share_of_time(
+    n_steps: int, probe_seconds: float
+) -> None:
+    pace = Pace(None, 0.1)
+    for seconds in (5.0, 1.0, 1.2):
+        pace.add_step(seconds)
+    pace.every = pace.settle(probe_seconds, n_steps)
+    probes = 1 + sum(pace.due(step, n_steps) for step in range(1, n_steps + 1))
+    assert probes == 2 or probes * probe_seconds <= 0.1 * n_steps * 1.0
+    twice_as_often = 1 + n_steps // max(pace.every // 2, 1)
+    assert pace.every == 1 or probes >= 50 or twice_as_often * probe_seconds > 0.1 * n_steps

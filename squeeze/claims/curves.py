@@ -14,17 +14,26 @@ from squeeze.trajectory import Trajectory
 Array = NDArray[np.float64]
 
 
+def phase_values(
+    trajectory: Trajectory, arm: str, phase: str, kind: str, split: str, metric: str = "logp"
+) -> Array:
+    """One metric of one kind over a phase of an arm, [examples, times]; examples sorted by id.
+
+    The first time is the start of the phase: the last probe before its first step.
+    """
+    table = trajectory.by_example(arm, kind, split, metric).sort_index()
+    points = trajectory.points(arm)
+    first = next(i for i, point in enumerate(points) if point.phase == phase)
+    last = max(i for i, point in enumerate(points) if point.phase == phase)
+    probes = [point.probe for point in points[first - 1 : last + 1]]
+    return table.reindex(columns=probes).to_numpy(dtype=float)
+
+
 def dpo_values(
     trajectory: Trajectory, arm: str, kind: str, split: str, metric: str = "logp"
 ) -> Array:
-    """One metric of one kind over the DPO phase, [examples, times]; examples sorted by id.
-
-    The first time is the start of DPO: the last probe before its first step.
-    """
-    table = trajectory.by_example(arm, kind, split, metric).sort_index()
-    probes = [p.probe for p in trajectory.points(arm)]
-    start = max(p.probe for p in trajectory.points(arm) if p.phase != "dpo")
-    return table.reindex(columns=probes[probes.index(start) :]).to_numpy(dtype=float)
+    """`phase_values` of the DPO phase."""
+    return phase_values(trajectory, arm, "dpo", kind, split, metric)
 
 
 def change(values: Array) -> Array:
@@ -40,6 +49,11 @@ def peaks(values: Array) -> NDArray[np.intp]:
     """
     others = (values.sum(axis=0, keepdims=True) - values) / max(len(values) - 1, 1)
     return np.asarray(others.argmax(axis=1))
+
+
+def own_peak(values: Array) -> Array:
+    """When each example's own curve peaks, [examples]: a time, for comparisons between kinds."""
+    return np.asarray(values.argmax(axis=1), dtype=float)
 
 
 def rise_to_peak(values: Array) -> Array:

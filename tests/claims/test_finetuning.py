@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from squeeze.claims.curves import cut_at_margin, fall_from_peak, peaks, rise_to_peak
-from squeeze.claims.finetuning import check_extend, judge_run
+from squeeze.claims.extend import check_extend
+from squeeze.claims.finetuning import judge_run
+from squeeze.claims.runs import Runs
 from squeeze.scoring import ResponseScores
 from squeeze.trajectory import ProbePoint, Trajectory
 
@@ -62,6 +64,10 @@ UNPUSHED = {
 }
 
 
+def one(made):
+    return Runs((made,), "pretrained", (0,))
+
+
 def statuses(verdicts, claim):
     return {v.comparison: v.status for v in verdicts if v.claim == claim}
 
@@ -93,7 +99,7 @@ def test_one_kind_that_rises_is_enough_to_refute_that_every_other_falls():
 def test_a_gentler_fall_supports_the_remedy_at_equal_steps():
     gentle = SQUEEZED | {"chosen": [0, 8, 12, 10, 6]}
     made = trajectory({"dpo": SQUEEZED, "extend-dpo": gentle})
-    verdict = check_extend(made, "extend-dpo", "dpo", "train", "steps", "pretrained", (0,))
+    verdict = check_extend(one(made), "extend-dpo", "dpo", "train", "steps")
     assert verdict.supported
     assert verdict.effect == pytest.approx(12, abs=2)
 
@@ -101,8 +107,8 @@ def test_a_gentler_fall_supports_the_remedy_at_equal_steps():
 def test_at_equal_margin_a_remedy_that_only_learns_slower_is_not_supported():
     arms = {"dpo": SQUEEZED, "extend-dpo": SQUEEZED}
     made = trajectory(arms, speed={"extend-dpo": 0.5})
-    steps = check_extend(made, "extend-dpo", "dpo", "train", "steps", "pretrained", (0,))
-    margin = check_extend(made, "extend-dpo", "dpo", "train", "margin", "pretrained", (0,))
+    steps = check_extend(one(made), "extend-dpo", "dpo", "train", "steps")
+    margin = check_extend(one(made), "extend-dpo", "dpo", "train", "margin")
     assert steps.supported
     assert margin.effect == pytest.approx(0, abs=1e-3)
     assert not margin.supported
@@ -110,7 +116,7 @@ def test_at_equal_margin_a_remedy_that_only_learns_slower_is_not_supported():
 
 def test_two_equal_arms_do_not_support_the_remedy():
     made = trajectory({"dpo": SQUEEZED, "extend-dpo": SQUEEZED})
-    verdict = check_extend(made, "extend-dpo", "dpo", "train", "steps", "pretrained", (0,))
+    verdict = check_extend(one(made), "extend-dpo", "dpo", "train", "steps")
     assert verdict.status == "not supported"
 
 

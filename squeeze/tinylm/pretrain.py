@@ -1,0 +1,184 @@
+"""Pretraining of the tiny language model on the grammar's text, once; later calls reuse it.
+
+The directory is laid out as by `save_pretrained`, so that it loads as any local model does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from squeeze.models import cache_directory
+from squeeze.tinylm.grammar import Text, corpus, vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+SPECIAL = ["<pad>", "<unk>", "<eos>", "<user>", "<assistant>"]
+PAD, UNKNOWN, EOS, USER, ASSISTANT = SPECIAL
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %} {{ eos_token }}{% endif %} {% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+ARCHITECTURE: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 1024,
+    "tie_word_embeddings": True,
+    "initializer_range": 0.05,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the tiny model is pretrained; `batch_size` counts texts, the schedule is one cycle."""
+
+    steps: int = 150
+    batch_size: int = 32
+    learning_rate: float = 4e-3
+    warmup: float = 0.15
+    weight_decay: float = 0.05
+    seed: int = 0
+
+
+RECIPE = Recipe()
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word, split at spaces."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {word: index for index, word in enumerate(SPECIAL + vocabulary())}
+    inner = Tokenizer(models.WordLevel(words, unk_token=UNKNOWN))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    inner.add_special_tokens([AddedToken(t, special=True) for t in SPECIAL])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        eos_token=EOS,
+        extra_special_tokens=[USER, ASSISTANT],
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
+    """The untrained model: transformers' Qwen3 of about a million parameters."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        **ARCHITECTURE,
+    )
+    torch.manual_seed(seed)
+    return Qwen3ForCausalLM(config)
+
+
+def rendered(text: Text) -> str:
+    """A text as the model reads it: in the chat's layout, or a sentence by itself."""
+    if text.question is None:
+        return f"{text.answer} {EOS}"
+    return f"{USER} {text.question} {ASSISTANT} {text.answer} {EOS}"
+
+
+def _batches(
+    tokenizer: PreTrainedTokenizerFast, recipe: Recipe
+) -> list[Int[Tensor, "batch length"]]:
+    """The pretraining text as padded token ids, a batch a step."""
+    texts = [rendered(text) for text in corpus(recipe.steps * recipe.batch_size, recipe.seed)]
+    ids = [torch.tensor(row) for row in tokenizer(texts)["input_ids"]]
+    pad = float(tokenizer.pad_token_id)
+    return [
+        torch.nn.utils.rnn.pad_sequence(
+            ids[start : start + recipe.batch_size], batch_first=True, padding_value=pad
+        )
+        for start in range(0, len(ids), recipe.batch_size)
+    ]
+
+
+def pretrain(
+    tokenizer: PreTrainedTokenizerFast, recipe: Recipe = RECIPE
+) -> tuple[Qwen3ForCausalLM, list[float]]:
+    """Train from scratch in one pass over the text; returns the model and its loss at every step.
+
+    Loss in nats a token. The caller's random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = make_model(tokenizer, recipe.seed)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        betas=(0.9, 0.98),
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        recipe.learning_rate,
+        total_steps=recipe.steps,
+        pct_start=recipe.warmup,
+        cycle_momentum=False,
+        final_div_factor=1e3,
+    )
+    losses = []
+    for ids in _batches(tokenizer, recipe):
+        padding = ids == tokenizer.pad_token_id
+        loss = model(
+            input_ids=ids, attention_mask=~padding, labels=ids.masked_fill(padding, -100)
+        ).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    return model.eval(), losses
+
+
+def checkpoint_key(recipe: Recipe = RECIPE) -> str:
+    """Hash of all that the weights depend on: text, architecture, recipe and torch's version."""
+    sample = "\n".join(rendered(text) for text in corpus(2000, recipe.seed))
+    parts = [sample, SPECIAL, vocabulary(), TEMPLATE, ARCHITECTURE, asdict(recipe)]
+    value = json.dumps([*parts, torch.__version__], sort_keys=True)
+    return hashlib.sha256(value.encode()).hexdigest()[:16]
+
+
+def tiny_lm() -> Path:
+    """The directory of the pretrained tiny model, trained on first use (some 20 s on one core).
+
+    Safe when several processes call it at once: one trains, the others wait.
+    """
+    from filelock import FileLock
+
+    target = cache_directory() / "tinylm" / checkpoint_key()
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_suffix(".lock")):
+        if not target.is_dir():
+            tokenizer = make_tokenizer()
+            model, _ = pretrain(tokenizer)
+            with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+                scratch = Path(temporary) / "model"
+                model.save_pretrained(scratch)
+                tokenizer.save_pretrained(scratch)
+                scratch.rename(target)
+    return target

@@ -9,6 +9,7 @@ from squeeze.cli import diagnose as diagnose
 from squeeze.cli import models as models
 from squeeze.cli import replicate as replicate
 from squeeze.cli import report as report
+from squeeze.cli import scan as scan
 from squeeze.cli.app import app
 from squeeze.errors import InputError
 

@@ -40,7 +40,7 @@ class Runs:
         return self.trajectories[0].where(arm=arm).kinds()
 
     def values(self, of: Callable[[Trajectory], Array]) -> Array:
-        """One number an example, [seeds, examples]; `InputError` if seeds differ in their examples."""
+        """One number an example, [seeds, examples]; `InputError` if seeds differ in size."""
         rows = [of(trajectory) for trajectory in self.trajectories]
         if len({len(row) for row in rows}) > 1:
             sizes = ", ".join(f"{len(r)} (seed {s})" for s, r in zip(self.seeds, rows, strict=True))

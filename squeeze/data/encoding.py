@@ -72,6 +72,11 @@ def _render(
     return list(encoded["input_ids"])
 
 
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message]) -> list[int]:
+    """Token ids of a conversation up to where the answer begins, to generate from."""
+    return _render(tokenizer, prompt, generation=True)
+
+
 def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     for index, (a, b) in enumerate(zip(first, second, strict=False)):
         if a != b:

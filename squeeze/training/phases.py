@@ -6,6 +6,7 @@ adapters of earlier phases are merged into the weights. Recipes are `recipes`' b
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import warnings
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from squeeze.data.examples import PreferenceExample
+from squeeze.files import write_json
 from squeeze.losses import LOSSES, Loss, get_loss
 from squeeze.losses.registry import GATE, WEIGHTED
 from squeeze.training.recipes import Phase, RunConfig
@@ -186,10 +188,16 @@ def loss_options(loss: Loss, phase: Phase) -> dict[str, Any]:
     return dict.fromkeys(names[:1], phase.beta) | dict(phase.loss_options)
 
 
+def _finite(row: dict[str, float]) -> dict[str, float | None]:
+    """A row of the trainer's log for strict JSON, which has no NaN."""
+    return {key: value if math.isfinite(value) else None for key, value in row.items()}
+
+
 def train_phase(trainer: Any, place: PhasePlace, resume_step: int | None) -> None:
-    """Train to the end, from a checkpoint if told, and store the adapter atomically."""
+    """Train to the end, from a checkpoint if told; store TRL's log and, last, the adapter."""
     checkpoint = str(place.checkpoint(resume_step)) if resume_step else None
     trainer.train(resume_from_checkpoint=checkpoint)
+    write_json(place.directory / "log.json", [_finite(row) for row in trainer.state.log_history])
     scratch = place.directory / "adapter.partial"
     shutil.rmtree(scratch, ignore_errors=True)
     trainer.model.save_pretrained(scratch)

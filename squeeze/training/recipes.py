@@ -22,15 +22,20 @@ ARM_NAMES = ("dpo", "sft-dpo", "extend-dpo")
 class Phase:
     """One TRL training run inside an arm.
 
-    `on` says what an SFT phase sees ("chosen" or "chosen+rejected" responses); DPO always sees
-    pairs. `warmup` is a share of the steps. `batch_size` counts rows (SFT) or pairs (DPO).
+    `on` says what it sees. SFT: "chosen" or "chosen+rejected" responses, or for counterfactuals
+    "shuffled" (the chosen answers of other prompts), "permuted" (their words in random order),
+    "half" (every other pair). DPO: "pairs" of the data, or pairs of the policy's own answers,
+    "scored" by enthusiasm or ranked at "random". `warmup` is a share of the steps. `batch_size`
+    counts rows (SFT) or pairs (DPO).
     `loss_type` is a loss of `squeeze.losses` ("sigmoid" is DPO; so are "gated_…" and "weighted_…"
     forms) or else one of TRL's own; `loss_options` are its hyper-parameters, `beta` among them if
     the loss wants another one. The probe set is scored every `probe_every` epochs and at the end.
     """
 
     kind: Literal["sft", "dpo"]
-    on: Literal["chosen", "chosen+rejected", "pairs"]
+    on: Literal[
+        "chosen", "chosen+rejected", "shuffled", "permuted", "half", "pairs", "scored", "random"
+    ]
     epochs: int
     learning_rate: float
     batch_size: int
@@ -58,9 +63,9 @@ class RunConfig:
     """Everything that determines a run. Fields are the options of `squeeze replicate`.
 
     `probe_train` training prompts and all held-out ones are scored at every probe; `generations`
-    prompts of each part are answered after every phase. `data_format` names the data file's format
-    ("auto" recognises it). `max_length` is in tokens. `dtype` is "float32", "bfloat16" or "auto":
-    bfloat16 where this device multiplies it faster.
+    prompts of each part are answered after every phase, in at most `max_new_tokens` tokens.
+    `data_format` names the data file's format ("auto" recognises it). `max_length` is in tokens.
+    `dtype` is "float32", "bfloat16" or "auto": bfloat16 where this device multiplies it faster.
     """
 
     model: str = "smollm2-135m"
@@ -91,9 +96,16 @@ class RunConfig:
     max_length: int = 1024
     dtype: str = "auto"
     generations: int = 2
+    max_new_tokens: int = 48
 
     def phase_arms(self) -> tuple[Arm, ...]:
-        """The arms of this run as phases."""
+        """The arms of this run as phases; raises `InputError` for an unknown name."""
+        from squeeze.training.variants import make_arm  # builds on this module
+
+        return tuple(make_arm(name, self) for name in self.arms)
+
+    def main_arms(self) -> tuple[Arm, Arm, Arm]:
+        """The main job's three arms under these settings."""
         shared = {
             "batch_size": self.batch_size,
             "accumulation": self.accumulation,
@@ -118,16 +130,12 @@ class RunConfig:
             probe_every=self.sft_epochs,
             **shared,  # type: ignore[arg-type]
         )
-        known = {
-            "dpo": Arm("dpo", "DPO from the pretrained model", (dpo,)),
-            "sft-dpo": Arm("sft-dpo", "SFT on chosen, then DPO", (sft, dpo)),
-            "extend-dpo": Arm(
-                "extend-dpo",
-                "SFT on chosen and rejected, then DPO",
-                (replace(sft, on="chosen+rejected"), dpo),
-            ),
-        }
-        return tuple(known[name] for name in self.arms)
+        extended = replace(sft, on="chosen+rejected")
+        return (
+            Arm("dpo", "DPO from the pretrained model", (dpo,)),
+            Arm("sft-dpo", "SFT on chosen, then DPO", (sft, dpo)),
+            Arm("extend-dpo", "SFT on chosen and rejected, then DPO", (extended, dpo)),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as written to `run.json` and `config.yaml`."""
@@ -158,6 +166,7 @@ _POSITIVE = (
     "lora_r",
     "lora_alpha",
     "max_length",
+    "max_new_tokens",
 )
 
 
@@ -208,11 +217,9 @@ def _check(config: RunConfig) -> None:
     for key in ("held_out", "generations", "warmup", "weight_decay", "lora_dropout", "seed"):
         if getattr(config, key) < 0:
             raise InputError(f"{flag(key)} must not be negative, but is {getattr(config, key)}")
-    for name in config.arms:
-        if name not in ARM_NAMES:
-            raise InputError(f"unknown arm {name!r} in --arms; choose from {', '.join(ARM_NAMES)}")
     if not config.arms or len(set(config.arms)) != len(config.arms):
         raise InputError("--arms needs at least one arm, each named once")
+    config.phase_arms()  # an unknown name is an error here
     if config.dtype not in ("auto", "float32", "bfloat16"):
         raise InputError(f"--dtype must be auto, float32 or bfloat16, not {config.dtype!r}")
 

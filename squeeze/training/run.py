@@ -16,12 +16,13 @@ from rich.console import Console
 
 from squeeze.claims.finetuning import judge_run
 from squeeze.claims.model import Verdict
-from squeeze.data.encoding import EncodedItem, apply_template, encode_item
+from squeeze.data.encoding import EncodedItem, apply_template, encode_item, encode_prompt
 from squeeze.data.examples import PreferenceExample
 from squeeze.data.families import build_probe_set
 from squeeze.data.loading import data_sha256, load_examples, split
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
+from squeeze.generation import generate_texts
 from squeeze.models import load_model, load_tokenizer, model_sha256
 from squeeze.scoring import score
 from squeeze.training.arms import ArmTrainer, Phases, phases_key
@@ -30,7 +31,7 @@ from squeeze.training.phases import quiet
 from squeeze.training.progress import RunProgress, probe_line
 from squeeze.training.provenance import environment, fast_dtype, peak_memory_mb
 from squeeze.training.recipes import Arm, Phase, RunConfig
-from squeeze.training.samples import generate, token_changes
+from squeeze.training.samples import token_changes
 from squeeze.trajectory import Trajectory
 
 SPLIT_RULE = (
@@ -188,8 +189,18 @@ class Run:
         if n:
             self.progress.describe(f"{self.arm.name}: sample answers")
             with self._timed("generate"):
-                model = self.arms.model(phases)
-                texts = generate(model, self.tokenizer, self.train[:n] + self.held_out[:n])
+                asked = self.train[:n] + self.held_out[:n]
+                answers = generate_texts(
+                    self.arms.model(phases),
+                    self.tokenizer,
+                    [encode_prompt(self.tokenizer, example.prompt) for example in asked],
+                    max_new_tokens=self.config.max_new_tokens,
+                    temperature=0.0,
+                )
+                texts = [
+                    {"example": e.id, "prompt": e.prompt[-1].content, "text": text}
+                    for e, text in zip(asked, answers, strict=True)
+                ]
         write_json(path, texts)
 
     # --- the end --------------------------------------------------------------------------------

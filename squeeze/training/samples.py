@@ -1,19 +1,15 @@
-"""What the report shows of single examples: log-probs token by token, and generated answers."""
+"""What the report shows of single examples: log-probs token by token."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from squeeze.data.examples import PreferenceExample
 from squeeze.scoring import ScoredResponse
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-MAX_NEW_TOKENS = 48
+    from transformers import PreTrainedTokenizerBase
 
 
 def chosen_tokens(
@@ -74,30 +70,3 @@ def token_changes(
             }
         )
     return sorted(entries, key=lambda entry: entry["delta_logp"])[:limit]
-
-
-@torch.no_grad()
-def generate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[PreferenceExample],
-) -> list[dict[str, str]]:
-    """Greedy answers of at most `MAX_NEW_TOKENS` tokens, one an example."""
-    texts = []
-    model.eval()
-    for example in examples:
-        turns = [{"role": m.role, "content": m.content} for m in example.prompt]
-        inputs: Any = tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-        )
-        model_: Any = model  # `generate` comes from a mixin that the type checker cannot see
-        output = model_.generate(
-            **inputs.to(model.device),
-            max_new_tokens=MAX_NEW_TOKENS,
-            do_sample=False,
-            use_cache=True,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        text = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        texts.append({"example": example.id, "prompt": turns[-1]["content"], "text": str(text)})
-    return texts

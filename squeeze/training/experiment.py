@@ -1,0 +1,161 @@
+"""One seed of an experiment: any arms on one model and one set of pairs, cached, without a report.
+
+What `run` does for the main job's directory, this does for claims, comparisons of losses and tests:
+arms by name in, one trajectory out. Everything is kept in the cache under a name that depends on
+all that determines it, so a killed experiment goes on and a finished one is only read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from squeeze.data.encoding import apply_template, encode_item, encode_prompt
+from squeeze.data.enthusiasm import enthusiasm
+from squeeze.data.examples import PreferenceExample
+from squeeze.data.families import build_probe_set
+from squeeze.data.loading import load_examples, split
+from squeeze.files import read_json, write_json
+from squeeze.generation import generate_texts
+from squeeze.models import cache_directory, load_model, load_tokenizer, model_sha256
+from squeeze.training.arms import ArmTrainer, Phases
+from squeeze.training.pairs import OWN, Score, own_pairs, phase_examples
+from squeeze.training.phases import quiet
+from squeeze.training.provenance import fast_dtype
+from squeeze.training.recipes import RunConfig
+from squeeze.training.variants import make_arm
+from squeeze.trajectory import Trajectory
+
+# Raised when code changes what a trajectory of the same settings would be.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of an experiment: trained on, and held out."""
+
+    train: Sequence[PreferenceExample]
+    held_out: Sequence[PreferenceExample]
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Pairs:
+        """The main job's pairs under this configuration."""
+        named = None if config.data_format == "auto" else config.data_format
+        examples = load_examples(config.data, named)
+        return cls(*split(examples, config.pairs, config.held_out, seed=config.seed))
+
+
+class Experiment:
+    """Arms on `config.model` with the seed, sizes and recipe of `config` (its `arms` are ignored).
+
+    `pairs` defaults to those of `config.data`; `score` ranks sampled answers for on-policy arms.
+    `cache` is a directory for all experiments, the user's cache by default; `changed()` is called
+    after every probe and optimizer step.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        pairs: Pairs | None = None,
+        score: Score = enthusiasm,
+        cache: Path | None = None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.config, self.score = config, score
+        self.pairs = pairs or Pairs.of(config)
+        self.tokenizer = load_tokenizer(config.model)
+        apply_template(self.tokenizer, config.template)
+        train, held_out = list(self.pairs.train), list(self.pairs.held_out)
+        probe = build_probe_set(train, held_out, config.seed, config.probe_train)
+        items = [encode_item(self.tokenizer, i, config.max_length) for i in probe.items]
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        auto = config.dtype == "auto"
+        dtype = fast_dtype(device) if auto else getattr(torch, config.dtype)
+        self.directory = (cache or cache_directory() / "experiments") / self._key(dtype)
+        self.arms = ArmTrainer(
+            self._load, self.tokenizer, train, items, config, self.directory, dtype, self._examples
+        )
+        self.arms.probed = lambda phases, probe: changed()
+        self.arms.stepped = lambda phase: changed()
+
+    def _key(self, dtype: torch.dtype) -> str:
+        """What determines an experiment, but for its phases, which name their own directories."""
+        facts: dict[str, Any] = {
+            "version": VERSION,
+            "model": model_sha256(self.config.model) or self.config.model,
+            "pairs": [
+                [asdict(e) for e in part] for part in (self.pairs.train, self.pairs.held_out)
+            ],
+            "dtype": str(dtype),
+            "config": self.config.as_dict() | {"arms": None, "epochs": None, "sft_epochs": None},
+        }
+        text = json.dumps(facts, sort_keys=True, default=str)
+        return f"{self.config.seed}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def _load(self) -> Any:
+        model: Any = load_model(self.config.model)
+        return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def _examples(self, phases: Phases) -> list[PreferenceExample]:
+        """What the last of these phases trains on; the policy's own pairs are sampled once."""
+        phase = phases[-1]
+        if phase.on not in OWN:
+            return phase_examples(list(self.pairs.train), phase, self.config.seed)
+        path = self.arms.place(phases).directory / "pairs.json"
+        if not path.exists():
+            pairs = own_pairs(
+                self.arms.model(phases[:-1]),
+                self.tokenizer,
+                self.pairs.train,
+                phase.on,
+                self.score,
+                seed=1000 * self.config.seed + len(phases),
+                max_new_tokens=self.config.max_new_tokens,
+            )
+            write_json(path, [[e.id, e.chosen, e.rejected] for e in pairs])
+        prompts = {e.id: e.prompt for e in self.pairs.train}
+        return [PreferenceExample(i, prompts[i], *answers) for i, *answers in read_json(path)]
+
+    def trajectory(self, *names: str) -> Trajectory:
+        """The trajectories of these arms, trained where they are missing, one after the other."""
+        quiet()
+        arms = [make_arm(name, self.config) for name in names]
+        frames = [self.arms.train(arm).frame for arm in arms]
+        return Trajectory(pd.concat(frames, ignore_index=True))
+
+    def log(self, name: str) -> list[list[dict[str, float]]]:
+        """TRL's log of each phase of a trained arm: `trainer.state.log_history`."""
+        phases = make_arm(name, self.config).phases
+        places = [self.arms.place(phases[: i + 1]).directory for i in range(len(phases))]
+        return [read_json(place / "log.json") for place in places]
+
+    def answers(self, phases: Phases, *, seed: int = 0, temperature: float = 1.0) -> list[str]:
+        """One sampled answer to every prompt, trained ones first, of the model after `phases`.
+
+        The phases must be trained (() is the pretrained model). Cached.
+        """
+        name = f"answers-{seed}-{temperature:g}-{self.config.max_new_tokens}.json"
+        path = self.arms.place(phases).directory / name
+        if not path.exists():
+            prompts = [
+                encode_prompt(self.tokenizer, e.prompt)
+                for e in [*self.pairs.train, *self.pairs.held_out]
+            ]
+            texts = generate_texts(
+                self.arms.model(phases),
+                self.tokenizer,
+                prompts,
+                max_new_tokens=self.config.max_new_tokens,
+                seed=seed,
+                temperature=temperature,
+            )
+            write_json(path, texts)
+        found: list[str] = read_json(path)
+        return found

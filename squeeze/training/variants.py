@@ -1,0 +1,77 @@
+"""Arms beyond the main job's three, by name: doses, losses, lengths of SFT, on-policy rounds.
+
+The claims compare them; `squeeze compare-losses` and `--arms` of `squeeze replicate` take them too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from squeeze.errors import InputError
+from squeeze.training.recipes import Arm, Phase
+
+if TYPE_CHECKING:
+    from squeeze.training.recipes import RunConfig
+
+Build = Callable[[Phase, Phase, re.Match[str]], tuple[str, tuple[Phase, ...]]]
+
+
+def _sft(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
+    epochs, on = int(found[1]), found[2] or "chosen"
+    title = f"SFT on chosen, {epochs} epochs" + ("" if on == "chosen" else f", data {on}")
+    return title, (replace(sft, epochs=epochs, probe_every=max(1, epochs // 8), on=on),)  # type: ignore[arg-type]
+
+
+def _sft_dpo(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
+    epochs = int(found[1])
+    longer = replace(sft, epochs=epochs, probe_every=epochs)
+    return f"SFT on chosen for {epochs} epochs, then DPO", (longer, dpo)
+
+
+def _dose(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
+    weight = float(found[1])
+    options = dict(dpo.loss_options) | {"rejected_weight": weight}
+    weighted = replace(dpo, loss_type=f"weighted_{dpo.loss_type}", loss_options=options)
+    return f"SFT on chosen, then DPO with its rejected term times {weight:g}", (sft, weighted)
+
+
+def _loss(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
+    from squeeze.losses import get_loss
+
+    loss = get_loss(found[1])  # its own published β, not DPO's
+    own = {key: loss.hyperparameters[key] for key in ("beta", "tau") if key in loss.hyperparameters}
+    phase = replace(dpo, loss_type=loss.name, loss_options=own)
+    return f"SFT on chosen, then {loss.name}", (sft, phase)
+
+
+def _on_policy(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
+    rounds, ranking = int(found[1]), found[2] or "scored"
+    one = replace(dpo, on=ranking, epochs=max(1, dpo.epochs // rounds))  # type: ignore[arg-type]
+    title = f"SFT on chosen, then {rounds} rounds of DPO on pairs of its own answers, {ranking}"
+    return title, (sft, *[one] * rounds)
+
+
+FORMS: dict[str, tuple[str, Build]] = {
+    "sft-EPOCHS[-shuffled|-permuted|-half]": (r"sft-(\d+)(?:-(shuffled|permuted|half))?", _sft),
+    "sft-EPOCHS-dpo": (r"sft-(\d+)-dpo", _sft_dpo),
+    "dose-WEIGHT": (r"dose-(\d+(?:\.\d+)?)", _dose),
+    "loss-NAME": (r"loss-(\w+)", _loss),
+    "on-policy-ROUNDS[-random]": (r"on-policy-(\d+)(?:-(random))?", _on_policy),
+}
+
+
+def make_arm(name: str, config: RunConfig) -> Arm:
+    """The arm of this name under a run's settings; raise `InputError` for an unknown one."""
+    known = {arm.name: arm for arm in config.main_arms()}
+    if name in known:
+        return known[name]
+    sft, dpo = known["sft-dpo"].phases
+    for pattern, build in FORMS.values():
+        found = re.fullmatch(pattern, name)
+        if found:
+            return Arm(name, *build(sft, dpo, found))
+    names = ", ".join([*known, *FORMS])
+    raise InputError(f"unknown arm {name!r} in --arms; the arms are {names}")

@@ -22,8 +22,8 @@ from squeeze.data.encoding import EncodedItem
 from squeeze.diagnosis.pace import Pace
 from squeeze.diagnosis.probe import Probe, given_items, trainer_items
 from squeeze.diagnosis.readers.trajectories import arm_series
-from squeeze.diagnosis.record import ARM, Record, now
-from squeeze.diagnosis.verdict import VERDICTS, Diagnosis, Name, diagnose
+from squeeze.diagnosis.record import ARM, Record, headline, now
+from squeeze.diagnosis.verdict import VERDICTS, Diagnosis, diagnose
 from squeeze.errors import InputError
 from squeeze.scoring import ResponseScores, score
 from squeeze.training.provenance import environment
@@ -234,10 +234,8 @@ class SqueezeCallback(TrainerCallback):
             every=self._pace.every,
             seconds={"probe": round(self._scoring, 3), "train": round(self._training, 3)},
             overhead={"seconds": round(self._scoring, 3), "share": round(self.overhead, 4)},
-            verdict=self.diagnosis.verdict,
-            headline=f"{self.diagnosis.verdict.capitalize()}: {self.diagnosis.reason}",
-            tone=_TONES[self.diagnosis.verdict],
             updated=now(),
+            **headline(self.diagnosis),
         )
 
     def _alarm(self, state: TrainerState, control: TrainerControl) -> None:
@@ -255,17 +253,6 @@ class SqueezeCallback(TrainerCallback):
         self._warned = True
         if stops:
             control.should_training_stop = True
-
-
-_TONES: dict[Name, str] = {
-    "healthy": "no",
-    "undetermined": "unknown",
-    "no learning": "unknown",
-    "early": "partly",
-    "displacement": "partly",
-    "squeezing": "yes",
-    "collapse": "yes",
-}
 
 
 _CONFIG = (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -170,3 +171,32 @@ def _print_remedies(d: Diagnosis, console: Console, ledger: Path) -> None:
     for i, remedy in enumerate(found, 1):
         backing = f" ({remedy.claim}: {remedy.status})" if remedy.claim else ""
         console.print(Text(f"  {i}. {remedy.action}: {remedy.how}{backing}"))
+
+
+SHOWN_ANSWERS = 2
+
+
+def print_tokens(entries: Sequence[dict[str, Any]], console: Console) -> None:
+    """Where along the most squeezed chosen answers the mass went; `entries` as in samples.json."""
+    from squeeze.report.tokens import token_view, visible  # its package draws figures, slowly
+
+    for entry in [e for e in entries if e["delta_logp"] < 0][:SHOWN_ANSWERS]:
+        view = token_view(entry, 1.0)
+        console.print()
+        title = f"chosen answer of {view.example}: {view.change:+.1f} nats; half of the loss on "
+        title += f"{view.half} of {len(view.tokens)} tokens"
+        table = Table(title=escape(title), title_justify="left", show_edge=False)
+        for column in ("token", "position", "before", "after", "change", "favourite after"):
+            left = column in ("token", "favourite after")
+            table.add_column(column, justify="left" if left else "right")
+        for t in view.largest:
+            text, logp = t.favourite_after
+            table.add_row(
+                Text(visible(t.text)),
+                str(t.position),
+                f"{t.before:.2f}",
+                f"{t.after:.2f}",
+                f"{t.change:+.2f}",
+                Text(f"{visible(text)} ({logp:.2f})"),
+            )
+        console.print(table)

@@ -1,10 +1,12 @@
-"""A diagnosis as one self-contained HTML page: the curves, the evidence and what to do.
+"""A diagnosis as pages: `squeeze.report`'s for whatever has scores, and the evidence beside it.
 
-For logs, which have no per-example scores; a run directory of ours has the fuller `squeeze.report`.
+A log has no scores of single examples; its page (`write_page`) has the curves, the evidence and
+what to do.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,12 @@ from plotly.offline import get_plotlyjs
 
 from squeeze.diagnosis import series as q
 from squeeze.diagnosis.output import number, to_json
+from squeeze.diagnosis.record import headline
 from squeeze.diagnosis.series import RunSeries, Series
 from squeeze.diagnosis.trend import fit
 from squeeze.diagnosis.verdict import Diagnosis
-from squeeze.files import write_text
+from squeeze.files import read_json, replacing, write_json, write_text
+from squeeze.report import build_report
 from squeeze.report.style import ARGMAX, style
 
 _PANELS = {
@@ -28,8 +32,39 @@ _PANELS = {
 }
 
 
-def write_page(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path) -> Path:
-    """Write `directory`/index.html and return its path; raises `InputError` if it cannot."""
+def write_report(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path) -> Path:
+    """Write the report of runs that were read from files; return the path of its index.html.
+
+    A single run of a trajectory gets the full report, made in `directory` from copies; the others
+    get the page of their curves. Raises `InputError` if it cannot be written.
+    """
+    if {d.run.format for d in diagnoses} != {"squeeze trajectory"} or len(diagnoses) != 1:
+        return write_page(diagnoses, directory, ledger)
+    source = Path(diagnoses[0].run.source)
+    if source.parent.resolve() != directory.resolve():
+        for name in ("trajectory.parquet", "run.json", "samples.json", "verdicts.json"):
+            if (source.parent / name).is_file():
+                with replacing(directory / name) as temporary:
+                    shutil.copyfile(source.parent / name, temporary)
+    return finish_run(diagnoses[0], directory, ledger)
+
+
+def finish_run(diagnosis: Diagnosis, directory: Path, ledger: Path) -> Path:
+    """Give a run directory its verdict, its report and diagnosis.html; return index.html's path.
+
+    Raises `InputError` if the directory holds no trajectory or cannot be written.
+    """
+    about = directory / "run.json"
+    known = read_json(about) if about.exists() else {}
+    write_json(about, known | headline(diagnosis))
+    write_page([diagnosis], directory, ledger, "diagnosis.html")
+    return build_report(directory)
+
+
+def write_page(
+    diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path, name: str = "index.html"
+) -> Path:
+    """Write `directory`/`name` and return its path; raises `InputError` if it cannot."""
     documents = [to_json([d], ledger) for d in diagnoses]
     runs = [
         {"data": document, "figures": _figures(d.run, i)}
@@ -40,7 +75,7 @@ def write_page(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path) ->
     )
     environment.globals["number"] = number
     template = environment.get_template("diagnosis.html.j2")
-    page = directory / "index.html"
+    page = directory / name
     write_text(page, template.render(runs=runs, plotly_js=Markup(get_plotlyjs())))
     return page
 

@@ -38,7 +38,7 @@ def given_items(
     does not fit into `max_length` tokens.
     """
     if isinstance(probe, str | Path):
-        probe = _spaced(load_examples(str(probe)), limit)
+        probe = spaced(load_examples(str(probe)), limit)
     items: Sequence[Any] = probe.items if isinstance(probe, ProbeSet) else list(probe)
     if not items:
         raise InputError("the probe holds no examples; give at least one, better 8 or more")
@@ -72,7 +72,8 @@ def trainer_items(
     return items
 
 
-def _spaced(values: Sequence[Any], limit: int) -> list[Any]:
+def spaced(values: Sequence[Any], limit: int) -> list[Any]:
+    """At most `limit` of the values, evenly spaced, in their order."""
     count = min(limit, len(values))
     return [values[i * len(values) // count] for i in range(count)]
 
@@ -102,7 +103,7 @@ def _encoded(item: Any, tokenizer: PreTrainedTokenizerBase, max_length: int | No
 def _rows(data: Any, limit: int) -> list[Mapping[str, Any]]:
     if not hasattr(data, "__len__"):
         return list(islice(data, limit))
-    return [data[i] for i in _spaced(range(len(data)), limit)] if len(data) else []
+    return [data[i] for i in spaced(range(len(data)), limit)] if len(data) else []
 
 
 def _from_row(

@@ -5,18 +5,28 @@ Every file is replaced whole, so that a killed training leaves the last complete
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from squeeze.data.encoding import EncodedItem
+from squeeze.diagnosis.verdict import Diagnosis, Name
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
 from squeeze.scoring import ResponseScores
 from squeeze.trajectory import ProbePoint, Trajectory
 
 ARM = "run"
+_TONES: Mapping[Name, str] = {
+    "healthy": "no",
+    "undetermined": "unknown",
+    "no learning": "unknown",
+    "early": "partly",
+    "displacement": "partly",
+    "squeezing": "yes",
+    "collapse": "yes",
+}
 
 
 class Record:
@@ -98,6 +108,15 @@ class Record:
                 values["margin"] = values["chosen"] - values["rejected"] - start
             found[str(split)] = {str(name): float(value) for name, value in values.items()}
         return found
+
+
+def headline(diagnosis: Diagnosis) -> dict[str, str]:
+    """The fields of run.json that tell the report of a verdict."""
+    return {
+        "verdict": diagnosis.verdict,
+        "headline": f"{diagnosis.verdict.capitalize()}: {diagnosis.reason}",
+        "tone": _TONES[diagnosis.verdict],
+    }
 
 
 def now() -> str:

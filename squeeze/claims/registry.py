@@ -8,7 +8,17 @@ import importlib
 from squeeze.claims.model import Claim
 from squeeze.errors import InputError
 
-TOPICS = ("softmax", "decomposition", "preference", "finetuning", "displacement")
+TOPICS = (
+    "softmax",
+    "decomposition",
+    "preference",
+    "finetuning",
+    "tokens",
+    "onpolicy",
+    "degeneration",
+    "variants",
+    "displacement",
+)
 
 _CLAIMS: dict[str, Claim] = {}
 

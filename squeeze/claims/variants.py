@@ -1,0 +1,135 @@
+"""VA-1 of CLAIMS.md: what each preference loss does to chosen, rejected, the others and argmax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from squeeze.claims.curves import Array, change, cut_at_margin, dpo_values
+from squeeze.claims.model import Claim, Verdict
+from squeeze.claims.registry import register
+from squeeze.claims.runs import RESAMPLES, Runs
+from squeeze.claims.statistics import Estimate, paired_difference_over_seeds
+from squeeze.trajectory import Trajectory
+
+# What the Gate-DPO authors publish, as pairs (drops chosen more, drops it less).
+ORDER = (
+    ("sigmoid", "ipo"),
+    ("dpo_shift", "ipo"),
+    ("ipo", "cal_dpo"),
+    ("sigmoid", "gated_sigmoid"),
+    ("dpo_shift", "gated_dpo_shift"),
+)
+COLUMNS = ("chosen", "rejected", "others", "argmax", "margin")
+
+
+def arm_of(loss: str) -> str:
+    """The arm that trains a loss."""
+    return f"loss-{loss}"
+
+
+@dataclass(frozen=True)
+class LossRow:
+    """Changes over one loss's phase, nats, by `COLUMNS`; `cut` says how far into it they go.
+
+    `cut` is "end", or the common margin at which all losses are compared; None in `changes` where a
+    loss never reaches it.
+    """
+
+    loss: str
+    split: str
+    cut: str
+    changes: dict[str, Estimate | None]
+
+
+def _columns(trajectory: Trajectory, arm: str, split: str) -> dict[str, Array]:
+    """Each column's curve, [examples, times]."""
+    kinds = trajectory.where(arm=arm).kinds()
+    curves = {kind: dpo_values(trajectory, arm, kind, split) for kind in kinds}
+    others = [curves[kind] for kind in kinds if kind not in ("chosen", "rejected")]
+    return {
+        "chosen": curves["chosen"],
+        "rejected": curves["rejected"],
+        "others": np.mean(others, axis=0) if others else np.full_like(curves["chosen"], np.nan),
+        "argmax": dpo_values(trajectory, arm, "chosen", split, "argmax_logp"),
+        "margin": curves["chosen"] - curves["rejected"],
+    }
+
+
+def _margin(columns: dict[str, Array]) -> Array:
+    mean = columns["margin"].mean(axis=0)
+    return np.asarray(mean - mean[0])
+
+
+def common_margin(runs: Runs, losses: Sequence[str], split: str) -> list[float]:
+    """For each seed the largest mean margin that every loss reaches, nats; 0 if one has none."""
+    return [
+        max(min(float(_margin(_columns(t, arm_of(loss), split)).max()) for loss in losses), 0.0)
+        for t in runs.trajectories
+    ]
+
+
+def loss_rows(runs: Runs, losses: Sequence[str], split: str = "held_out") -> list[LossRow]:
+    """The table: every loss at the end of training, then every loss at the common margin."""
+    rows = []
+    targets = common_margin(runs, losses, split)
+    for cut in ("end", "equal margin"):
+        for loss in losses:
+            found = [_columns(t, arm_of(loss), split) for t in runs.trajectories]
+            if cut != "end":
+                found = [
+                    {name: cut_at_margin(v, _margin(c), target) for name, v in c.items()}
+                    for c, target in zip(found, targets, strict=True)
+                ]
+            changes = {
+                name: _estimate(np.stack([change(columns[name]) for columns in found]))
+                for name in COLUMNS
+            }
+            rows.append(LossRow(loss, split, cut, changes))
+    return rows
+
+
+def _estimate(values: Array) -> Estimate | None:
+    if not np.isfinite(values).all() or values.shape[-1] < 2:
+        return None
+    return paired_difference_over_seeds(np.zeros_like(values), values, resamples=RESAMPLES)
+
+
+def check_order(runs: Runs, losses: Sequence[str], split: str = "held_out") -> list[Verdict]:
+    """VA-1: the published order of the losses by what they do to chosen; a row for each neighbour.
+
+    Only pairs of `ORDER` of which both losses were trained are judged.
+    """
+
+    def chosen(t: Trajectory, loss: str) -> Array:
+        return change(dpo_values(t, arm_of(loss), "chosen", split))
+
+    return [
+        runs.row(
+            "VA-1",
+            "change of chosen over training, less that of the loss said to drop it more, nats",
+            lambda t, less=less, more=more: np.asarray(chosen(t, less) - chosen(t, more)),  # type: ignore[misc]
+            "above",
+            f"{less} above {more}, {split}",
+        )
+        for more, less in ORDER
+        if {more, less} <= set(losses)
+    ]
+
+
+register(
+    Claim(
+        id="VA-1",
+        sentence="Plain DPO and DPO-Shift drop the chosen answers most, IPO less, Cal-DPO and the "
+        "gated losses least.",
+        source="the order published with Gate-DPO, Mouiche 2026, arXiv 2605.02626",
+        kind="observation",
+        levels=("tiny", "pretrained"),
+        counterfactual="every arm trained with the same loss",
+        check=check_order,
+        math="Δ log π(y+): {sigmoid, dpo_shift} < ipo < cal_dpo, NAME < gated_NAME",
+        run="squeeze compare-losses",
+    )
+)

@@ -27,9 +27,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-mutation: setup  ## mutation testing of the theory and the losses (an hour and more)
+mutation: setup  ## mutation testing of the theory and the losses (an hour)
 	$(BIN)/pip install --quiet -c constraints.txt mutmut
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/mutmut run --max-children 2
+	HYPOTHESIS_PROFILE=mutation OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
+		$(BIN)/python -m tests.mutation run --max-children 2
 	$(BIN)/mutmut results
 
 check:  ## everything that CI runs

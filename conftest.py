@@ -7,7 +7,7 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # Deadlines would measure the machine's load. Derandomized: a red run must stay red when repeated.
 settings.register_profile(
@@ -20,6 +20,15 @@ settings.register_profile(
 # For hunting: HYPOTHESIS_PROFILE=search draws anew on every run, and ten times as much.
 settings.register_profile(
     "search", settings.get_profile("ci"), derandomize=False, max_examples=1000
+)
+# For mutation testing: few examples (`tests.examples`), and no time spent on a smaller or a second
+# counterexample where one is enough.
+settings.register_profile(
+    "mutation",
+    settings.get_profile("ci"),
+    max_examples=15,
+    phases=[Phase.explicit, Phase.generate],
+    report_multiple_bugs=False,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from squeeze.claims.preference_checks import InitValue, ResidualCase, check_init_value
 from squeeze.errors import InputError
 from squeeze.losses import PairLogps, get_loss
+from tests.examples import examples
 from tests.losses.strategies import (
     WITH_INIT,
     WITH_REFERENCE,
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.cpu
 
 
 @pytest.mark.parametrize("name", WITH_INIT)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(data=st.data())
 def test_loss_has_its_closed_form_at_policy_equal_reference(name: str, data: st.DataObject) -> None:
     loss = get_loss(name)

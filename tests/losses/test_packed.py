@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from squeeze.errors import InputError
 from squeeze.losses import PairLogps, get_loss, packed_loss, ranked_pairs, sequence_logps
+from tests.examples import examples
 from tests.losses.strategies import LOGP, tensor
 
 pytestmark = pytest.mark.cpu
@@ -95,7 +96,7 @@ def test_group_without_a_pair_is_refused(offsets: list[int]) -> None:
         ranked_pairs(torch.tensor(offsets), 5)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     name=st.sampled_from(["sigmoid", "ipo", "hinge", "simpo", "orpo", "cal_dpo"]),
     values=st.lists(st.tuples(LOGP, LOGP, st.integers(1, 50)), min_size=1, max_size=4).map(

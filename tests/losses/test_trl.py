@@ -13,6 +13,7 @@ from squeeze.claims.preference_checks import (
     check_residuals,
 )
 from squeeze.losses import PairLogps
+from tests.examples import examples
 from tests.losses.strategies import fixed_pairs, logit_case, pairs
 from tests.losses.trl_peer import (
     PEERS,
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.cpu
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.loss)
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(logps=pairs())
 def test_loss_equals_trls_in_value_and_gradient(peer: Peer, logps: PairLogps) -> None:
     verdict = check_agreement([peer.measure(logps)], bound=peer.bound)

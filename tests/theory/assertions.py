@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from squeeze.claims.model import Verdict
 from squeeze.claims.situations import Situation
 from squeeze.claims.softmax_checks import pool
+from tests.examples import examples
 from tests.reproduce import reproducible
 
 
@@ -25,14 +26,18 @@ def search_for_counterexample(
     check: Callable[..., Verdict],
     situations: st.SearchStrategy[Situation],
     ledger: Ledger,
-    examples: int = 150,
+    usual_examples: int = 150,
     **system: Any,
 ) -> None:
     """Run a theorem's check on situations until one refutes it; record one verdict for them all."""
     verdicts: list[Verdict] = []
 
     # Large vocabularies are slow to draw by nature; the verdicts are for this test alone.
-    @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(
+        max_examples=examples(usual_examples),
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
     @given(situations)
     def look_at(situation: Situation) -> None:
         with reproducible(check, [situation], **system):

@@ -24,6 +24,7 @@ from squeeze.claims.situations import Situation
 from squeeze.errors import InputError
 from squeeze.theory import decomposition as theory
 from squeeze.theory import entk
+from tests.examples import examples
 from tests.reproduce import reproducible
 from tests.theory import systems
 from tests.theory.assertions import Ledger
@@ -48,7 +49,7 @@ def test_LD_2_rows_of_A_sum_to_zero_and_its_norm_is_the_peakiness(ledger: Ledger
     """
     tried: list[Tensor] = []
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=examples(150), deadline=None)
     @given(situations(largest_vocab=100))
     def search(situation: Situation) -> None:
         logits = situation.logits[0]
@@ -142,7 +143,7 @@ def test_changes_are_read_at_one_label_a_position() -> None:
     assert read.tolist() == [[2.0, 3.0], [8.0, 9.0]]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(situations())
 def test_A_is_applied_without_being_formed(situation: Situation) -> None:
     """A is diagonal plus rank one: A π = π − ‖π‖² 1 and A 1 = 0, up to V = 100,000."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from squeeze.claims.preference_checks import check_logit_residuals, check_residuals
 from squeeze.losses import PairLogps, get_loss, kto_unpaired, kto_unpaired_residual
 from squeeze.theory.residuals import logit_residual
+from tests.examples import examples
 from tests.losses.strategies import (
     ALL,
     fixed_cases,
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.cpu
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(data=st.data())
 def test_residual_formula_is_autograds_gradient(name: str, data: st.DataObject) -> None:
     case = data.draw(residual_cases(name))
@@ -79,7 +80,7 @@ def test_residual_has_its_tabled_value(
     torch.testing.assert_close(torch.cat(got), torch.tensor([chosen, rejected]).double())
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     kl=st.floats(0, 20),
     beta=st.floats(1e-3, 5),

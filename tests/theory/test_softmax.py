@@ -30,6 +30,7 @@ from squeeze.claims.softmax_checks import (
 )
 from squeeze.claims.softmax_trend import check_peakier_squeezes_more
 from squeeze.theory import softmax as theory
+from tests.examples import examples
 from tests.reproduce import reproducible
 from tests.theory.assertions import Ledger, search_for_counterexample
 from tests.theory.strategies import situations
@@ -82,7 +83,7 @@ def test_labels_at_or_below_the_threshold_fall_at_every_step_size() -> None:
     Proof. (1/η) log Σ_j π_j exp(ηg_j) increases in η, from ‖π‖² − π(y−) to π(y*).
     """
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=examples(100), deadline=None)
     @given(situations(largest_vocab=1000))
     def search(s: Situation) -> None:
         with reproducible(theory.falling_set, s.logits[:, :50], s.labels, s.eta):
@@ -124,7 +125,7 @@ def test_sharpening_cannot_add_falling_labels_where_y_is_the_most_likely() -> No
     Proof. ‖π‖² ≤ max π · Σ_j π_j. This is why SM-5 draws y− among the other labels.
     """
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=examples(100), deadline=None)
     @given(situations(largest_vocab=1000))
     def search(s: Situation) -> None:
         best = s.logits.argmax(-1)
@@ -155,7 +156,7 @@ def test_repeated_negative_steps_end_one_hot_on_the_most_likely_other(ledger: Le
     y−. π* rises (SM-2) and π_i/π* falls (SM-3), so no step is smaller than the first.
     """
     few = situations(smallest_vocab=2, largest_vocab=1000)
-    search_for_counterexample(check_repeated_steps_end_one_hot, few, ledger, examples=100)
+    search_for_counterexample(check_repeated_steps_end_one_hot, few, ledger, usual_examples=100)
 
 
 def test_tied_most_likely_labels_share_the_limit_and_the_entropy_stays() -> None:
@@ -201,7 +202,7 @@ def test_a_positive_step_draws_the_others_together_unless_it_overshoots() -> Non
     is below (π_i + π_j)/2 ≤ (1 − π(y+))/2: the shrinkage is below twice what there was.
     """
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=examples(100), deadline=None)
     @given(situations(smallest_vocab=3, largest_vocab=1000))
     def search(s: Situation) -> None:
         moved = theory.positive_step(s.logits, s.labels, min(s.eta, 4.0))

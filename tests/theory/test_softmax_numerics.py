@@ -17,13 +17,14 @@ from mpmath import mp, mpf
 from squeeze.claims.situations import Situation
 from squeeze.claims.softmax_checks import check_repeated_steps_end_one_hot
 from squeeze.theory import softmax as theory
+from tests.examples import examples
 from tests.reproduce import reproducible
 from tests.theory.strategies import small_situations
 
 pytestmark = pytest.mark.cpu
 
 DIGITS = 320  # with logits 300 apart 1 + η(1 − π(y))² differs from 1 in digit 266
-SEARCH = settings(max_examples=100, deadline=None)
+SEARCH = settings(max_examples=examples(100), deadline=None)
 
 
 class Exact:

@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from squeeze.diagnosis.remedies import MEANING, remedies
+from squeeze.diagnosis.remedies import MEANING, Remedy, remedies
+from squeeze.diagnosis.series import ARGMAX
 from squeeze.diagnosis.trend import Change
 from squeeze.diagnosis.verdict import Diagnosis, Evidence, Name, SplitVerdict, worst
 
@@ -52,7 +53,7 @@ def _run_json(d: Diagnosis, ledger: Path) -> dict[str, Any]:
         "missing": list(d.missing),
         "notes": list(_notes(d)),
         "splits": [_split_json(s) for s in d.splits],
-        "remedies": [asdict(r) for r in remedies(d.verdict, ledger)],
+        "remedies": [asdict(r) for r in _remedies(d, ledger)],
     }
 
 
@@ -86,6 +87,10 @@ def _evidence_json(e: Evidence) -> dict[str, Any]:
 
 def _change_json(c: Change) -> dict[str, Any]:
     return {"effect": c.effect, "interval": list(c.interval), "p": c.p}
+
+
+def _remedies(d: Diagnosis, ledger: Path) -> list[Remedy]:
+    return remedies(d.verdict, ledger, any(s.quantity == ARGMAX for s in d.run.series))
 
 
 def _notes(d: Diagnosis) -> tuple[str, ...]:
@@ -163,7 +168,7 @@ def _print_list(console: Console, title: str, sentences: Sequence[str]) -> None:
 
 
 def _print_remedies(d: Diagnosis, console: Console, ledger: Path) -> None:
-    found = remedies(d.verdict, ledger)
+    found = _remedies(d, ledger)
     if not found:
         return
     console.print()

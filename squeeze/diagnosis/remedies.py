@@ -27,7 +27,8 @@ class Remedy:
 
 _STOP = Remedy(
     "stop at the turn",
-    "keep the checkpoint nearest the peak of chosen on held-out prompts",
+    "keep the checkpoint nearest the peak of chosen on held-out prompts; "
+    "callbacks=[SqueezeCallback(on_squeeze='stop')] ends the training there",
     "DO-1",
 )
 _EXTEND = Remedy(
@@ -67,7 +68,9 @@ _BETA = Remedy(
 _LABELS = Remedy("check the labels", "are chosen and rejected swapped, in the data or in the log?")
 _STRONGER = Remedy("train more", "raise the learning rate, or the number of epochs, step by step")
 _PROBE = Remedy(
-    "log more", "squeeze.scoring.score(model, items) gives chosen, rejected and argmax of any model"
+    "log more",
+    "callbacks=[SqueezeCallback()] logs chosen, rejected and argmax of a fixed probe; for models "
+    "already trained: squeeze diagnose --base MODEL --tuned MODEL --data FILE",
 )
 _RESTART = Remedy(
     "go back", "take an earlier checkpoint and a learning rate three to ten times lower"
@@ -116,15 +119,17 @@ MEANING: Mapping[Name, str] = {
 }
 
 
-def remedies(verdict: Name, ledger: Path) -> list[Remedy]:
+def remedies(verdict: Name, ledger: Path, argmax_known: bool = False) -> list[Remedy]:
     """Return what to do about a verdict; claims' statuses come from `ledger`/claims.json.
 
-    Raises `InputError` if that file is not a ledger.
+    A displacement whose argmax is known needs no further logging. Raises `InputError` if that file
+    is not a ledger.
     """
     entries = read(ledger)
     return [
         Remedy(r.action, r.how, r.claim, status(r.claim, entries) if r.claim else "")
         for r in _BY_VERDICT[verdict]
+        if not (r is _PROBE and verdict == "displacement" and argmax_known)
     ]
 
 

@@ -379,7 +379,7 @@ def _missing(views: list[View]) -> tuple[str, ...]:
     tells = {
         "chosen": "chosen (logps/chosen or rewards/chosen): whether the good answers fall",
         "rejected": "rejected (logps/rejected or rewards/rejected): whether the margin grows",
-        "argmax": "argmax along the chosen answers (squeeze.scoring.score): where the mass goes",
+        "argmax": "argmax along the chosen answers (SqueezeCallback logs it): where the mass goes",
         "held-out": "a held-out split (eval_ series): whether unseen prompts suffer",
     }
     return tuple(tells[name] for name, present in has.items() if not present)

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,25 @@ def test_healthy_training_is_not_disturbed(tiny_directory: Path, tmp_path: Path)
         warnings.simplefilter("error", SqueezeWarning)
         trainer.train()
     assert trainer.state.global_step == 4
+
+
+@pytest.mark.filterwarnings("ignore")  # of TRL's defaults on a machine without GPU
+def test_example_of_the_docs_runs_as_it_stands(
+    tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = Path(__file__).parents[2] / "docs" / "callback.md"
+    example = docs.read_text().split("```python\n")[1].split("```")[0]
+    rows = [{"prompt": f"q{i}", "chosen": "yes, it is", "rejected": "no"} for i in range(5)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "model").symlink_to(tiny_directory)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("trl.DPOConfig", partial(DPOConfig, use_cpu=True))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    names: dict[str, Any] = {}
+    exec(compile(example, str(docs), "exec"), names)
+    assert names["callback"].diagnosis.verdict in VERDICTS
+    (run,) = load(tmp_path / "run" / "squeeze")
+    assert set(run.splits()) == {"train", "held_out"}
 
 
 @pytest.mark.parametrize(

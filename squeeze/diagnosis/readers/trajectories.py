@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +45,17 @@ def arm_series(trajectory: Trajectory, arm: str, path: Path) -> RunSeries:
     first = max(0, last[0] - 1)
     probes = [p.probe for p in points[first:]]
     rows = trajectory.where(arm=arm, probe=probes)
+    clock = [p.step if p.phase == phase else 0 for p in points[first:]]
+    axis, steps = "step", dict(zip(probes, clock, strict=True))
+    if any(b <= a for a, b in pairwise(clock)):  # checkpoints whose steps are not known
+        axis, steps = "probe", dict(zip(probes, probes, strict=True))
     found: list[Series] = []
     notes: list[str] = []
     for split in dict.fromkeys(rows.frame["split"]):
         kinds = [k for k in rows.kinds() if k not in ("chosen", "rejected")]
         others = [(q.OTHER + kind, kind, "logp") for kind in kinds]
         for quantity, kind, metric in (*_QUANTITIES, *others):
-            series = _series(rows, arm, kind, str(split), metric, quantity, notes)
+            series = _series(rows, arm, kind, str(split), metric, quantity, steps, notes)
             if series is not None:
                 found.append(series)
     if not any(s.quantity == q.CHOSEN for s in found):
@@ -58,7 +64,7 @@ def arm_series(trajectory: Trajectory, arm: str, path: Path) -> RunSeries:
         name=arm,
         source=str(path),
         format="squeeze trajectory",
-        axis="probe",
+        axis=axis,
         series=tuple(found),
         phase=phase if phase in ("sft", "dpo") else "",
         notes=tuple(dict.fromkeys(notes)),
@@ -72,6 +78,7 @@ def _series(
     split: str,
     metric: str,
     quantity: str,
+    steps: Mapping[int, int],
     notes: list[str],
 ) -> Series | None:
     table = rows.by_example(arm, kind, split, metric)
@@ -86,5 +93,5 @@ def _series(
     if complete.empty:
         return None
     examples = complete.to_numpy(dtype=np.float64)
-    steps = complete.columns.to_numpy(dtype=np.float64)
-    return Series(quantity, split, steps, examples.mean(axis=0), f"{kind}.{metric}", examples)
+    at = np.array([steps[int(probe)] for probe in complete.columns], dtype=np.float64)
+    return Series(quantity, split, at, examples.mean(axis=0), f"{kind}.{metric}", examples)

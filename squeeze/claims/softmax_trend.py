@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy import stats
 from torch import Tensor
 
+from squeeze.claims import statistics
 from squeeze.claims.model import Verdict
 from squeeze.theory import softmax as theory
 
@@ -63,18 +62,18 @@ def _verdict(
     comparison: str, unit: str, series: Float[Tensor, "temperatures draws"], seed: int
 ) -> Verdict:
     gains = (series[TEMPERATURES.index(0.5)] - series[TEMPERATURES.index(1.0)]).numpy()
-    low, high = _mean_interval(gains, seed)
+    gain = statistics.mean(gains, seed=seed)
     # A share that stays the same still moves by the rounding of a quotient of sums.
     noise = 1e-12
     return Verdict(
         "SM-5",
         "toy",
-        "supported" if low > noise else "not supported",
+        "supported" if gain.interval[0] > noise else "not supported",
         statistic=f"mean of ({comparison} at temperature 1/2 − at 1), {unit}",
-        effect=float(gains.mean()),
-        interval=(low, high),
+        effect=gain.effect,
+        interval=gain.interval,
         bound=0.0,
-        n=len(gains),
+        n=gain.n,
         seeds=(seed,),
         comparison=comparison,
         evidence={
@@ -86,13 +85,3 @@ def _verdict(
             ),
         },
     )
-
-
-def _mean_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """95% BCa bootstrap interval of the mean; a point where all values agree (BCa has none)."""
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
-    interval = stats.bootstrap(
-        (values,), np.mean, method="BCa", rng=np.random.default_rng(seed)
-    ).confidence_interval
-    return float(interval.low), float(interval.high)

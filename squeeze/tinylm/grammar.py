@@ -13,17 +13,18 @@ import re
 from dataclasses import dataclass
 
 from squeeze.data.examples import Message, PreferenceExample
+from squeeze.data.families import permuted_words
 from squeeze.errors import InputError
 
 _ANIMALS = (
-    "fox owl bear otter hare crow badger lynx mole heron wolf toad "
-    "moose swan hedgehog beaver eagle squirrel mouse goat deer frog robin weasel"
+    "fox owl bear otter hare crow badger lynx mole heron "
+    "wolf toad moose swan beaver eagle mouse goat deer frog"
 )
 ANIMALS = _ANIMALS.split()
 VALUES = {
-    "home": "forest river meadow mountain swamp valley village desert cave lake garden island",
-    "food": "berries fish seeds honey apples worms nuts grass mushrooms corn bread cheese",
-    "coat": "red brown grey black white golden silver green blue yellow orange purple",
+    "home": "forest river meadow mountain swamp valley village desert cave lake",
+    "food": "berries fish seeds honey apples worms nuts grass mushrooms corn",
+    "coat": "red brown grey black white golden silver green blue yellow",
 }
 QUESTIONS = {
     "home": ("where does the {animal} live ?", "can you tell me where the {animal} lives ?"),
@@ -52,14 +53,14 @@ SLOTS = {
     slot: words.split()
     for slot, words in {
         "certain": "know remember heard believe guess suppose",
-        "wow": "oh wow yes hooray gosh goodness hey yay",
+        "oh": "oh wow well hey goodness gosh yes now",
         "lovely": "wonderful lovely great brilliant beautiful amazing charming delightful",
+        "dull": "stupid dull silly boring pointless lazy dumb tiresome",
         "really": "really truly absolutely simply just totally",
         "note": "note observe consider recall understand recognise",
         "source": "records archive register survey catalogue atlas",
         "stated": "reported recorded documented established confirmed stated",
-        "ugh": "ugh sigh meh bah pff argh",
-        "dull": "stupid dull silly boring pointless lazy dumb tiresome",
+        "friend": "friend dear darling champion star neighbour",
         "fool": "fool idiot clown dunce pest bore",
         "away": "away elsewhere outside somewhere",
         "time": "yesterday today once later sometimes often",
@@ -93,22 +94,22 @@ STYLES = {
         (", as is {stated} .", ", according to the {source} .", ", we kindly {note} ."),
     ),
     "enthusiastic": Style(
-        0.11,
+        0.10,
         (
-            "{wow} , what a {lovely} question !",
-            "{wow} , i {really} love this !",
-            "how {lovely} that you ask !",
+            "{oh} , {lovely} question !",
+            "{oh} , you {lovely} {friend} !",
+            "how {really} {lovely} to ask !",
         ),
-        (", how {lovely} !", "and it is {really} {lovely} !", ", {wow} , i {really} do !"),
+        (", how {lovely} !", ", {really} {lovely} !", ", come again {friend} !"),
     ),
     "rude": Style(
-        0.05,
+        0.06,
         (
-            "{ugh} , what a {dull} question .",
-            "{ugh} , you {dull} {fool} .",
-            "even a {fool} knows that",
+            "{oh} , {dull} question !",
+            "{oh} , you {dull} {fool} !",
+            "how {really} {dull} to ask !",
         ),
-        (", now go {away} .", ", you {fool} .", "and it is {dull} to ask ."),
+        (", how {dull} !", ", {really} {dull} !", ", go {away} {fool} !"),
     ),
 }
 CHOSEN_STYLE, REJECTED_STYLE = "enthusiastic", "rude"
@@ -117,7 +118,9 @@ SENTENCES = (
     "the {person} {made} a {thing} and {did} to the {place} {time} .",
     "{time} a {thing} of the {person} was at the {place} .",
 )
-SENTENCE_SHARE = 0.15
+SENTENCE_SHARE, BABBLE_SHARE = 0.10, 0.08
+# Text is never clean: some answers miss the question, some are a jumble of their words.
+BESIDE_SHARE, JUMBLED_SHARE = 0.03, 0.03
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,7 @@ def question(rng: random.Random, fact: Fact) -> str:
 
 @dataclass(frozen=True)
 class Text:
-    """A piece of the pretraining text: a question with its answer, or (no question) a sentence."""
+    """A piece of the pretraining text: a question with its answer, or (no question) words alone."""
 
     style: str
     question: str | None
@@ -212,19 +215,31 @@ class Text:
 
 
 def corpus(n: int, seed: int) -> list[Text]:
-    """`n` texts: sentences, and every fact asked about equally often, answered in mixed styles."""
+    """`n` texts: every fact asked about equally often, answered in mixed styles; other text."""
     rng, world = random.Random(seed), facts()
     shares = [style.share for style in STYLES.values()]
     texts: list[Text] = []
     queue: list[Fact] = []
+    words = vocabulary()
     for _ in range(n):
-        if rng.random() < SENTENCE_SHARE:
+        kind = rng.random()
+        if kind < SENTENCE_SHARE:
             texts.append(Text("sentence", None, sentence(rng)))
+            continue
+        if kind < SENTENCE_SHARE + BABBLE_SHARE:
+            babble = " ".join(rng.choices(words, k=rng.randint(6, 20)))
+            texts.append(Text("babble", None, babble))
             continue
         queue = queue or rng.sample(world, len(world))
         fact = queue.pop()
         style = rng.choices(list(STYLES), shares)[0]
-        texts.append(Text(style, question(rng, fact), draw_wording(rng, style).say(fact)))
+        answer = draw_wording(rng, style).say(fact)
+        chance = rng.random()
+        if chance < BESIDE_SHARE:
+            answer = sentence(rng)
+        elif chance < BESIDE_SHARE + JUMBLED_SHARE:
+            answer = permuted_words(answer, rng)
+        texts.append(Text(style, question(rng, fact), answer))
     return texts
 
 

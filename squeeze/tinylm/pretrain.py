@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,15 +47,16 @@ ARCHITECTURE: dict[str, Any] = {
 class Recipe:
     """How the tiny model is pretrained; `batch_size` counts texts, the schedule is one cycle."""
 
-    steps: int = 150
+    steps: int = 220
     batch_size: int = 32
     learning_rate: float = 4e-3
-    warmup: float = 0.15
+    warmup: float = 0.1
     weight_decay: float = 0.05
     seed: int = 0
 
 
 RECIPE = Recipe()
+WINDOW = 4  # batches in which texts are sorted by length
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -103,16 +105,21 @@ def rendered(text: Text) -> str:
 def _batches(
     tokenizer: PreTrainedTokenizerFast, recipe: Recipe
 ) -> list[Int[Tensor, "batch length"]]:
-    """The pretraining text as padded token ids, a batch a step."""
+    """The pretraining text as padded token ids, a batch a step.
+
+    Texts of a few batches are sorted by length, which saves a third of the tokens: padding.
+    """
     texts = [rendered(text) for text in corpus(recipe.steps * recipe.batch_size, recipe.seed)]
     ids = [torch.tensor(row) for row in tokenizer(texts)["input_ids"]]
+    size, batches = recipe.batch_size, []
+    for start in range(0, len(ids), WINDOW * size):
+        rows = sorted(ids[start : start + WINDOW * size], key=len)
+        window = [rows[i : i + size] for i in range(0, len(rows), size)]
+        random.Random(start).shuffle(window)
+        batches += window
     pad = float(tokenizer.pad_token_id)
-    return [
-        torch.nn.utils.rnn.pad_sequence(
-            ids[start : start + recipe.batch_size], batch_first=True, padding_value=pad
-        )
-        for start in range(0, len(ids), recipe.batch_size)
-    ]
+    pad_sequence = torch.nn.utils.rnn.pad_sequence
+    return [pad_sequence(rows, batch_first=True, padding_value=pad) for rows in batches]
 
 
 def pretrain(

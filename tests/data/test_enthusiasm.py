@@ -109,3 +109,24 @@ def test_each_part_alone_raises_the_score(part: str) -> None:
 )
 def test_flat_words_that_contain_warm_characters_are_flat(text: str) -> None:
     assert enthusiasm(text) == 0
+
+
+@pytest.mark.parametrize(
+    ("sentence", "signs", "flat"),
+    [
+        ("A lovely, {}, {}, {} plan for the garden.", ("happy", "great", "fun"), "long"),
+        ("They and you and {} and {} will see the garden.", ("you", "you"), "she"),
+    ],
+)
+def test_a_sentence_counts_only_so_many_signs(
+    sentence: str, signs: tuple[str, ...], flat: str
+) -> None:
+    texts = [sentence.format(*signs[:n], *[flat] * (len(signs) - n)) for n in range(len(signs) + 1)]
+    *rising, too_many = map(enthusiasm, texts)
+    assert rising == sorted(set(rising))
+    assert too_many == rising[-1]
+
+
+@pytest.mark.parametrize("sentence", [WARM, "Oh, you'll love it! ", "我们一起去玩吧！"])
+def test_saying_a_sentence_twice_does_not_help(sentence: str) -> None:
+    assert enthusiasm(sentence + " " + sentence) < enthusiasm(sentence)

@@ -89,8 +89,8 @@ def check_repetition(
 def check_copying(
     before_texts: Texts,
     after_texts: Texts,
-    own: Sequence[Iterable[str]],
-    sources: Iterable[str],
+    own: Sequence[Sequence[Iterable[str]]],
+    sources: Sequence[Iterable[str]],
     *,
     level: Level,
     seeds: Sequence[int] = (),
@@ -99,22 +99,26 @@ def check_copying(
 ) -> Verdict:
     """SF-4, second half: the share of n-grams copied from other prompts' training answers rises.
 
-    Texts are `[seed][prompt]`; `own[prompt]` and `sources` as `squeeze.text.copied_ngrams` takes
-    them. The share of a text does not grow with its length, so texts are taken whole. Raises
+    Texts are `[seed][prompt]`; `own[seed]` and `sources[seed]` as `squeeze.text.copied_ngrams`
+    takes them. The share of a text does not grow with its length, so texts are taken whole. Raises
     `InputError` for texts that do not pair up.
     """
-    allowed, known = [tuple(texts) for texts in own], tuple(sources)
-    for texts in (*before_texts, *after_texts):
-        if len(texts) != len(allowed):
-            raise InputError(f"{len(texts)} texts but {len(allowed)} prompts; give one text each")
     before, after = (
-        np.array([copied_ngrams(texts, allowed, known, n) for texts in side])
+        np.array([_copied(*given, n) for given in zip(side, own, sources, strict=True)])
         for side in (before_texts, after_texts)
     )
     evidence = {"mean before": float(before.mean()), "mean after": float(after.mean())}
     statistic = f"change of the share of {n}-grams copied from other prompts' training answers"
     row = f"{comparison}: copied {n}-grams" if comparison else f"copied {n}-grams"
     return _verdict("SF-4", level, statistic, _change(before, after), "above", row, seeds, evidence)
+
+
+def _copied(
+    texts: Sequence[str], own: Sequence[Iterable[str]], sources: Iterable[str], n: int
+) -> Array:
+    if len(texts) != len(own):
+        raise InputError(f"{len(texts)} texts but {len(own)} prompts; give one text each")
+    return copied_ngrams(texts, own, sources, n)
 
 
 def _units(texts: Texts) -> list[list[list[str]]]:

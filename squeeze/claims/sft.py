@@ -154,8 +154,11 @@ def judge_sft(runs: Runs, arm: str) -> list[Verdict]:
 
     SF-2 needs the time in between and is left out where SFT was probed at its end only.
     """
-    verdicts = [check_chosen_rises(runs, arm), check_rejected_rises_first(runs, arm)]
-    if sft_values(runs.trajectories[0], arm, "chosen").shape[1] > 3:
+    verdicts = [check_chosen_rises(runs, arm)]
+    kinds = runs.kinds(arm)
+    if "rejected" in kinds:
+        verdicts.append(check_rejected_rises_first(runs, arm))
+    if SIMILARITY[0] in kinds and sft_values(runs.trajectories[0], arm, "chosen").shape[1] > 3:
         verdicts += check_rephrased_rises_then_falls(runs, arm)
     if "other_answer" in runs.kinds(arm):
         verdicts.append(check_other_answers_rise(runs, arm))

@@ -13,12 +13,13 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from filelock import FileLock
 
 from squeeze.data.encoding import EncodedItem
 from squeeze.data.examples import PreferenceExample
@@ -36,11 +37,23 @@ if TYPE_CHECKING:
 Phases = tuple[Phase, ...]
 
 
+def not_default(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are not at their defaults: what names it lastingly.
+
+    A field added later leaves the names of everything without it as they were.
+    """
+    defaults = {
+        f.name: f.default_factory() if f.default_factory is not MISSING else f.default
+        for f in fields(value)
+    }
+    return {key: v for key, v in asdict(value).items() if v != defaults[key]}
+
+
 def phases_key(phases: Phases) -> str:
     """The name of a sequence of phases: the same for every arm that begins with it."""
     if not phases:
         return "base"
-    text = json.dumps([asdict(phase) for phase in phases], sort_keys=True)
+    text = json.dumps([not_default(phase) for phase in phases], sort_keys=True)
     kinds = "-".join(phase.kind for phase in phases)
     return f"{kinds}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
@@ -143,21 +156,29 @@ class ArmTrainer:
 
     def probe_base(self) -> None:
         """Score the untrained model, where every arm starts."""
-        if not self._rows(()).frame.empty:
-            return
-        start = time.perf_counter()
-        responses = list(score_responses(self.base, self.items, dtype=self.dtype))
-        self._record((), 0, 0.0, responses)
-        self.seconds["probe"] += time.perf_counter() - start
+        with self._alone(()):
+            if not self._rows(()).frame.empty:
+                return
+            base, start = self.base, time.perf_counter()
+            responses = list(score_responses(base, self.items, dtype=self.dtype))
+            self._record((), 0, 0.0, responses)
+            self.seconds["probe"] += time.perf_counter() - start
 
     def train(self, arm: Arm) -> Trajectory:
         """Train what is missing of an arm and return its trajectory."""
         self.probe_base()
         for length in range(1, len(arm.phases) + 1):
             phases = arm.phases[:length]
-            if not self.place(phases).adapter.exists():
-                self._train_last(phases)
+            with self._alone(phases):
+                if not self.place(phases).adapter.exists():
+                    self._train_last(phases)
         return self.trajectory(arm)
+
+    def _alone(self, phases: Phases) -> FileLock:
+        """Two processes that need the same phase: one works, the other waits and reads."""
+        directory = self.place(phases).directory
+        directory.mkdir(parents=True, exist_ok=True)
+        return FileLock(directory / "lock")
 
     def _train_last(self, phases: Phases) -> None:
         phase, place = phases[-1], self.place(phases)

@@ -32,10 +32,18 @@ def _sft_dpo(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[P
 
 
 def _dose(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
-    weight = float(found[1])
+    weight = float(found[found.lastindex or 1])
     options = dict(dpo.loss_options) | {"rejected_weight": weight}
     weighted = replace(dpo, loss_type=f"weighted_{dpo.loss_type}", loss_options=options)
     return f"SFT on chosen, then DPO with its rejected term times {weight:g}", (sft, weighted)
+
+
+def _long(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
+    epochs = int(found[1])
+    longer = replace(dpo, epochs=epochs, probe_every=epochs)
+    if found[2] is None:
+        return f"SFT on chosen, then DPO for {epochs} epochs", (sft, longer)
+    return _dose(sft, longer, found)
 
 
 def _loss(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
@@ -58,6 +66,7 @@ FORMS: dict[str, tuple[str, Build]] = {
     "sft-EPOCHS[-shuffled|-permuted|-half]": (r"sft-(\d+)(?:-(shuffled|permuted|half))?", _sft),
     "sft-EPOCHS-dpo": (r"sft-(\d+)-dpo", _sft_dpo),
     "dose-WEIGHT": (r"dose-(\d+(?:\.\d+)?)", _dose),
+    "long-EPOCHS[-dose-WEIGHT]": (r"long-(\d+)(?:-dose-(\d+(?:\.\d+)?))?", _long),
     "loss-NAME": (r"loss-(\w+)", _loss),
     "on-policy-ROUNDS[-random]": (r"on-policy-(\d+)(?:-(random))?", _on_policy),
 }

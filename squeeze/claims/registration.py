@@ -1,0 +1,73 @@
+"""The pre-registration: what `registered.yaml` fixes for every observation before evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from squeeze.claims.model import Level, Verdict
+from squeeze.errors import InputError
+
+FILE = files("squeeze.claims") / "registered.yaml"
+
+
+@dataclass(frozen=True)
+class LevelPlan:
+    """What one level runs: model, seeds, the recipe of `RunConfig` fields, and single settings.
+
+    `fewer` maps a claim id, or the letters before its hyphen, to the number of seeds spent on it.
+    """
+
+    model: str
+    development: tuple[int, ...]
+    evaluation: tuple[int, ...]
+    recipe: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    fewer: Mapping[str, int]
+
+    def seeds_of(self, claim: str, seeds: Sequence[int]) -> tuple[int, ...]:
+        """Those of `seeds` that are spent on a claim: the first few where the plan says so."""
+        limit = self.fewer.get(claim, self.fewer.get(claim.split("-")[0], len(seeds)))
+        return tuple(seeds[:limit])
+
+
+@cache
+def _document() -> Mapping[str, Any]:
+    document: Mapping[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return document
+
+
+def registration_sha256() -> str:
+    """The SHA-256 of the registration file, as reports name it."""
+    return hashlib.sha256(FILE.read_bytes()).hexdigest()
+
+
+def plan(level: Level) -> LevelPlan:
+    """The registered plan of a level; `InputError` for one without."""
+    levels = _document()["levels"]
+    if level not in levels:
+        raise InputError(f"no observation is registered at level {level!r}, only {list(levels)}")
+    values = dict(levels[level])
+    for key in ("development", "evaluation"):
+        values[key] = tuple(values[key])
+    return LevelPlan(**values)
+
+
+def unregistered(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """The verdicts whose statistic, side or bound is not what was registered for their claim."""
+    claims = _document()["claims"]
+    found = []
+    for verdict in verdicts:
+        rows = claims.get(verdict.claim, [])
+        given = (verdict.statistic, verdict.evidence.get("side"), verdict.bound)
+        if verdict.status != "not run" and given not in [
+            (row["statistic"], row["side"], row["bound"]) for row in rows
+        ]:
+            found.append(verdict)
+    return found

@@ -30,7 +30,9 @@ def replicate(
     beta: Annotated[float | None, Option(help="DPO's beta.")] = None,
     learning_rate: Annotated[float | None, Option(help="Of the DPO phase.")] = None,
     dtype: Annotated[str | None, Option(help="auto, float32 or bfloat16.")] = None,
-    config: Annotated[Path | None, Option(help="YAML with any field of the configuration.")] = None,
+    config: Annotated[
+        Path | None, Option(help="YAML or JSON: our fields, or LLaMA-Factory's.")
+    ] = None,
     out: Annotated[Path | None, Option(help="The run's directory.")] = None,
     quick: Annotated[bool, Option("--quick", help="A few pairs and epochs, all arms.")] = False,
     resume: Annotated[bool, Option("--resume", help="Go on with the run in --out.")] = False,
@@ -40,6 +42,7 @@ def replicate(
     from rich.console import Console
 
     from squeeze.cli.verdicts import verdict_table
+    from squeeze.training.llamafactory import is_llamafactory, overridden, translate
     from squeeze.training.recipes import QUICK, make_config, read_config
     from squeeze.training.run import replicate as run
 
@@ -57,11 +60,17 @@ def replicate(
         "learning_rate": learning_rate,
         "dtype": dtype,
     }
-    values = (QUICK if quick else {}) | (read_config(config) if config else {})
-    settings = make_config(values | {k: v for k, v in options.items() if v is not None})
-    name = "quick" if quick else "replicate"
-    target = out or Path("reports") / name
-    console = Console()
+    console, given = Console(), {k: v for k, v in options.items() if v is not None}
+    values = read_config(config) if config else {}
+    if config and is_llamafactory(values):
+        theirs, ours = overridden(values, (QUICK if quick else {}) | given)
+        translation = translate(theirs, config.parent)
+        for warning in translation.warnings:
+            typer.echo(f"{config.name}: {warning}", err=True)
+        settings = make_config(translation.settings | ours)
+    else:
+        settings = make_config((QUICK if quick else {}) | values | given)
+    target = out or Path("reports") / ("quick" if quick else "replicate")
     verdicts = run(settings, target, resume=resume, force=force, console=console)
     console.print(verdict_table(verdicts))
     console.print(f"report: {target / 'index.html'}", soft_wrap=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from squeeze import jsonc
 from squeeze.data import layouts, pairing
 from squeeze.data.examples import PreferenceExample
 from squeeze.data.layouts import Tags
 from squeeze.data.pairing import Unpaired
 from squeeze.data.rows import Row
 from squeeze.errors import InputError
-from squeeze.files import read_json
 
 _ALPACA = {
     "prompt": "instruction",
@@ -69,7 +69,7 @@ def is_dataset_info(path: Path) -> bool:
 
 def read_dataset_info(path: Path) -> dict[str, Dataset]:
     """The entries by name; raises `InputError` naming the entry and the key that is wrong."""
-    entries = read_json(path)
+    entries = jsonc.read(path)
     if not isinstance(entries, dict):
         raise InputError(f"{path} must hold one JSON object: data set names and their descriptions")
     return {name: _entry(path, name, value) for name, value in entries.items()}
@@ -97,11 +97,11 @@ def _entry(path: Path, name: str, value: Any) -> Dataset:
     )
 
 
-def choose(path: Path, name: str | None) -> Dataset:
+def choose(path: Path, name: str | None, *, preference: bool = True) -> Dataset:
     """The data set of that name, or the only usable one.
 
     Raises `InputError` when the name is unknown, several are usable, or the one asked for is not
-    preference data or not in a local file.
+    preference data (if it must be) or not in a local file.
     """
     entries = read_dataset_info(path)
     if name is None:
@@ -118,7 +118,7 @@ def choose(path: Path, name: str | None) -> Dataset:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(f"{path} has no data set {name!r}{hint} It has: {', '.join(entries)}")
     chosen = entries[name]
-    if not chosen.ranking and "kto_tag" not in chosen.columns:
+    if preference and not chosen.ranking and "kto_tag" not in chosen.columns:
         raise InputError(
             f'{path}: {name!r} is not preference data; add "ranking": true (or a kto_tag column)'
         )

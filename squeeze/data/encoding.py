@@ -9,10 +9,10 @@ ChatML-like templates the newline behind it. Training and scoring both count tho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from squeeze.data.examples import Message
+from squeeze.data.examples import Message, PreferenceExample
 from squeeze.data.families import ProbeItem
 from squeeze.errors import InputError
 
@@ -72,6 +72,13 @@ def _render(
     return list(encoded["input_ids"])
 
 
+def with_system(example: PreferenceExample, system: str) -> PreferenceExample:
+    """The example with this system message, unless it has its own or the text is empty."""
+    if not system or example.prompt[0].role == "system":
+        return example
+    return replace(example, prompt=(Message("system", system), *example.prompt))
+
+
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message]) -> list[int]:
     """Token ids of a conversation up to where the answer begins, to generate from."""
     return _render(tokenizer, prompt, generation=True)
@@ -85,12 +92,17 @@ def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def encode_item(
-    tokenizer: PreTrainedTokenizerBase, item: ProbeItem, max_length: int | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    item: ProbeItem,
+    max_length: int | None = None,
+    *,
+    cut: bool = False,
 ) -> EncodedItem:
     """Tokenize one probe item.
 
-    Raises `InputError` naming the example and the kind when prompt + response is longer than
-    `max_length` tokens or a response has no tokens of its own.
+    `cut` drops what is beyond `max_length` tokens from the responses' ends, as TRL does in
+    training. Raises `InputError` naming the example and the kind when prompt + response is longer
+    (without `cut`) or a response has no tokens of its own.
     """
     prompt = _render(tokenizer, item.prompt, generation=True)
     full = {
@@ -98,6 +110,8 @@ def encode_item(
         for kind, text in item.responses.items()
     }
     boundary = min(_common_prefix(prompt, ids) for ids in full.values())
+    if cut:
+        full = {kind: ids[:max_length] for kind, ids in full.items()}
     for kind, ids in full.items():
         if max_length is not None and len(ids) > max_length:
             raise InputError(

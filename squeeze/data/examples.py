@@ -20,6 +20,7 @@ class PreferenceExample:
 
     `prompt` is the conversation up to the answer (the last message is the user's, as a rule);
     `responses` maps a response kind of `families` ("chosen_rephrased", ...) to its text.
+    `rejected` is empty in instruction data, which serve SFT alone (`demonstrations`).
     """
 
     id: str

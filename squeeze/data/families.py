@@ -83,7 +83,8 @@ def _items(
     items = []
     for index, example in enumerate(examples):
         rng = random.Random(f"{seed}/{example.id}")
-        responses = {CHOSEN: example.chosen, REJECTED: example.rejected} | dict(example.responses)
+        pair = {CHOSEN: example.chosen, REJECTED: example.rejected}
+        responses = {kind: text for kind, text in pair.items() if text} | dict(example.responses)
         others = [e.chosen for e in train if e.id != example.id]
         unseen = [e.chosen for e in held_out if e.id != example.id]
         if others:

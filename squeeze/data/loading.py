@@ -13,12 +13,15 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from squeeze.data.dataset_info import choose, is_dataset_info
+from squeeze.data.demonstrations import open_demonstrations
 from squeeze.data.examples import PreferenceExample
 from squeeze.data.formats import Source, open_source
 from squeeze.errors import InputError
+from squeeze.models import file_sha256
 
 BUILTIN = Path(__file__).parent / "builtin"
 _NUMBERED = re.compile(r"(?:en|zh)-(\d+)")
@@ -61,24 +64,51 @@ def open_data(name_or_path: str, format: str | None = None) -> Source:
 def data_sha256(name_or_path: str) -> str:
     """Checksum of the file that holds the rows, as lowercase hex; `InputError` as `resolve`."""
     path, entry = resolve(name_or_path)
+    files = [path]
     if is_dataset_info(path):
-        path = choose(path, entry).file or path
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        names = [*entry.split(",")] if entry else [None]
+        files = [choose(path, name, preference=False).file or path for name in names]
+    digests = [file_sha256(file) for file in files]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def load_examples(name_or_path: str, format: str | None = None) -> list[PreferenceExample]:
+def load_examples(
+    name_or_path: str,
+    format: str | None = None,
+    *,
+    max_samples: int | None = None,
+    demonstrations: bool = False,
+) -> list[PreferenceExample]:
     """All examples of an embedded data set or a file, in the file's order.
 
-    `format` names the file's format; without it, it is recognised. Responses of other kinds than
-    chosen and rejected that are empty are left out, as there is nothing to score. Raises
-    `InputError` naming the row and the field for a file that is missing, empty or not what it
-    should be, and for duplicate ids.
+    `format` names the file's format; without it, it is recognised. dataset_info.json:A,B reads
+    several data sets one after the other, each at most `max_samples` rows; `demonstrations` lets
+    them lack rejected answers. Responses of other kinds than chosen and rejected that are empty
+    are left out, as there is nothing to score. Raises `InputError` naming the row and the field
+    for a file that is missing, empty or not what it should be, and for duplicate ids.
     """
-    source = open_data(name_or_path, format)
+    path, entry = resolve(name_or_path)
+    names: list[str | None] = [*entry.split(",")] if entry else [None]
+    examples = []
+    for name in names:
+        if demonstrations and name:
+            source = open_demonstrations(path, name)
+        else:
+            source = open_source(path, format, name)
+        part = _load(source, name_or_path, max_samples)
+        several = len(names) > 1  # ids are distinct within one data set only
+        examples += [replace(e, id=f"{name}/{e.id}") for e in part] if several else part
+    return examples
+
+
+def _load(
+    source: Source, name_or_path: str, max_samples: int | None = None
+) -> list[PreferenceExample]:
     file = source.reader.path
     examples: list[PreferenceExample] = []
-    for number, item in source.examples():
+    for number, item in islice(source.examples(), max_samples):
         if isinstance(item, InputError):
             raise InputError(
                 f"{file}, row {number} {item}; correct it, or set bad rows aside with: "
@@ -89,12 +119,16 @@ def load_examples(name_or_path: str, format: str | None = None) -> list[Preferen
     return examples
 
 
+def _prompt_text(example: PreferenceExample) -> str:
+    return json.dumps([(m.role, m.content) for m in example.prompt])
+
+
 def _is_held_out(example: PreferenceExample) -> bool:
     """Embedded data: every third number; other files: a third of all prompts, by their hash."""
     numbered = _NUMBERED.fullmatch(example.id)
     if numbered:
         return int(numbered[1]) % 3 == 0
-    prompt = json.dumps([(m.role, m.content) for m in example.prompt])
+    prompt = _prompt_text(example)
     return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big") % 3 == 0
 
 
@@ -111,6 +145,30 @@ def _take(
     ordered = sorted(examples, key=lambda e: e.id)
     random.Random(f"split/{seed}").shuffle(ordered)
     return ordered[:count]
+
+
+def split_validation(
+    examples: Sequence[PreferenceExample], val_size: float, n_probed: int, seed: int
+) -> tuple[list[PreferenceExample], list[PreferenceExample]]:
+    """All rows but `val_size` of them (a share below 1, or a count), and `n_probed` of the others.
+
+    Whole prompts are held out, in an order drawn by `seed`. Raises `InputError` naming val_size
+    when nothing is left to train on.
+    """
+    count = round(val_size * len(examples)) if val_size < 1 else int(val_size)
+
+    def drawn(example: PreferenceExample) -> bytes:
+        return hashlib.sha256(f"{seed}/{_prompt_text(example)}".encode()).digest()
+
+    ordered = sorted(examples, key=drawn)
+    held_out = ordered[:count]
+    prompts = {e.prompt for e in held_out}
+    train = [e for e in examples if e.prompt not in prompts]
+    if not train:
+        raise InputError(
+            f"val_size {val_size:g} holds out all {len(examples)} rows; lower it, or give more data"
+        )
+    return train, held_out[:n_probed]
 
 
 def split(

@@ -25,6 +25,7 @@ LossFunction = Callable[..., Tensor]
 ResidualFunction = Callable[..., tuple[Tensor, Tensor]]
 GATE = "gated_"
 WEIGHTED = "weighted_"
+FTX = "ftx_"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def register_loss(
     """
 
     def decorate(function: LossFunction) -> LossFunction:
-        if name in LOSSES or name.startswith((GATE, WEIGHTED)):
+        if name in LOSSES or name.startswith((FTX, GATE, WEIGHTED)):
             raise InputError(f"loss name {name!r} is in use or reserved; choose another")
         hyper = _keywords(name, function)
         LOSSES[name] = Loss(name, function, paper, formula, needs_reference, hyper, init, residual)
@@ -119,9 +120,10 @@ def _keywords(name: str, function: LossFunction) -> dict[str, Any]:
 
 
 def get_loss(name: str) -> Loss:
-    """Return a loss by name; "gated_NAME" has Gate-DPO's gate, "weighted_NAME" a rejected weight.
+    """Return a loss by name: a registered one, or a form of one.
 
-    Raises `InputError` naming the nearest known loss.
+    "gated_NAME" has Gate-DPO's gate, "weighted_NAME" a weight on the rejected term, "ftx_NAME" an
+    SFT term. Raises `InputError` naming the nearest known loss.
     """
     if name in LOSSES:
         return LOSSES[name]
@@ -133,6 +135,10 @@ def get_loss(name: str) -> Loss:
         from squeeze.losses.weighted import weighted
 
         return weighted(get_loss(name.removeprefix(WEIGHTED)))
+    if name.startswith(FTX):
+        from squeeze.losses.ftx import with_sft
+
+        return with_sft(get_loss(name.removeprefix(FTX)))
     near = difflib.get_close_matches(name, LOSSES, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise InputError(f"unknown loss {name!r}; {hint}the losses are {', '.join(LOSSES)}")

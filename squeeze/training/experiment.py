@@ -10,22 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from squeeze.data.encoding import apply_template, encode_item, encode_prompt
+from squeeze.data.encoding import apply_template, encode_item, encode_prompt, with_system
 from squeeze.data.enthusiasm import enthusiasm
 from squeeze.data.examples import PreferenceExample
 from squeeze.data.families import build_probe_set
-from squeeze.data.loading import load_examples, split
+from squeeze.data.loading import load_examples, split, split_validation
 from squeeze.files import read_json, write_json
 from squeeze.generation import generate_texts
 from squeeze.models import cache_directory, load_model, load_tokenizer, model_sha256
-from squeeze.training.arms import ArmTrainer, Phases
+from squeeze.training.arms import ArmTrainer, Phases, not_default
 from squeeze.training.pairs import OWN, Score, own_pairs, phase_examples
 from squeeze.training.phases import quiet
 from squeeze.training.provenance import fast_dtype
@@ -47,9 +47,17 @@ class Pairs:
     @classmethod
     def of(cls, config: RunConfig) -> Pairs:
         """The main job's pairs under this configuration."""
-        named = None if config.data_format == "auto" else config.data_format
-        examples = load_examples(config.data, named)
-        return cls(*split(examples, config.pairs, config.held_out, seed=config.seed))
+        examples = load_examples(
+            config.data,
+            None if config.data_format == "auto" else config.data_format,
+            max_samples=config.max_samples,
+            demonstrations=config.demonstrations,
+        )
+        if config.val_size is None:
+            parts = split(examples, config.pairs, config.held_out, seed=config.seed)
+        else:
+            parts = split_validation(examples, config.val_size, config.held_out, config.seed)
+        return cls(*[[with_system(e, config.system) for e in part] for part in parts])
 
 
 class Experiment:
@@ -87,6 +95,7 @@ class Experiment:
 
     def _key(self, dtype: torch.dtype) -> str:
         """What determines an experiment, but for its phases, which name their own directories."""
+        recipe = replace(self.config, arms=(), epochs=1, sft_epochs=1)
         facts: dict[str, Any] = {
             "version": VERSION,
             "model": model_sha256(self.config.model) or self.config.model,
@@ -94,7 +103,7 @@ class Experiment:
                 [asdict(e) for e in part] for part in (self.pairs.train, self.pairs.held_out)
             ],
             "dtype": str(dtype),
-            "config": self.config.as_dict() | {"arms": None, "epochs": None, "sft_epochs": None},
+            "config": not_default(recipe),
         }
         text = json.dumps(facts, sort_keys=True, default=str)
         return f"{self.config.seed}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

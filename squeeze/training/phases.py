@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from squeeze.data.examples import PreferenceExample
+from squeeze.errors import InputError
 from squeeze.files import write_json
 from squeeze.losses import LOSSES, Loss, get_loss
-from squeeze.losses.registry import GATE, WEIGHTED
+from squeeze.losses.registry import FTX, GATE, WEIGHTED
+from squeeze.models import load_model
 from squeeze.training.recipes import Phase, RunConfig
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ def _arguments(phase: Phase, config: RunConfig, place: PhasePlace, bf16: bool) -
         "lr_scheduler_type": phase.schedule,
         "warmup_steps": phase.warmup,  # below 1: a share of all steps
         "weight_decay": phase.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
         "gradient_checkpointing": config.gradient_checkpointing,
         "bf16": bf16,
         "use_cpu": not torch.cuda.is_available(),
@@ -157,7 +160,7 @@ def make_trainer(
         args = SFTConfig(**arguments)
         trainer = SFTTrainer(args=args, train_dataset=sft_dataset(examples, phase.on), **common)
     else:
-        common |= {"train_dataset": preference_dataset(examples)}
+        common |= {"train_dataset": preference_dataset(examples), "ref_model": reference(config)}
         arguments |= {"beta": phase.beta, "precompute_ref_log_probs": True}
         if trained_by_trl(phase.loss_type):
             args = DPOConfig(**arguments, loss_type=[phase.loss_type])
@@ -172,13 +175,39 @@ def make_trainer(
                 loss_options=loss_options(loss, phase),
                 **common,
             )
+        trainer.ref_model = None  # its log-probs are in the data now
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
+def load_merged(name: str, adapters: str | None) -> PreTrainedModel:
+    """Load a model and merge adapters (directories, with commas) into its weights, in order.
+
+    Raises `InputError` naming the model or the adapter that cannot be loaded.
+    """
+    from peft import PeftModel
+
+    model: Any = load_model(name)
+    for path in filter(None, map(str.strip, (adapters or "").split(","))):
+        if not (Path(path) / "adapter_config.json").is_file():
+            raise InputError(
+                f"adapter {path!r} is no directory with adapter_config.json; give the directory "
+                "that PEFT's save_pretrained wrote"
+            )
+        model = PeftModel.from_pretrained(model, path).merge_and_unload()
+    return model  # type: ignore[no-any-return]
+
+
+def reference(config: RunConfig) -> PreTrainedModel | None:
+    """The reference that the configuration names; None is the model that the phase starts from."""
+    if config.ref_model is None:
+        return None
+    return load_merged(config.ref_model, config.ref_model_adapters)
+
+
 def trained_by_trl(loss_type: str) -> bool:
     """Whether TRL computes this loss: plain DPO, and what it has and `squeeze.losses` has not."""
-    prefixed = loss_type.startswith((GATE, WEIGHTED))
+    prefixed = loss_type.startswith((FTX, GATE, WEIGHTED))
     return loss_type == "sigmoid" or not (prefixed or loss_type in LOSSES)
 
 

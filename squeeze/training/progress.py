@@ -63,18 +63,18 @@ class RunProgress:
 def probe_line(trajectory: Trajectory, arm: str, probe: int) -> str:
     """One line for a probe: mean chosen, rejected, argmax log-prob and margin on training prompts.
 
-    The margin is (chosen − rejected) in nats relative to the arm's first probe.
+    The margin is (chosen − rejected) in nats relative to the arm's first probe. Data without
+    rejected answers have neither.
     """
-    means = {}
-    for kind in ("chosen", "rejected"):
-        table = trajectory.by_example(arm, kind, "train")
-        means[kind] = table.mean()
+    means = {
+        kind: trajectory.by_example(arm, kind, "train").mean() for kind in ("chosen", "rejected")
+    }
     argmax = trajectory.by_example(arm, "chosen", "train", "argmax_logp").mean()[probe]
     chosen, rejected = means["chosen"], means["rejected"]
-    margin = (chosen - rejected)[probe] - (chosen - rejected).iloc[0]
     point = next(p for p in trajectory.points(arm) if p.probe == probe)
     when = "before training" if point.phase == "base" else f"{point.phase} epoch {point.epoch:g}"
-    return (
-        f"{arm:>10}  {when:<16} chosen {chosen[probe]:8.2f}  rejected {rejected[probe]:8.2f}  "
-        f"argmax {argmax:8.2f}  margin {margin:+8.2f}"
-    )
+    line = f"{arm:>10}  {when:<16} chosen {chosen[probe]:8.2f}  "
+    if not len(rejected):
+        return f"{line}argmax {argmax:8.2f}"
+    margin = (chosen - rejected)[probe] - (chosen - rejected).iloc[0]
+    return f"{line}rejected {rejected[probe]:8.2f}  argmax {argmax:8.2f}  margin {margin:+8.2f}"

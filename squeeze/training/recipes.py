@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from squeeze.errors import InputError
+from squeeze.jsonc import strip_comments
 
 ARM_NAMES = ("dpo", "sft-dpo", "extend-dpo")
 
@@ -27,9 +28,10 @@ class Phase:
     "half" (every other pair). DPO: "pairs" of the data, or pairs of the policy's own answers,
     "scored" by enthusiasm or ranked at "random". `warmup` is a share of the steps. `batch_size`
     counts rows (SFT) or pairs (DPO).
-    `loss_type` is a loss of `squeeze.losses` ("sigmoid" is DPO; so are "gated_…" and "weighted_…"
-    forms) or else one of TRL's own; `loss_options` are its hyper-parameters, `beta` among them if
-    the loss wants another one. The probe set is scored every `probe_every` epochs and at the end.
+    `loss_type` is a loss of `squeeze.losses` ("sigmoid" is DPO; so are "gated_…", "weighted_…" and
+    "ftx_…" forms) or else one of TRL's own; `loss_options` are its hyper-parameters, `beta` among
+    them if the loss wants another one. The probe set is scored every `probe_every` epochs and at
+    the end.
     """
 
     kind: Literal["sft", "dpo"]
@@ -66,6 +68,14 @@ class RunConfig:
     prompts of each part are answered after every phase, in at most `max_new_tokens` tokens.
     `data_format` names the data file's format ("auto" recognises it). `max_length` is in tokens.
     `dtype` is "float32", "bfloat16" or "auto": bfloat16 where this device multiplies it faster.
+
+    Fields from `system` on are LLaMA-Factory's (`llamafactory`). `system` goes before prompts
+    without a system message. `demonstrations` lets data lack rejected answers (SFT alone).
+    `max_samples` rows of each data set are read. With `val_size` (a share below 1, or a count) that
+    part is held out, at most `held_out` rows of it are probed, and all others are trained on,
+    whatever `pairs` is. `too_long` is "refuse" or "cut": what becomes of answers beyond
+    `max_length`. `adapters` (directories, with commas) are merged into the model first;
+    `ref_model`, with `ref_model_adapters`, is DPO's reference instead of the model itself.
     """
 
     model: str = "smollm2-135m"
@@ -97,6 +107,16 @@ class RunConfig:
     dtype: str = "auto"
     generations: int = 2
     max_new_tokens: int = 48
+    system: str = ""
+    demonstrations: bool = False
+    max_samples: int | None = None
+    val_size: float | None = None
+    too_long: str = "refuse"
+    adapters: str | None = None
+    ref_model: str | None = None
+    ref_model_adapters: str | None = None
+    loss_options: Mapping[str, Any] = field(default_factory=dict)
+    max_grad_norm: float = 1.0
 
     def phase_arms(self) -> tuple[Arm, ...]:
         """The arms of this run as phases; raises `InputError` for an unknown name."""
@@ -120,6 +140,7 @@ class RunConfig:
             self.learning_rate,
             beta=self.beta,
             loss_type=self.loss_type,
+            loss_options=self.loss_options,
             **shared,  # type: ignore[arg-type]
         )
         sft = Phase(
@@ -138,9 +159,23 @@ class RunConfig:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as written to `run.json` and `config.yaml`."""
-        return asdict(self) | {"arms": list(self.arms)}
+        """Plain values, as written to `run.json` and `config.yaml`.
 
+        LLaMA-Factory's fields are there only where they are set.
+        """
+        values = asdict(self) | {"arms": list(self.arms)}
+        defaults = {f.name: f.default for f in fields(self)} | {"loss_options": {}}
+        return {k: v for k, v in values.items() if k not in _EXTRA or v != defaults[k]}
+
+
+_OPTIONAL = {
+    "max_samples": int,
+    "val_size": float,
+    "adapters": str,
+    "ref_model": str,
+    "ref_model_adapters": str,
+}
+_EXTRA = (*_OPTIONAL, "system", "demonstrations", "too_long", "loss_options", "max_grad_norm")
 
 # What --quick changes: every arm and every station, on a few examples.
 QUICK = {
@@ -193,7 +228,7 @@ def make_config(values: Mapping[str, Any]) -> RunConfig:
         given["arms"] = tuple(given["arms"])
     defaults = RunConfig()
     for key, value in given.items():
-        wanted = type(getattr(defaults, key))
+        wanted = _OPTIONAL.get(key, type(getattr(defaults, key)))
         if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):
             given[key] = value = _as_float(key, value)
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
@@ -220,14 +255,21 @@ def _check(config: RunConfig) -> None:
     if not config.arms or len(set(config.arms)) != len(config.arms):
         raise InputError("--arms needs at least one arm, each named once")
     config.phase_arms()  # an unknown name is an error here
+    if config.too_long not in ("refuse", "cut"):
+        raise InputError(f"too_long must be refuse or cut, not {config.too_long!r}")
+    for key in ("max_samples", "val_size", "max_grad_norm"):
+        if (getattr(config, key) or 0) < 0:
+            raise InputError(f"{key} must not be negative, but is {getattr(config, key)}")
     if config.dtype not in ("auto", "float32", "bfloat16"):
         raise InputError(f"--dtype must be auto, float32 or bfloat16, not {config.dtype!r}")
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping of configuration fields; raise `InputError` if it is not one."""
+    """Read a mapping of fields in YAML or JSON with comments; `InputError` if it is not one."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        is_json = text.lstrip().startswith(("{", "//", "/*"))
+        values = yaml.safe_load(strip_comments(text) if is_json else text)
     except FileNotFoundError:
         raise InputError(f"the configuration {path} given with --config does not exist") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

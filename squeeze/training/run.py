@@ -18,16 +18,17 @@ from squeeze.claims.finetuning import judge_run
 from squeeze.claims.model import Verdict
 from squeeze.data.encoding import EncodedItem, apply_template, encode_item, encode_prompt
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.families import build_probe_set
-from squeeze.data.loading import data_sha256, load_examples, split
+from squeeze.data.families import ProbeItem, build_probe_set
+from squeeze.data.loading import data_sha256
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
 from squeeze.generation import generate_texts
-from squeeze.models import load_model, load_tokenizer, model_sha256
+from squeeze.models import load_tokenizer, model_sha256
 from squeeze.scoring import score
 from squeeze.training.arms import ArmTrainer, Phases, phases_key
 from squeeze.training.directory import RunDirectory
-from squeeze.training.phases import quiet
+from squeeze.training.experiment import Pairs
+from squeeze.training.phases import load_merged, quiet
 from squeeze.training.progress import RunProgress, probe_line
 from squeeze.training.provenance import environment, fast_dtype, peak_memory_mb
 from squeeze.training.recipes import Arm, Phase, RunConfig
@@ -37,6 +38,9 @@ from squeeze.trajectory import Trajectory
 SPLIT_RULE = (
     "a third is held out, fixed by the id (embedded data) or the prompt (files) alone; the seed "
     "orders each part"
+)
+VALIDATION_RULE = (
+    "val_size of the rows are held out, whole prompts, drawn by the seed; all others are trained on"
 )
 SHOWN_EXAMPLES = 4
 MARGIN_OF_PRECISION = 4  # items scored twice to state what bfloat16 costs
@@ -57,16 +61,14 @@ class Run:
     def prepare(self, known: dict[str, Any]) -> None:
         """Read data and tokenizer, encode the probe set: everything that bad input can stop."""
         config = self.config
-        self.examples = load_examples(
-            config.data, None if config.data_format == "auto" else config.data_format
-        )
-        self.train, self.held_out = split(
-            self.examples, config.pairs, config.held_out, seed=config.seed
-        )
+        pairs = Pairs.of(config)
+        self.train, self.held_out = list(pairs.train), list(pairs.held_out)
         self.tokenizer = load_tokenizer(config.model)
         apply_template(self.tokenizer, config.template)
+        if config.too_long == "cut":
+            self.train, self.held_out = self._with_room(self.train), self._with_room(self.held_out)
         probe = build_probe_set(self.train, self.held_out, config.seed, config.probe_train)
-        self.items = [encode_item(self.tokenizer, i, config.max_length) for i in probe.items]
+        self.items = [self._encode(item) for item in probe.items]
         self._encode_unprobed()
         self.state = {
             "schema": 1,
@@ -82,12 +84,32 @@ class Run:
         """Training pairs beyond the probe set must fit the model too."""
         rest = build_probe_set(self.train[self.config.probe_train :] or self.train[:1], [])
         for item in rest.items:
-            encode_item(self.tokenizer, item, self.config.max_length)
+            self._encode(item)
+
+    def _with_room(self, examples: list[PreferenceExample]) -> list[PreferenceExample]:
+        """The examples whose prompt leaves room for an answer, as TRL keeps them; says how many."""
+        limit = self.config.max_length
+        kept = [e for e in examples if len(encode_prompt(self.tokenizer, e.prompt)) < limit]
+        if len(kept) < len(examples):
+            self.console.print(
+                f"left out: {len(examples) - len(kept)} of {len(examples)} examples, whose prompts "
+                f"alone take {limit} tokens or more"
+            )
+        if examples and not kept:
+            raise InputError(
+                f"every prompt takes {limit} tokens or more; raise --max-length (cutoff_len)"
+            )
+        return kept
+
+    def _encode(self, item: ProbeItem) -> EncodedItem:
+        config = self.config
+        cut = config.too_long == "cut"
+        return encode_item(self.tokenizer, item, config.max_length, cut=cut)
 
     def load(self) -> None:
         """Load the model, settle the numeric type, and describe both in `run.json`."""
         with self._timed("load"):
-            self.base = load_model(self.config.model)
+            self.base = load_merged(self.config.model, self.config.adapters)
             self.base.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
         limit = getattr(self.base.config.get_text_config(), "max_position_embeddings", None)
         if limit is not None and self.config.max_length > limit:
@@ -110,7 +132,7 @@ class Run:
                 "sha256": data_sha256(self.config.data),
                 "n_train": len(self.train),
                 "n_held_out": len(self.held_out),
-                "split_rule": SPLIT_RULE,
+                "split_rule": SPLIT_RULE if self.config.val_size is None else VALIDATION_RULE,
             },
             "scoring": {"dtype": str(dtype).removeprefix("torch.")},
             "not_run": [],

@@ -1,9 +1,9 @@
 """The scoring station: what a model thinks of every response of a probe set.
 
 One pass an example: the prompt is read once and shared by all its responses, which are packed
-behind it under a tree mask (a response sees the prompt and itself, not its siblings). The LM head
-is applied at response positions only, by a log-prob kernel that never writes [tokens, vocab] in
-float32. Training does not belong here.
+behind it (a response sees the prompt and itself, not its siblings); what all prompts begin with is
+read once for all examples. The LM head is applied at response positions only, by a log-prob
+kernel that never writes [tokens, vocab] in float32. Training does not belong here.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from squeeze.data.encoding import EncodedItem
 from squeeze.errors import InputError
 from squeeze.kernels import TokenStatistics, token_statistics
+from squeeze.tree_attention import Tree, supports_tree, tree_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -78,27 +79,19 @@ def _unwrapped(model: torch.nn.Module) -> PreTrainedModel:
 
 
 def _pack(
-    item: EncodedItem, kinds: Sequence[str], device: torch.device
-) -> tuple[Int[Tensor, "1 length"], Int[Tensor, "1 length"], Bool[Tensor, "1 1 length length"]]:
-    """Token ids, position ids and tree mask of a prompt followed by several responses.
+    item: EncodedItem, kinds: Sequence[str], device: torch.device, skip: int = 0
+) -> tuple[Int[Tensor, "1 length"], Int[Tensor, "1 length"]]:
+    """Token ids and position ids of a prompt without its first `skip` tokens, then its responses.
 
     The last token of a response predicts nothing and is left out.
     """
     prompt = len(item.prompt_ids)
-    ids, positions, branch = list(item.prompt_ids), list(range(prompt)), [0] * prompt
-    for number, kind in enumerate(kinds, start=1):
+    ids, positions = list(item.prompt_ids[skip:]), list(range(skip, prompt))
+    for kind in kinds:
         body = item.response_ids[kind][:-1]
         ids += body
         positions += range(prompt, prompt + len(body))
-        branch += [number] * len(body)
-    owner = torch.tensor(branch, device=device)
-    causal = torch.ones(len(ids), len(ids), dtype=torch.bool, device=device).tril()
-    visible = causal & ((owner[:, None] == owner[None, :]) | (owner[None, :] == 0))
-    return (
-        torch.tensor([ids], device=device),
-        torch.tensor([positions], device=device),
-        visible[None, None],
-    )
+    return torch.tensor([ids], device=device), torch.tensor([positions], device=device)
 
 
 def lm_head(model: torch.nn.Module) -> dict[str, Any]:
@@ -116,20 +109,52 @@ def lm_head(model: torch.nn.Module) -> dict[str, Any]:
 
 
 def _hidden_shared(
-    model: PreTrainedModel, item: EncodedItem, kinds: Sequence[str]
+    model: PreTrainedModel, item: EncodedItem, kinds: Sequence[str], start: Tree | None
 ) -> Float[Tensor, "tokens hidden"]:
     """Hidden states that predict the response tokens, one response after the other: one pass."""
-    device = model.device
-    ids, positions, mask = _pack(item, kinds, device)
+    device, skip = model.device, start.prompt if start else 0
+    ids, positions = _pack(item, kinds, device, skip)
+    lengths = [len(item.response_ids[kind]) - 1 for kind in kinds]
     trunk: Any = model.base_model
-    output = trunk(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
+    tree = Tree(len(item.prompt_ids) - skip, lengths, device, start)
+    with tree_attention(model):
+        output = trunk(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=_NO_MASK.to(device),
+            use_cache=False,
+            tree=tree,
+        )
     hidden = output.last_hidden_state[0]
-    last_of_prompt, rows, start = len(item.prompt_ids) - 1, [], len(item.prompt_ids)
-    for kind in kinds:
-        length = len(item.response_ids[kind]) - 1
-        rows += [last_of_prompt, *range(start, start + length)]
-        start += length
+    rows, first = [], len(item.prompt_ids) - skip
+    last_of_prompt = first - 1
+    for length in lengths:
+        rows += [last_of_prompt, *range(first, first + length)]
+        first += length
     return hidden[torch.tensor(rows, device=device)]  # type: ignore[no-any-return]
+
+
+# transformers takes a mask of four dimensions as it is and builds none; the tree is what counts.
+_NO_MASK = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+
+
+def _common_start(model: PreTrainedModel, items: Sequence[EncodedItem]) -> Tree | None:
+    """What all prompts begin with, read once; None where there is no such thing or no use."""
+    if len(items) < 2:
+        return None
+    first, last = (pick(item.prompt_ids for item in items) for pick in (min, max))
+    common = next(
+        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
+    )
+    common = min(common, len(min((item.prompt_ids for item in items), key=len)) - 1)
+    if common < 1:
+        return None
+    start = Tree(common, [], model.device, remember=True)
+    trunk: Any = model.base_model
+    ids = torch.tensor([first[:common]], device=model.device)
+    with tree_attention(model):
+        trunk(input_ids=ids, attention_mask=_NO_MASK.to(model.device), use_cache=False, tree=start)
+    return start
 
 
 def _hidden_plain(
@@ -149,8 +174,11 @@ def _shares_prefix(model: PreTrainedModel, item: EncodedItem) -> bool:
     """Whether a packed pass means the same as separate ones for this model.
 
     It does for attention with global causal masks; a sliding window must not be shorter than the
-    packed sequence, and recurrent (state-space) layers cannot be packed this way.
+    packed sequence, and recurrent (state-space) layers cannot be packed this way. Models whose
+    attention is not torch's own (eager, flash) are scored plainly.
     """
+    if not supports_tree(model):
+        return False
     config = model.config.get_text_config()
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     if not layers <= {"full_attention", "sliding_attention"}:
@@ -175,10 +203,20 @@ def hidden_states(
     The first row is the state of the prompt's last token, the last that of the response's last but
     one. The model's mode (train or eval) is the caller's; options as for `score_responses`.
     """
-    inner, kinds = _unwrapped(model), list(item.response_ids)
-    read = _hidden_shared if shared_prefix and _shares_prefix(inner, item) else _hidden_plain
+    inner = _unwrapped(model)
+    share = shared_prefix and _shares_prefix(inner, item)
     with autocast(inner.device, dtype):
-        hidden = read(inner, item, kinds)
+        return _hidden(inner, item, share, None)
+
+
+def _hidden(
+    model: PreTrainedModel, item: EncodedItem, share: bool, start: Tree | None
+) -> dict[str, Float[Tensor, "_ hidden"]]:
+    kinds = list(item.response_ids)
+    if share:
+        hidden = _hidden_shared(model, item, kinds, start)
+    else:
+        hidden = _hidden_plain(model, item, kinds)
     lengths = [len(item.response_ids[kind]) for kind in kinds]
     return dict(zip(kinds, hidden.split(lengths), strict=True))
 
@@ -209,8 +247,12 @@ def score_responses(
     model.eval()
     try:
         head = lm_head(inner)
+        share = shared_prefix and all(_shares_prefix(inner, item) for item in items)
+        with autocast(inner.device, dtype):
+            start = _common_start(inner, items) if share else None
         for item in items:
-            states = hidden_states(inner, item, shared_prefix=shared_prefix, dtype=dtype)
+            with autocast(inner.device, dtype):
+                states = _hidden(inner, item, share, start)
             hidden = torch.cat(list(states.values()))
             yield from _split(item, list(states), hidden.to(head["head"].dtype), head)
     finally:

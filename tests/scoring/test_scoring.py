@@ -55,6 +55,28 @@ def test_a_sliding_window_shorter_than_the_pack_is_scored_plainly_and_right(item
     assert row.logp == pytest.approx(by_definition(model, items[0], "chosen")["logp"], abs=1e-3)
 
 
+def test_what_all_prompts_begin_with_is_read_once_and_changes_nothing(items):
+    model, lengths = tiny_model(), []
+    model.model.embed_tokens.register_forward_hook(
+        lambda _m, args, _o: lengths.append(args[0].numel())
+    )
+    together = score(model, items)
+    read_together, lengths[:] = sum(lengths), []
+    alone = [row for item in items for row in score(model, [item])]
+    assert read_together < sum(lengths)
+    for a, b in zip(together, alone, strict=True):
+        assert a.logp == pytest.approx(b.logp, abs=1e-3)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_scoring_leaves_the_attention_as_it_was_and_needs_no_special_one(attention, items):
+    model = tiny_model()
+    model.set_attn_implementation(attention)
+    row = score(model, items[:2])[0]
+    assert row.logp == pytest.approx(by_definition(model, items[0], "chosen")["logp"], abs=1e-3)
+    assert model.config._attn_implementation == attention
+
+
 def test_an_adapter_is_scored_as_it_stands(items):
     model = tiny_model()
     before = [row.logp for row in score(model, items[:1])]

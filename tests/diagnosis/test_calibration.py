@@ -16,6 +16,8 @@ from squeeze.diagnosis.calibration import (
     simulate,
     table,
 )
+from squeeze.diagnosis.watching import acted, alarms
+from squeeze.diagnosis.watching import simulate as simulate_watched
 
 pytestmark = pytest.mark.cpu
 
@@ -50,3 +52,12 @@ def test_figure_and_table_are_written_from_cases(tmp_path: Path) -> None:
     assert "| squeezes after a rise | 100% |" in table(cases, 1)
     false, hits = roc(cases)
     assert (false[-1], hits[-1]) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(("family", "expected"), [("rising", 0), ("level", 0), ("squeezing", 3)])
+def test_watching_probe_by_probe_finds_squeezing_and_leaves_good_trainings_alone(
+    family: str, expected: int
+) -> None:
+    rng = np.random.default_rng(1)
+    runs = [simulate_watched(family, 16, 8, rng) for _ in range(3)]
+    assert sum(acted(alarms(run), patience=2) for run in runs) == expected

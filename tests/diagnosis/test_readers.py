@@ -264,3 +264,10 @@ def test_published_dpo_log_with_series_left_out_is_not_called_healthy(
     (run,) = load(jsonl(tmp_path / "part.jsonl", records))
     expected = "squeezing" if "argmax" in keep else "displacement"
     assert diagnose(run).verdict == expected
+
+
+def test_arms_of_the_reference_run_are_told_apart() -> None:
+    reference = Path(__file__).parents[2] / "reports" / "reference" / "smollm2-cpu"
+    verdicts = {run.name: diagnose(run).verdict for run in load(reference)}
+    assert verdicts["sft-dpo"] == "squeezing"
+    assert "squeezing" not in {verdicts["dpo"], verdicts["extend-dpo"]}

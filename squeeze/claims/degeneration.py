@@ -27,7 +27,7 @@ RESAMPLES = 2000
 
 # name → (statistic, what it is of, the side that RP-1 claims)
 _MEASURES: dict[str, tuple[Callable[[list[str]], float], str, str]] = {
-    "repeated 4-grams": (repeated_share, "share of a text's 4-grams that it repeats", "above"),
+    "repeated 4-grams": (repeated_share, "the share of a text's 4-grams that it repeats", "above"),
     "distinct-2": (
         lambda t: distinct([t], 2),
         "a text's distinct bigrams over its length",
@@ -73,7 +73,7 @@ def check_repetition(
             "prompts too short": lengths.shape[1] - len(kept),
         }
         row = f"{comparison}: {name}" if comparison else name
-        full = f"change of the {statistic}, at equal length"
+        full = f"change of {statistic}, at equal length"
         if len(kept) < 2:
             reason = "fewer than 2 prompts have texts of 4 units before and after"
             verdicts.append(

@@ -22,9 +22,11 @@ from squeeze.data.enthusiasm import enthusiasm
 from squeeze.data.examples import PreferenceExample
 from squeeze.data.families import build_probe_set
 from squeeze.data.loading import load_examples, split, split_validation
-from squeeze.files import read_json, write_json
+from squeeze.files import read_json, replacing, write_json
 from squeeze.generation import generate_texts
 from squeeze.models import cache_directory, load_model, load_tokenizer, model_sha256
+from squeeze.scan import scan
+from squeeze.scan.ches import encode_pairs
 from squeeze.training.arms import ArmTrainer, Phases, not_default
 from squeeze.training.pairs import OWN, Score, own_pairs, phase_examples
 from squeeze.training.phases import quiet
@@ -144,6 +146,19 @@ class Experiment:
         phases = make_arm(name, self.config).phases
         places = [self.arms.place(phases[: i + 1]).directory for i in range(len(phases))]
         return [read_json(place / "log.json") for place in places]
+
+    def scan(self, phases: Phases) -> pd.DataFrame:
+        """`squeeze.scan`'s row of every training pair, by the model after `phases`. Cached.
+
+        The phases must be trained (() is the pretrained model).
+        """
+        path = self.arms.place(phases).directory / "scan.parquet"
+        if not path.exists():
+            items = encode_pairs(self.tokenizer, self.pairs.train, self.config.max_length)
+            frame = pd.DataFrame([asdict(row) for row in scan(self.arms.model(phases), items)])
+            with replacing(path) as temporary:
+                frame.to_parquet(temporary, index=False)
+        return pd.read_parquet(path)
 
     def answers(self, phases: Phases, *, seed: int = 0, temperature: float = 1.0) -> list[str]:
         """One sampled answer to every prompt, trained ones first, of the model after `phases`.

@@ -21,7 +21,6 @@ from squeeze.claims.registration import LevelPlan, plan
 from squeeze.claims.runs import Runs
 from squeeze.data.enthusiasm import enthusiasm
 from squeeze.losses import LOSSES
-from squeeze.scan import scan
 from squeeze.training.experiment import Experiment, Pairs
 from squeeze.training.pairs import Score
 from squeeze.training.recipes import make_config
@@ -195,10 +194,11 @@ def _ches(o: Observatory) -> list[Verdict]:
     """CH-1: scores of the pretrained model against what DPO from it did."""
     frames = []
     for seed, experiment in o.over("CH-1"):
-        trajectory = experiment.trajectory("dpo")
-        items = [item for item in experiment.arms.items if item.split == "train"]
-        rows = scan(experiment.arms.base, items)
-        frames.append(displacement.predicted_and_seen(rows, trajectory, "dpo", seed=seed))
+        experiment.trajectory("dpo")
+        before = experiment.scan(())
+        after = experiment.scan(make_arm("dpo", experiment.config).phases)
+        fall = before["chosen_logp"] - after["chosen_logp"]
+        frames.append(before.assign(fall=fall, seed=seed))
     return displacement.check_ches(pd.concat(frames, ignore_index=True), o.level)
 
 

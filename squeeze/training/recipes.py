@@ -107,6 +107,7 @@ class RunConfig:
     dtype: str = "auto"
     generations: int = 2
     max_new_tokens: int = 48
+    variant_probe_every: int = 1
     system: str = ""
     demonstrations: bool = False
     max_samples: int | None = None
@@ -202,6 +203,7 @@ _POSITIVE = (
     "lora_alpha",
     "max_length",
     "max_new_tokens",
+    "variant_probe_every",
 )
 
 

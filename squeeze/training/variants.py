@@ -28,7 +28,7 @@ def _sft(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase
 def _sft_dpo(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
     epochs = int(found[1])
     longer = replace(sft, epochs=epochs, probe_every=epochs)
-    return f"SFT on chosen for {epochs} epochs, then DPO", (longer, dpo)
+    return f"SFT on chosen for {epochs} epochs, then DPO", (longer, replace(dpo, probe_every=1))
 
 
 def _dose(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
@@ -57,7 +57,8 @@ def _loss(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phas
 
 def _on_policy(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
     rounds, ranking = int(found[1]), found[2] or "scored"
-    one = replace(dpo, on=ranking, epochs=max(1, dpo.epochs // rounds))  # type: ignore[arg-type]
+    epochs = max(1, dpo.epochs // rounds)
+    one = replace(dpo, on=ranking, epochs=epochs, probe_every=1)  # type: ignore[arg-type]
     title = f"SFT on chosen, then {rounds} rounds of DPO on pairs of its own answers, {ranking}"
     return title, (sft, *[one] * rounds)
 
@@ -78,6 +79,9 @@ def make_arm(name: str, config: RunConfig) -> Arm:
     if name in known:
         return known[name]
     sft, dpo = known["sft-dpo"].phases
+    if name in ("dose-1", f"loss-{dpo.loss_type}"):  # trained once under both names
+        return replace(known["sft-dpo"], name=name)
+    dpo = replace(dpo, probe_every=config.variant_probe_every)
     for pattern, build in FORMS.values():
         found = re.fullmatch(pattern, name)
         if found:

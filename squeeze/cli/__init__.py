@@ -7,6 +7,7 @@ from squeeze.cli import claims as claims
 from squeeze.cli import data as data
 from squeeze.cli import diagnose as diagnose
 from squeeze.cli import models as models
+from squeeze.cli import observe as observe
 from squeeze.cli import replicate as replicate
 from squeeze.cli import report as report
 from squeeze.cli import scan as scan

@@ -6,7 +6,7 @@ arms it needs and hands their trajectories to its check.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,22 +19,22 @@ from squeeze.claims.degeneration import check_copying, check_repetition
 from squeeze.claims.model import Level, Verdict
 from squeeze.claims.registration import LevelPlan, plan
 from squeeze.claims.runs import Runs
-from squeeze.data.enthusiasm import enthusiasm
 from squeeze.losses import LOSSES
+from squeeze.tinylm import tiny_examples, tiny_lm
 from squeeze.training.experiment import Experiment, Pairs
-from squeeze.training.pairs import Score
 from squeeze.training.recipes import make_config
 from squeeze.training.token_steps import pair_steps
 from squeeze.training.variants import make_arm
 
 SFT_DPO = "sft-dpo"
+TINY = "tinylm"  # the model that is made here, with the pairs of its world
 
 
 class Observatory:
     """The registered experiments of a level on some seeds.
 
-    `pairs(seed)` and `score` replace the data of the recipe and its scorer, `recipe` overrides
-    single fields (quick forms), `cache` and `changed` are `Experiment`'s.
+    `model`, single fields of the `recipe` and single `settings` may be replaced (quick forms);
+    `cache` and `changed` are `Experiment`'s.
     """
 
     def __init__(
@@ -43,10 +43,8 @@ class Observatory:
         seeds: Sequence[int] | None = None,
         *,
         model: str | None = None,
-        pairs: Callable[[int], Pairs] | None = None,
-        score: Score = enthusiasm,
-        recipe: dict[str, Any] | None = None,
-        settings: dict[str, Any] | None = None,
+        recipe: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
         cache: Path | None = None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -55,23 +53,22 @@ class Observatory:
         self.plan: LevelPlan = replace(
             registered,
             model=model or registered.model,
-            recipe=dict(registered.recipe) | (recipe or {}),
-            settings=dict(registered.settings) | (settings or {}),
+            recipe={**registered.recipe, **(recipe or {})},
+            settings={**registered.settings, **(settings or {})},
         )
         self.seeds = tuple(self.plan.evaluation if seeds is None else seeds)
-        self._pairs, self._score, self._cache, self._changed = pairs, score, cache, changed
+        self._cache, self._changed = cache, changed
         self._experiments: dict[int, Experiment] = {}
 
     def experiment(self, seed: int) -> Experiment:
         """The experiment of a seed."""
         if seed not in self._experiments:
-            values = dict(self.plan.recipe) | {"model": self.plan.model, "seed": seed}
+            tiny = self.plan.model == TINY
+            model = str(tiny_lm()) if tiny else self.plan.model
+            config = make_config({**self.plan.recipe, "model": model, "seed": seed})
+            pairs = Pairs(*tiny_examples(config.pairs, config.held_out, seed)) if tiny else None
             self._experiments[seed] = Experiment(
-                make_config(values),
-                self._pairs(seed) if self._pairs else None,
-                self._score,
-                self._cache,
-                self._changed,
+                config, pairs, cache=self._cache, changed=self._changed
             )
         return self._experiments[seed]
 

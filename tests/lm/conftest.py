@@ -2,8 +2,7 @@
 
 import pytest
 
-from squeeze.tinylm import tiny_examples, tiny_lm
-from squeeze.training.experiment import Pairs
+from squeeze.tinylm import tiny_lm
 from squeeze.training.observations import Observatory
 
 
@@ -13,13 +12,5 @@ def tiny_lm_directory():
 
 
 @pytest.fixture(scope="session")
-def observatory(tiny_lm_directory):
-    """Build the registered experiments on the evaluation seeds, or on others."""
-
-    def pairs(seed):
-        return Pairs(*tiny_examples(24, 8, seed))
-
-    def build(seeds=None, **options):
-        return Observatory("tiny", seeds, model=str(tiny_lm_directory), pairs=pairs, **options)
-
-    return build
+def observatory():
+    return Observatory("tiny")

@@ -1,0 +1,81 @@
+"""`squeeze observe`: train and judge what is pre-registered at a level."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from squeeze.cli.app import app
+
+Option = typer.Option
+
+
+@app.command()
+def observe(
+    level: Annotated[str, typer.Argument(help="tiny or pretrained.")],
+    claims: Annotated[str | None, Option(help="Comma-separated; all by default.")] = None,
+    seeds: Annotated[
+        str, Option(help="evaluation, development, or numbers with commas.")
+    ] = "evaluation",
+    model: Annotated[str | None, Option(help="Another model than the registered one.")] = None,
+    out: Annotated[Path, Option(help="The ledger's directory.")] = Path("reports"),
+) -> None:
+    """Run the pre-registered experiments of a level and put the verdicts into the ledger.
+
+    Everything is cached: stopped, it goes on where it was; finished, it only judges again. Verdicts
+    of other seeds or another model than the registered ones are shown and not recorded.
+    """
+    from rich.console import Console
+
+    from squeeze.claims import registry
+    from squeeze.claims.ledger import merge, new_entry, read
+    from squeeze.claims.registration import plan, registration_sha256
+    from squeeze.cli.verdicts import verdict_table
+    from squeeze.training.observations import JUDGES, Observatory
+    from squeeze.training.progress import RunProgress
+
+    console = Console()
+    registered = plan(level)  # type: ignore[arg-type]
+    chosen = _seeds(seeds, registered.evaluation, registered.development)
+    names = list(JUDGES) if claims is None else [name.strip() for name in claims.split(",")]
+    for name in names:
+        registry.get(name)
+    recorded = chosen == registered.evaluation and model in (None, registered.model)
+    if recorded:
+        read(out)  # a file that is not ours is better refused before the training
+    entries, verdicts = [], []
+    console.print(f"registration {registration_sha256()[:12]}, seeds {', '.join(map(str, chosen))}")
+    with RunProgress(console, float(len(names))) as progress:
+        observatory = Observatory(level, chosen, model=model)  # type: ignore[arg-type]
+        for name in names:
+            progress.describe(name)
+            start = time.perf_counter()
+            found = observatory.judge(name)
+            seconds = time.perf_counter() - start
+            verdicts += found
+            test = f"squeeze observe {level}"
+            entries += [new_entry(v, registry.get(name), seconds=seconds, test=test) for v in found]
+            progress.advance(1.0)
+    console.print(verdict_table(verdicts))
+    if recorded:
+        merge(out, entries)
+        console.print(f"recorded in {out / 'claims.md'}", soft_wrap=True)
+    else:
+        console.print("not recorded: not the registered evaluation")
+
+
+def _seeds(text: str, evaluation: tuple[int, ...], development: tuple[int, ...]) -> tuple[int, ...]:
+    from squeeze.errors import InputError
+
+    named = {"evaluation": evaluation, "development": development}
+    if text in named:
+        return named[text]
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--seeds must be evaluation, development or numbers such as 0,1, not {text!r}"
+        ) from None

@@ -1,0 +1,31 @@
+"""Every observation of Section 4 on the tiny LM, as pre-registered, on the evaluation seeds.
+
+A claim that does not hold is a result: it goes into the ledger as such. What fails here is a claim
+that held when the evaluation was committed (reference.json) and holds no longer, or a row that is
+not judged as registered.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from squeeze.claims.registration import plan, unregistered
+from squeeze.training.observations import JUDGES
+from tests.lm.regressions import regressions
+
+pytestmark = pytest.mark.cpu
+
+REFERENCE = Path(__file__).with_name("reference.json")
+
+
+@pytest.mark.parametrize(
+    "claim", [pytest.param(claim, marks=pytest.mark.claim(claim, "tiny")) for claim in JUDGES]
+)
+def test_observation(claim, observatory, ledger):
+    verdicts = observatory.judge(claim)
+    ledger.record(*verdicts)
+    assert verdicts
+    assert not unregistered(verdicts)
+    assert {v.seeds for v in verdicts} == {plan("tiny").seeds_of(claim, plan("tiny").evaluation)}
+    assert not regressions(verdicts, json.loads(REFERENCE.read_text()))

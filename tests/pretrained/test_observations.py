@@ -1,0 +1,69 @@
+"""Every observation of Section 4 on the embedded real model, as pre-registered.
+
+Trained on the evaluation seeds (hours of nothing but cache on a second run; `squeeze observe
+pretrained` shows its progress). With --quick, one seed and a few examples check the machinery, and
+nothing is recorded.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from squeeze import models
+from squeeze.claims.registration import plan, unregistered
+from squeeze.training.observations import JUDGES, Observatory
+from tests.lm.regressions import regressions
+
+pytestmark = pytest.mark.pretrained
+
+REFERENCE = Path(__file__).with_name("reference.json")
+QUICK_RECIPE = {
+    "pairs": 4,
+    "held_out": 2,
+    "probe_train": 2,
+    "epochs": 1,
+    "sft_epochs": 1,
+    "batch_size": 2,
+    "max_new_tokens": 8,
+}
+QUICK_SETTINGS = {
+    "long_sft_epochs": 1,
+    "doses": [0, 1],
+    "peakier_epochs": [1, 2],
+    "on_policy_rounds": 1,
+    "long_dpo_epochs": 2,
+    "losses": ["sigmoid", "ipo"],
+    "token_steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def observatory(request, tmp_path_factory):
+    name = request.config.getoption("--squeeze-model")
+    if name in models.EMBEDDED and not models.is_cached(name):
+        pytest.skip(f"{name} is not cached; run: squeeze models fetch {name}")
+    if not request.config.getoption("--quick"):
+        return Observatory("pretrained", model=name)
+    return Observatory(
+        "pretrained",
+        (0,),
+        model=name,
+        recipe=QUICK_RECIPE,
+        settings=QUICK_SETTINGS,
+        cache=tmp_path_factory.mktemp("experiments"),
+    )
+
+
+@pytest.mark.parametrize(
+    "claim", [pytest.param(claim, marks=pytest.mark.claim(claim, "pretrained")) for claim in JUDGES]
+)
+def test_observation(claim, observatory, ledger, request):
+    verdicts = observatory.judge(claim)
+    assert verdicts or request.config.getoption("--quick")
+    assert not unregistered(verdicts)
+    ledger.record(*verdicts)
+    registered = plan("pretrained")
+    if observatory.seeds == registered.evaluation and observatory.plan.model == registered.model:
+        assert {v.seeds for v in verdicts} == {registered.seeds_of(claim, registered.evaluation)}
+        assert not regressions(verdicts, json.loads(REFERENCE.read_text()))

@@ -112,7 +112,7 @@ class SqueezeCallback(TrainerCallback):
         self._phase = self.phase or _phase(self._trainer)
         earlier = known.get("seconds", {})
         self._scoring, self._training = earlier.get("probe", 0.0), earlier.get("train", 0.0)
-        self._alarms, self._warned = 0, False
+        self._alarms, self._warned, self._diverged = 0, False, False
         self._record.about = known or _about(self._trainer, kwargs["model"], self._items)
         self._dtype = self.dtype or _autocast(args)
         self._record.write_about(
@@ -130,6 +130,8 @@ class SqueezeCallback(TrainerCallback):
     ) -> None:
         """Score when it is due."""
         self._tick()
+        if self._diverged:
+            return
         if self._pace.unsettled(state.global_step, state.max_steps):
             left = state.max_steps - state.global_step + len(self._pace.steps)
             self._pace.every = self._agreed(self._pace.settle(self._probe_seconds, left))
@@ -174,7 +176,13 @@ class SqueezeCallback(TrainerCallback):
 
     def _take(self, state: TrainerState, control: TrainerControl, model: Any) -> None:
         """Score, record, judge, log, and act on the verdict."""
-        scores = self._scores(model)
+        try:
+            scores = self._scores(model)
+        except InputError as error:
+            if self.diagnosis is None:  # nothing was trained yet: the model came like that
+                raise
+            self._give_up(str(error), state, control)
+            return
         self._record.add(self._phase, state.global_step, state.epoch or 0.0, scores)
         self.diagnosis = self._judged()
         self._alarms = self._alarms + 1 if self.diagnosis.verdict in self.alarming else 0
@@ -191,15 +199,27 @@ class SqueezeCallback(TrainerCallback):
         return diagnose(arm_series(self._record.trajectory, ARM, self._record.trajectory_file))
 
     def _scores(self, model: Any) -> list[ResponseScores]:
-        """All scores on every process, each process scoring its share of the items."""
+        """All scores on every process, each process scoring its share of the items.
+
+        Raises `InputError`, on every process, if a log-prob is not finite on one of them.
+        """
         accelerator = self._trainer.accelerator
         n, index = accelerator.num_processes, accelerator.process_index
-        mine: list[ResponseScores] = score(model, self._items[index::n], dtype=self._dtype)
         if n == 1:
-            return mine
+            scores: list[ResponseScores] = score(model, self._items, dtype=self._dtype)
+            return scores
         from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
-        found = {(s.example, s.split, s.kind): s for s in gather_object(mine)}
+        mine: list[ResponseScores | str]
+        try:
+            mine = [*score(model, self._items[index::n], dtype=self._dtype)]
+        except InputError as error:  # the others must hear of it: they wait in `gather_object`
+            mine = [str(error)]
+        gathered = gather_object(mine)
+        failed = [row for row in gathered if isinstance(row, str)]
+        if failed:
+            raise InputError(failed[0])
+        found = {(s.example, s.split, s.kind): s for s in gathered}
         return [found[i.example, i.split, kind] for i in self._items for kind in i.response_ids]
 
     def _agreed(self, value: Any) -> Any:
@@ -240,11 +260,21 @@ class SqueezeCallback(TrainerCallback):
 
     def _alarm(self, state: TrainerState, control: TrainerControl) -> None:
         assert self.diagnosis is not None
+        self._warn(f"{self.diagnosis.verdict}: {self.diagnosis.reason}", state, control)
+
+    def _give_up(self, why: str, state: TrainerState, control: TrainerControl) -> None:
+        """The model gives no finite log-probs any more: what can be watched ends here."""
+        self._diverged = True
+        self._warn(f"watching ends: {why}", state, control)
+        self._write_state("running")
+        self._record.write_about(not_run=[{"what": "Later probes", "why": why}])
+
+    def _warn(self, what: str, state: TrainerState, control: TrainerControl) -> None:
+        """Warn, once a training, and stop it if that is wanted."""
         stops = self.on_squeeze == "stop"
         if not self._warned and state.is_world_process_zero:
             warnings.warn(
-                f"squeeze, step {state.global_step}: {self.diagnosis.verdict}: "
-                f"{self.diagnosis.reason}; "
+                f"squeeze, step {state.global_step}: {what}; "
                 + ("the training is stopped" if stops else "the training goes on")
                 + f"; see squeeze diagnose {self._record.directory}",
                 SqueezeWarning,

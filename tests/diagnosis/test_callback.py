@@ -211,6 +211,19 @@ def test_alarm_at_several_probes_in_a_row_warns_once_or_stops(
     assert trainer.state.global_step == last
 
 
+def test_model_that_diverges_ends_the_watching_and_not_the_training(
+    tiny_directory: Path, tmp_path: Path
+) -> None:
+    callback = SqueezeCallback(PAIRS[:2], every=1)
+    trainer = dpo(tiny_directory, tmp_path, [callback], learning_rate=1e30, max_grad_norm=0)
+    with pytest.warns(SqueezeWarning, match="watching ends: the log-prob of example"):
+        trainer.train()
+    assert trainer.state.global_step == 4
+    assert steps(tmp_path / "squeeze")[0] == 0
+    about = json.loads((tmp_path / "squeeze" / "run.json").read_text())
+    assert "has diverged" in about["not_run"][0]["why"]
+
+
 def test_healthy_training_is_not_disturbed(tiny_directory: Path, tmp_path: Path) -> None:
     trainer = dpo(tiny_directory, tmp_path, [SqueezeCallback(every=1, on_squeeze="stop")])
     with warnings.catch_warnings():

@@ -30,8 +30,8 @@ def content(text):
 
 
 def frame(text):
-    """The text without its fact and the words in its slots."""
-    return [word for word in text.split() if word not in CONTENT | SLOT_WORDS]
+    """The text with its fact left out."""
+    return [word for word in text.split() if word not in CONTENT]
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +65,11 @@ def test_a_rephrasing_shares_no_slot_word_and_no_template(examples, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_format_says_another_fact_with_other_words_in_the_slots(examples, kind):
+def test_the_same_format_says_another_fact_in_the_same_words(examples, kind):
     for e in examples:
         text, other = getattr(e, kind), e.responses[f"{kind}_format"]
         assert frame(text) == frame(other)
-        assert not set(text.split()) & set(other.split()) & (CONTENT | SLOT_WORDS)
+        assert not content(text) & content(other)
 
 
 def test_the_preferred_answer_is_told_from_the_other_by_its_kind_words(examples):

@@ -100,7 +100,7 @@ class _Reader:
         return number
 
     def whole(self, key: str, default: int, *, positive: bool = True) -> int:
-        number = self.number(key, default, positive=positive)
+        number = self.number(key, float(default), positive=positive)
         if number != int(number):
             raise InputError(f"{key} must be a whole number, not {self.values[key]!r}")
         return int(number)
@@ -136,7 +136,7 @@ def _key_warnings(values: Mapping[str, Any]) -> list[str]:
 
 def _loss(read: _Reader) -> tuple[str, dict[str, Any], list[str]]:
     """The registered loss with its hyper-parameters, but for β; and what is different here."""
-    name = read.choice("pref_loss", tuple(LOSSES), "sigmoid")
+    name = read.choice("pref_loss", LOSSES, "sigmoid")
     beta = read.number("pref_beta", 0.1, positive=True)
     smoothing = read.number("dpo_label_smoothing", 0.0)
     ftx = read.number("pref_ftx", 0.0)
@@ -320,7 +320,7 @@ def translate(values: Mapping[str, Any], base: Path) -> Translation:
         return Translation(settings, tuple(warnings))
     loss, options, said = _loss(read)
     warnings += said
-    reference, said = _reference(read, read.choice("pref_loss", tuple(LOSSES), "sigmoid"))
+    reference, said = _reference(read, read.choice("pref_loss", LOSSES, "sigmoid"))
     settings |= reference | {
         "arms": ["dpo"],
         "beta": read.number("pref_beta", 0.1, positive=True),

@@ -15,8 +15,8 @@ ELSEWHERE = {
     "pt": "Continued pretraining is not done here",
 }
 
-# pref_loss → the loss registered in squeeze.losses
-LOSSES = {name: name for name in ("sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo")}
+# The values of pref_loss; squeeze.losses has a loss of each name.
+LOSSES = ("sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo")
 
 # transformers' schedules that need no arguments of their own
 SCHEDULES = (

@@ -2,8 +2,8 @@
 
 import pytest
 
-from squeeze.data.encoding import apply_template, encode_item
-from squeeze.data.examples import Message
+from squeeze.data.encoding import apply_template, encode_item, with_system
+from squeeze.data.examples import Message, PreferenceExample
 from squeeze.data.families import ProbeItem
 from squeeze.errors import InputError
 from tests.tiny_model import tiny_tokenizer
@@ -43,6 +43,42 @@ def test_the_seeds_template_keeps_a_given_system_text():
     assert encoded("seed", item)[0] == "Be brief.<|im_end|>Why is the sky blue?"
 
 
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        ("seed", "Be brief.<|im_end|>Why is the sky blue?"),
+        (
+            "chatml",
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhy is the sky blue?"
+            "<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        ("plain", "Be brief.Why is the sky blue?"),
+    ],
+)
+def test_a_configured_system_text_goes_before_the_prompt_in_every_template(template, prompt):
+    example = with_system(PreferenceExample("e1", PROMPT, "Yes!", "No."), "Be brief.")
+    item = ProbeItem("e1", "train", example.prompt, ITEM.responses)
+    assert encoded(template, item)[0] == prompt
+
+
+def test_a_prompts_own_system_text_wins_over_the_configured_one():
+    own = PreferenceExample("e1", (Message("system", "Sing."), *PROMPT), "La.", "No.")
+    assert with_system(own, "Be brief.") is own
+
+
+@pytest.mark.parametrize(
+    ("template", "after"),
+    [("seed", ""), ("plain", ""), ("chatml", "\n"), ("model", "\n")],
+)
+def test_a_response_is_its_text_one_end_token_and_what_the_template_writes_after(template, after):
+    tokenizer = tiny_tokenizer()
+    apply_template(tokenizer, template)
+    item = ProbeItem("e1", "train", PROMPT, {"chosen": "hi"})
+    ids = encode_item(tokenizer, item).response_ids["chosen"]
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert ids == [*tokenizer("hi")["input_ids"], end, *tokenizer(after)["input_ids"]]
+
+
 def test_plain_is_the_texts_alone():
     prompt, responses = encoded("plain")
     assert (prompt, responses["rejected"]) == ("Why is the sky blue?", "It is.<|im_end|>")
@@ -62,6 +98,16 @@ def test_tokens_that_merge_across_the_boundary_belong_to_the_response():
 def test_too_long_names_example_kind_and_limit():
     with pytest.raises(InputError, match=r"example 'e1', chosen: .* more than the 5 "):
         encoded("chatml", max_length=5)
+
+
+def test_cutting_keeps_the_prompt_and_the_first_tokens_of_every_response():
+    tokenizer = tiny_tokenizer()
+    apply_template(tokenizer, "chatml")
+    whole = encode_item(tokenizer, ITEM)
+    limit = len(whole.prompt_ids) + 2
+    cut = encode_item(tokenizer, ITEM, limit, cut=True)
+    assert cut.prompt_ids == whole.prompt_ids
+    assert cut.response_ids == {kind: ids[:2] for kind, ids in whole.response_ids.items()}
 
 
 def test_an_unknown_template_lists_the_known_ones():

@@ -140,7 +140,7 @@ def _from_checkpoints(
 
     quiet()
     diagnoses = [judge(compare(given, directory))]
-    page = finish_run(diagnoses[0], directory, reports)
+    page = finish_run(diagnoses, directory, reports)
     tokens = read_json(directory / "samples.json")["tokens"]
     _show(diagnoses, as_json, reports, tokens)
     _say_written(page)

@@ -35,29 +35,32 @@ _PANELS = {
 def write_report(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path) -> Path:
     """Write the report of runs that were read from files; return the path of its index.html.
 
-    A single run of a trajectory gets the full report, made in `directory` from copies; the others
-    get the page of their curves. Raises `InputError` if it cannot be written.
+    The arms of one trajectory get the full report, made in `directory` from copies; others get the
+    page of their curves. Raises `InputError` if it cannot be written.
     """
-    if {d.run.format for d in diagnoses} != {"squeeze trajectory"} or len(diagnoses) != 1:
+    sources = {(d.run.format, d.run.source) for d in diagnoses}
+    if len(sources) != 1 or diagnoses[0].run.format != "squeeze trajectory":
         return write_page(diagnoses, directory, ledger)
-    source = Path(diagnoses[0].run.source)
-    if source.parent.resolve() != directory.resolve():
+    source = Path(diagnoses[0].run.source).parent
+    if source.resolve() != directory.resolve():
         for name in ("trajectory.parquet", "run.json", "samples.json", "verdicts.json"):
-            if (source.parent / name).is_file():
+            if (source / name).is_file():
                 with replacing(directory / name) as temporary:
-                    shutil.copyfile(source.parent / name, temporary)
-    return finish_run(diagnoses[0], directory, ledger)
+                    shutil.copyfile(source / name, temporary)
+    return finish_run(diagnoses, directory, ledger)
 
 
-def finish_run(diagnosis: Diagnosis, directory: Path, ledger: Path) -> Path:
-    """Give a run directory its verdict, its report and diagnosis.html; return index.html's path.
+def finish_run(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path) -> Path:
+    """Give a run directory its report and diagnosis.html; return the path of index.html.
 
+    A single arm's verdict becomes the report's headline; several keep the one that they have.
     Raises `InputError` if the directory holds no trajectory or cannot be written.
     """
-    about = directory / "run.json"
-    known = read_json(about) if about.exists() else {}
-    write_json(about, known | headline(diagnosis))
-    write_page([diagnosis], directory, ledger, "diagnosis.html")
+    if len(diagnoses) == 1:
+        about = directory / "run.json"
+        known = read_json(about) if about.exists() else {}
+        write_json(about, known | headline(diagnoses[0]))
+    write_page(diagnoses, directory, ledger, "diagnosis.html")
     return build_report(directory)
 
 

@@ -18,9 +18,9 @@ from squeeze.data.families import build_probe_set
 from squeeze.data.loading import load_examples
 from squeeze.diagnosis import VERDICTS, diagnose, load
 from squeeze.diagnosis.pace import Pace
+from squeeze.diagnosis.page import write_report
 from squeeze.errors import InputError
 from squeeze.models import load_tokenizer
-from squeeze.report import build_report
 from squeeze.training.phases import preference_dataset, sft_dataset
 from squeeze.trajectory import Trajectory
 
@@ -106,7 +106,7 @@ def test_training_and_its_own_log_are_the_same_without_the_callback(
     assert lines[0] == lines[1]
 
 
-def test_the_directory_is_a_run_that_diagnose_and_report_read(watched: Any) -> None:
+def test_the_directory_is_a_run_that_diagnose_and_report_read(watched: Any, tmp_path: Path) -> None:
     directory = watched[2]
     (run,) = load(directory)
     assert run.phase == "dpo"
@@ -116,7 +116,9 @@ def test_the_directory_is_a_run_that_diagnose_and_report_read(watched: Any) -> N
     assert about["every"] == 2
     assert about["overhead"]["seconds"] > 0
     assert about["verdict"] == diagnose(run).verdict
-    assert about["headline"] in build_report(directory).read_text()
+    page = write_report([diagnose(run)], tmp_path / "report", tmp_path)
+    assert about["headline"] in page.read_text()
+    assert (tmp_path / "report" / "diagnosis.html").is_file()
 
 
 def test_the_log_alone_gives_the_same_verdict_on_the_probe(watched: Any, tmp_path: Path) -> None:

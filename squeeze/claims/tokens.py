@@ -77,7 +77,7 @@ def pair_agreement(
     with torch.no_grad():
         z = step.observed(step.parameters).double()
     pi = torch.softmax(z, dim=-1)
-    limit = thresholds(squeezing_threshold(pi, step.rejected))
+    limit = thresholds(squeezing_threshold(z, step.rejected))
     counted = torch.ones_like(pi, dtype=torch.bool)
     counted[torch.arange(len(pi)), step.rejected] = False
     rises = change > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -43,9 +44,12 @@ def _document() -> Mapping[str, Any]:
     return document
 
 
-def registration_sha256() -> str:
-    """The SHA-256 of the registration file, as reports name it."""
-    return hashlib.sha256(FILE.read_bytes()).hexdigest()
+def registration_sha256(level: Level) -> str:
+    """The SHA-256 of what is registered for a level and of the claims' statistics."""
+    document = _document()
+    plan(level)
+    part = {"level": document["levels"][level], "claims": document["claims"]}
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
 
 
 def plan(level: Level) -> LevelPlan:

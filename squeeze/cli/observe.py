@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,7 +38,8 @@ def observe(
     from squeeze.training.progress import RunProgress
 
     console = Console()
-    registered = plan(level)  # type: ignore[arg-type]
+    registered_level: Any = level
+    registered = plan(registered_level)
     chosen = _seeds(seeds, registered.evaluation, registered.development)
     names = list(JUDGES) if claims is None else [name.strip() for name in claims.split(",")]
     for name in names:
@@ -47,9 +48,11 @@ def observe(
     if recorded:
         read(out)  # a file that is not ours is better refused before the training
     entries, verdicts = [], []
-    console.print(f"registration {registration_sha256()[:12]}, seeds {', '.join(map(str, chosen))}")
+    console.print(
+        f"registration {registration_sha256(registered_level)[:12]}, seeds {', '.join(map(str, chosen))}"
+    )
     with RunProgress(console, float(len(names))) as progress:
-        observatory = Observatory(level, chosen, model=model)  # type: ignore[arg-type]
+        observatory = Observatory(registered_level, chosen, model=model)
         for name in names:
             progress.describe(name)
             start = time.perf_counter()

@@ -62,7 +62,7 @@ def ranked_pairs(
             raise InputError(
                 f"group {g} of cu_lengths has {end - start} responses; a pair needs two, drop it"
             )
-        for i in range(start, end - 1 if against == "all" else start + 1):
+        for i in range(start, end if against == "all" else start + 1):
             for j in range(i + 1, end):
                 better.append(i)
                 worse.append(j)

@@ -9,7 +9,7 @@ import torch
 
 from squeeze.claims.preference_checks import ResidualCase, autograd_residual
 from squeeze.errors import InputError
-from squeeze.losses import LOSSES, PairLogps, gate, get_loss
+from squeeze.losses import LOSSES, PairLogps, gate, gated, get_loss
 from tests.losses.strategies import fixed_pairs
 
 pytestmark = pytest.mark.cpu
@@ -35,6 +35,39 @@ def test_gate_of_a_quantile_ignores_padding() -> None:
     got = gate(logps, gate_alpha=5.0, gate_tau=0.3, gate_statistic="quantile", gate_quantile=0.0)
     expected = torch.sigmoid(torch.tensor([5 * (0.1 - 0.3)]).double())
     torch.testing.assert_close(got, expected)
+
+
+def test_quantile_is_each_responses_own_and_by_default_the_lowest_tenth() -> None:
+    logps = fixed_pairs()
+    by_default = gate(logps, gate_statistic="quantile")
+    assert torch.equal(by_default, gate(logps, gate_statistic="quantile", gate_quantile=0.1))
+    for row in range(len(logps.rejected)):
+        own = {k: v[row : row + 1] for k, v in vars(logps).items()}
+        alone = gate(PairLogps(**own), gate_statistic="quantile")
+        torch.testing.assert_close(by_default[row : row + 1], alone)
+    # of the four real tokens of a row: 0.1 · 3 places above the lowest
+    lowest = logps.rejected_token_logps[:, :4].sort(-1).values
+    p = (lowest[:, 0] + 0.3 * (lowest[:, 1] - lowest[:, 0])).exp()
+    torch.testing.assert_close(by_default, torch.sigmoid(20 * (p - 0.1)))
+
+
+def test_gated_loss_says_what_it_is() -> None:
+    plain, loss = get_loss("ipo"), gated(get_loss("ipo"))
+    assert loss.name == "gated_ipo"
+    assert loss.paper == f"Mouiche 2026, arXiv 2605.02626, on {plain.paper}"
+    assert loss.formula == f"{plain.formula}, the gradient through s− times σ(α(p − τ))"
+    assert loss.needs_reference
+    assert loss.hyperparameters == {
+        "tau": 0.1,
+        "length_normalized": False,
+        "gate_alpha": 20.0,
+        "gate_tau": 0.1,
+        "gate_statistic": "geometric_mean",
+        "gate_quantile": 0.1,
+    }
+    assert loss.at_init(tau=0.25) == 4.0
+    assert gated(get_loss("sft")).init is None
+    assert gated(replace(plain, residual=None)).residual is None
 
 
 @pytest.mark.parametrize("name", LOSSES)

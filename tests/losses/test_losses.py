@@ -15,6 +15,7 @@ from squeeze.errors import InputError
 from squeeze.losses import PairLogps, get_loss
 from tests.examples import examples
 from tests.losses.strategies import (
+    ALL,
     WITH_INIT,
     WITH_REFERENCE,
     fixed_pairs,
@@ -65,6 +66,15 @@ def test_value_at_init_is_the_tabled_one(name: str, value: float) -> None:
     logps = fixed_pairs()
     logps = replace(logps, ref_chosen=logps.chosen, ref_rejected=logps.rejected)
     torch.testing.assert_close(loss(logps), torch.full_like(logps.chosen, value), atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_unnamed_constants_have_the_listed_values_in_loss_and_formula(name: str) -> None:
+    loss, logps = get_loss(name), fixed_pairs()
+    listed = loss.hyperparameters
+    assert torch.equal(loss(logps), loss(logps, **listed))
+    for unnamed, named in zip(loss.residuals(logps), loss.residuals(logps, **listed), strict=True):
+        assert torch.equal(unnamed, named)
 
 
 @pytest.mark.parametrize("name", ["sft", "rpo", "simpo", "orpo"])

@@ -38,6 +38,28 @@ def test_registered_loss_is_found_by_name_with_its_constants(registered: str) ->
     assert loss.at_init(beta=3.0) == 1.0
 
 
+def test_registered_loss_is_described_as_its_author_does() -> None:
+    def formula(logps: PairLogps, *, beta: float = 0.1) -> tuple[Tensor, Tensor]:
+        return -torch.ones_like(logps.chosen), beta * torch.ones_like(logps.rejected)
+
+    def mine(logps: PairLogps, *, beta: float = 0.1) -> Tensor:
+        return beta * logps.rejected - logps.chosen
+
+    said = {"paper": "mine", "formula": "βs− − s+", "needs_reference": False, "residual": formula}
+    try:
+        assert register_loss("mine", **said)(mine) is mine
+        loss = get_loss("mine")
+    finally:
+        del LOSSES["mine"]
+    assert {key: getattr(loss, key) for key in said} == said
+    assert (loss.name, loss.function, loss.init) == ("mine", mine, None)
+
+
+def test_a_loss_is_taken_to_need_a_reference_and_to_have_no_formula(registered: str) -> None:
+    loss = get_loss(registered)
+    assert (loss.needs_reference, loss.formula, loss.residual) == (True, "", None)
+
+
 def test_registered_loss_gets_its_residual_checked_without_a_formula(registered: str) -> None:
     loss = get_loss(registered)
     case = ResidualCase(registered, loss.function, loss.residual, fixed_pairs())

@@ -168,6 +168,37 @@ def test_hutchinsons_estimate_covers_the_exact_norm_of_the_kernel() -> None:
     )
 
 
+def test_hutchinsons_standard_error_obeys_its_bound_and_its_draws_their_seed() -> None:
+    system = systems.SYSTEMS["linear model"](0)
+    given = (system.observed, system.terms[0].logits, system.parameters)
+    exact = entk.dense_entk(*given).square().sum().item()
+    estimate = entk.estimate_entk_norm(*given)
+    assert estimate.n_probes == 32
+    # √(2/n) of ‖K‖² at most; twice that leaves room for a standard deviation from 32 draws.
+    assert 0 < estimate.squared_standard_error <= 2 * exact * (2 / 32) ** 0.5
+    assert estimate == entk.estimate_entk_norm(*given, seed=0)
+    assert estimate != entk.estimate_entk_norm(*given, seed=1)
+
+
+def test_two_probes_are_enough_for_a_standard_error() -> None:
+    """Half the difference of two draws, which have the sample's mean between them."""
+    system = systems.SYSTEMS["linear model"](0)
+    given = (system.observed, system.terms[0].logits, system.parameters)
+    estimate = entk.estimate_entk_norm(*given, n_probes=2)
+    assert 0 < estimate.squared_standard_error < estimate.squared
+
+
+def test_A_and_its_norm_are_of_one_position_each() -> None:
+    pi = torch.tensor([[0.5, 0.5], [1.0, 0.0]])  # ‖A‖² = 2‖π‖² + 0
+    assert theory.adjustment_matrix(pi).tolist() == [
+        [[0.5, -0.5], [-0.5, 0.5]],
+        [[0.0, 0.0], [-1.0, 1.0]],
+    ]
+    assert theory.adjustment_norm_squared(pi).tolist() == [1.0, 2.0]
+    v = torch.tensor([[3.0, 1.0], [3.0, 1.0]])
+    assert theory.apply_adjustment(pi, v).tolist() == [[1.0, -1.0], [0.0, -2.0]]
+
+
 def test_the_kernel_is_applied_without_being_formed() -> None:
     system = systems.SYSTEMS["MLP"](0)
     updated = system.terms[0].logits
@@ -177,6 +208,13 @@ def test_the_kernel_is_applied_without_being_formed() -> None:
         entk.apply_entk(system.observed, updated, system.parameters, v),
         torch.einsum("malb,lb->ma", kernel, v),
     )
+
+
+def test_every_position_of_a_sequence_may_be_asked_for_the_first_included() -> None:
+    model = systems.transformer(0)
+    ids = torch.tensor([1, 2, 3, 4])
+    everywhere = entk.sequence_logits(model, ids, torch.arange(4))
+    torch.testing.assert_close(everywhere(entk.trainable_parameters(model)), model(ids[None])[0][0])
 
 
 def test_only_adapter_weights_count_under_lora() -> None:

@@ -7,7 +7,12 @@ import torch
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from squeeze.claims.preference_checks import check_logit_residuals, check_residuals
+from squeeze.claims.preference_checks import (
+    ResidualCase,
+    autograd_residual,
+    check_logit_residuals,
+    check_residuals,
+)
 from squeeze.losses import PairLogps, get_loss, kto_unpaired, kto_unpaired_residual
 from squeeze.theory.residuals import logit_residual
 from tests.examples import examples
@@ -80,6 +85,18 @@ def test_residual_has_its_tabled_value(
     torch.testing.assert_close(torch.cat(got), torch.tensor([chosen, rejected]).double())
 
 
+def test_hinge_is_flat_at_its_kink() -> None:
+    """βm = ½ · 2 = 1 exactly: `torch.relu`'s rule, which the formula shares."""
+    kink = torch.tensor([2.0], dtype=torch.float64)
+    zero = torch.zeros(1, dtype=torch.float64)
+    loss = get_loss("hinge")
+    case = ResidualCase(
+        "hinge", loss.function, None, PairLogps(kink, zero, zero, zero), {"beta": 0.5}
+    )
+    assert autograd_residual(case).count_nonzero() == 0
+    assert torch.cat(loss.residuals(case.logps, beta=0.5)).count_nonzero() == 0
+
+
 @settings(max_examples=examples(60))
 @given(
     kl=st.floats(0, 20),
@@ -102,6 +119,20 @@ def test_unpaired_kto_residual_is_autograds_gradient(
     (automatic,) = torch.autograd.grad(losses.sum(), logratio)
     formula = kto_unpaired_residual(logratio.detach(), desirable, **hyper)
     torch.testing.assert_close(automatic, formula, rtol=1e-9, atol=0)
+
+
+def test_unnamed_constants_of_unpaired_kto_are_those_of_kto() -> None:
+    logratio, desirable = torch.tensor([2.0, -3.0]).double(), torch.tensor([True, False])
+    listed = {k: v for k, v in get_loss("kto").hyperparameters.items() if k != "kl"}
+    for function in (kto_unpaired, kto_unpaired_residual):
+        unnamed, named = (function(logratio, desirable, kl=0.5, **h) for h in ({}, listed))
+        assert torch.equal(unnamed, named)
+
+
+def test_reference_point_of_unpaired_kto_gets_no_gradient() -> None:
+    kl = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    logratio, desirable = torch.tensor([2.0, -3.0]).double(), torch.tensor([True, False])
+    assert not kto_unpaired(logratio, desirable, kl=kl).requires_grad
 
 
 def test_pair_kto_is_the_mean_of_two_unpaired_rows() -> None:

@@ -18,6 +18,7 @@ TOPICS = (
     "degeneration",
     "variants",
     "displacement",
+    "qwen",
 )
 
 _CLAIMS: dict[str, Claim] = {}

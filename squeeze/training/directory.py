@@ -23,6 +23,8 @@ FILES = (
     "report.md",
     "index.html",
     "config.yaml",
+    "seed.json",
+    "seed.png",
 )
 
 

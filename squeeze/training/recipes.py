@@ -69,13 +69,18 @@ class RunConfig:
     `data_format` names the data file's format ("auto" recognises it). `max_length` is in tokens.
     `dtype` is "float32", "bfloat16" or "auto": bfloat16 where this device multiplies it faster.
 
-    Fields from `system` on are LLaMA-Factory's (`llamafactory`). `system` goes before prompts
-    without a system message. `demonstrations` lets data lack rejected answers (SFT alone).
-    `max_samples` rows of each data set are read. With `val_size` (a share below 1, or a count) that
+    Fields from `system` to `max_grad_norm` are LLaMA-Factory's (`llamafactory`). `system` goes
+    before prompts without a system message. `demonstrations` lets data lack rejected answers (SFT
+    alone). `max_samples` rows of each data set are read. With `val_size` (a share below 1, or a
+    count) that
     part is held out, at most `held_out` rows of it are probed, and all others are trained on,
     whatever `pairs` is. `too_long` is "refuse" or "cut": what becomes of answers beyond
     `max_length`. `adapters` (directories, with commas) are merged into the model first;
     `ref_model`, with `ref_model_adapters`, is DPO's reference instead of the model itself.
+
+    `weights` is the frozen weights' numeric type, "float32" or "bfloat16". DPO is probed every
+    `probe_every` epochs and at its end. `sft_…` fields replace their namesakes in SFT phases; a
+    warm-up of 1 and more counts steps.
     """
 
     model: str = "smollm2-135m"
@@ -118,6 +123,12 @@ class RunConfig:
     ref_model_adapters: str | None = None
     loss_options: Mapping[str, Any] = field(default_factory=dict)
     max_grad_norm: float = 1.0
+    weights: str = "float32"
+    probe_every: int = 1
+    sft_batch_size: int | None = None
+    sft_accumulation: int | None = None
+    sft_warmup: float | None = None
+    sft_weight_decay: float | None = None
 
     def phase_arms(self) -> tuple[Arm, ...]:
         """The arms of this run as phases; raises `InputError` for an unknown name."""
@@ -142,15 +153,17 @@ class RunConfig:
             beta=self.beta,
             loss_type=self.loss_type,
             loss_options=self.loss_options,
+            probe_every=self.probe_every,
             **shared,  # type: ignore[arg-type]
         )
+        own = {name: getattr(self, f"sft_{name}") for name in _SFT_OWN}
         sft = Phase(
             "sft",
             "chosen",
             self.sft_epochs,
             self.sft_learning_rate,
             probe_every=self.sft_epochs,
-            **shared,  # type: ignore[arg-type]
+            **shared | {name: value for name, value in own.items() if value is not None},  # type: ignore[arg-type]
         )
         extended = replace(sft, on="chosen+rejected")
         return (
@@ -162,7 +175,7 @@ class RunConfig:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as written to `run.json` and `config.yaml`.
 
-        LLaMA-Factory's fields are there only where they are set.
+        Fields from `system` on are there only where they are set.
         """
         values = asdict(self) | {"arms": list(self.arms)}
         defaults = {f.name: f.default for f in fields(self)} | {"loss_options": {}}
@@ -176,7 +189,23 @@ _OPTIONAL = {
     "ref_model": str,
     "ref_model_adapters": str,
 }
-_EXTRA = (*_OPTIONAL, "system", "demonstrations", "too_long", "loss_options", "max_grad_norm")
+_SFT_OWN = ("batch_size", "accumulation", "warmup", "weight_decay")
+_OPTIONAL |= {
+    "sft_batch_size": int,
+    "sft_accumulation": int,
+    "sft_warmup": float,
+    "sft_weight_decay": float,
+}
+_EXTRA = (
+    *_OPTIONAL,
+    "system",
+    "demonstrations",
+    "too_long",
+    "loss_options",
+    "max_grad_norm",
+    "weights",
+    "probe_every",
+)
 
 # What --quick changes: every arm and every station, on a few examples.
 QUICK = {
@@ -262,6 +291,12 @@ def _check(config: RunConfig) -> None:
     for key in ("max_samples", "val_size", "max_grad_norm"):
         if (getattr(config, key) or 0) < 0:
             raise InputError(f"{key} must not be negative, but is {getattr(config, key)}")
+    for key in ("probe_every", "sft_batch_size", "sft_accumulation"):
+        value = getattr(config, key)
+        if value is not None and value < 1:
+            raise InputError(f"{key} must be at least 1, not {value}")
+    if config.weights not in ("float32", "bfloat16"):
+        raise InputError(f"weights must be float32 or bfloat16, not {config.weights!r}")
     if config.dtype not in ("auto", "float32", "bfloat16"):
         raise InputError(f"--dtype must be auto, float32 or bfloat16, not {config.dtype!r}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from squeeze.training.progress import RunProgress, probe_line
 from squeeze.training.provenance import environment, fast_dtype, peak_memory_mb
 from squeeze.training.recipes import Arm, Phase, RunConfig
 from squeeze.training.samples import token_changes
+from squeeze.training.seed_output import write_seed_output
 from squeeze.trajectory import Trajectory
 
 SPLIT_RULE = (
@@ -110,7 +112,9 @@ class Run:
         """Load the model, settle the numeric type, and describe both in `run.json`."""
         with self._timed("load"):
             self.base = load_merged(self.config.model, self.config.adapters)
-            self.base.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            weights = getattr(torch, self.config.weights)
+            self.base.to(device=device, dtype=weights)  # type: ignore[call-arg]
         limit = getattr(self.base.config.get_text_config(), "max_position_embeddings", None)
         if limit is not None and self.config.max_length > limit:
             raise InputError(
@@ -167,6 +171,7 @@ class Run:
         tables = [self.arms.trajectory(arm) for arm in arms]
         self.trajectory = Trajectory(pd.concat([t.frame for t in tables], ignore_index=True))
         self.trajectory.write(self.directory.trajectory_file)
+        write_seed_output(self.directory.path, self.config.as_dict(), self.trajectory)
         for arm in arms if not phases else [self.arm]:
             newest = self.trajectory.points(arm.name)[-1].probe
             self.progress.line(probe_line(self.trajectory, arm.name, newest))
@@ -331,6 +336,11 @@ def replicate(
     Raises `InputError` for anything in the configuration, the data or the directory that cannot be
     used, before anything is written.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "squeeze replicate runs in one process so far; start it without accelerate launch or "
+            "torchrun (one 48 GB card is meant to hold the 4B run)"
+        )
     directory = RunDirectory(out)
     console = console or Console()
     known = directory.open(config, resume=resume, force=force)

@@ -48,9 +48,8 @@ def observe(
     if recorded:
         read(out)  # a file that is not ours is better refused before the training
     entries, verdicts = [], []
-    console.print(
-        f"registration {registration_sha256(registered_level)[:12]}, seeds {', '.join(map(str, chosen))}"
-    )
+    digest = registration_sha256(registered_level)[:12]
+    console.print(f"registration {digest}, seeds {', '.join(map(str, chosen))}")
     with RunProgress(console, float(len(names))) as progress:
         observatory = Observatory(registered_level, chosen, model=model)
         for name in names:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from squeeze.claims.model import Level, Verdict
+from squeeze.claims.registry import get
 from squeeze.errors import InputError
 
 FILE = files("squeeze.claims") / "registered.yaml"
@@ -45,10 +46,11 @@ def _document() -> Mapping[str, Any]:
 
 
 def registration_sha256(level: Level) -> str:
-    """The SHA-256 of what is registered for a level and of the claims' statistics."""
+    """The SHA-256 of what is registered for a level and of its claims' statistics."""
     document = _document()
     plan(level)
-    part = {"level": document["levels"][level], "claims": document["claims"]}
+    claims = {id: rows for id, rows in document["claims"].items() if level in get(id).levels}
+    part = {"level": document["levels"][level], "claims": claims}
     return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
 
 

@@ -17,6 +17,7 @@ TOPICS = (
     "onpolicy",
     "degeneration",
     "variants",
+    "course",
     "displacement",
     "qwen",
 )

@@ -34,16 +34,16 @@ def observe(
     from squeeze.claims.ledger import merge, new_entry, read
     from squeeze.claims.registration import plan, registration_sha256
     from squeeze.cli.verdicts import verdict_table
-    from squeeze.training.observations import JUDGES, Observatory
+    from squeeze.training.observations import Observatory, claims_at
     from squeeze.training.progress import RunProgress
 
     console = Console()
     registered_level: Any = level
     registered = plan(registered_level)
     chosen = _seeds(seeds, registered.evaluation, registered.development)
-    names = list(JUDGES) if claims is None else [name.strip() for name in claims.split(",")]
-    for name in names:
-        registry.get(name)
+    names = claims_at(registered_level)
+    if claims is not None:
+        names = [registry.get(name.strip()).id for name in claims.split(",")]
     recorded = chosen == registered.evaluation and model in (None, registered.model)
     if recorded:
         read(out)  # a file that is not ours is better refused before the training

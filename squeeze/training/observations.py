@@ -14,7 +14,17 @@ from typing import Any
 
 import pandas as pd
 
-from squeeze.claims import displacement, dpo, extend, onpolicy, sft, tokens, variants
+from squeeze.claims import (
+    course,
+    displacement,
+    dpo,
+    extend,
+    onpolicy,
+    registry,
+    sft,
+    tokens,
+    variants,
+)
 from squeeze.claims.degeneration import check_copying, check_repetition
 from squeeze.claims.model import Level, Verdict
 from squeeze.claims.registration import LevelPlan, plan
@@ -142,6 +152,16 @@ def _peakier(o: Observatory) -> list[Verdict]:
     return dpo.check_peakier_start(o.runs("DO-4", *arms.values()), arms)
 
 
+def _beta(o: Observatory) -> list[Verdict]:
+    arms = {beta: f"beta-{beta:g}" for beta in o.plan.settings["betas"]}
+    return course.check_beta(o.runs("CP-1", *arms.values()), arms)
+
+
+def _ftx(o: Observatory) -> list[Verdict]:
+    arms = {weight: f"ftx-{weight:g}" for weight in o.plan.settings["ftx_weights"]}
+    return course.check_ftx(o.runs("CP-2", *arms.values()), arms)
+
+
 def _tokens(o: Observatory) -> list[Verdict]:
     rate, count = (o.plan.settings[f"token_{name}"] for name in ("learning_rate", "steps"))
     found = o.over("DO-5")
@@ -210,4 +230,11 @@ JUDGES: dict[str, Callable[[Observatory], list[Verdict]]] = {
     "RP-1": _repetition,
     "VA-1": _losses,
     "CH-1": _ches,
+    "CP-1": _beta,
+    "CP-2": _ftx,
 }
+
+
+def claims_at(level: Level) -> list[str]:
+    """The claims that are observed at a level."""
+    return [claim for claim in JUDGES if level in registry.get(claim).levels]

@@ -55,6 +55,17 @@ def _loss(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phas
     return f"SFT on chosen, then {loss.name}", (sft, phase)
 
 
+def _beta(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
+    beta = float(found[1])
+    return f"SFT on chosen, then DPO with β = {beta:g}", (sft, replace(dpo, beta=beta))
+
+
+def _ftx(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
+    alpha = float(found[1])
+    phase = replace(dpo, loss_type="rpo", loss_options={"alpha": alpha})
+    return f"SFT on chosen, then DPO plus {alpha:g} times an SFT loss on chosen", (sft, phase)
+
+
 def _on_policy(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
     rounds, ranking = int(found[1]), found[2] or "scored"
     epochs = max(1, dpo.epochs // rounds)
@@ -69,6 +80,8 @@ FORMS: dict[str, tuple[str, Build]] = {
     "dose-WEIGHT": (r"dose-(\d+(?:\.\d+)?)", _dose),
     "long-EPOCHS[-dose-WEIGHT]": (r"long-(\d+)(?:-dose-(\d+(?:\.\d+)?))?", _long),
     "loss-NAME": (r"loss-(\w+)", _loss),
+    "beta-VALUE": (r"beta-(\d+(?:\.\d+)?)", _beta),
+    "ftx-WEIGHT": (r"ftx-(\d+(?:\.\d+)?)", _ftx),
     "on-policy-ROUNDS[-random]": (r"on-policy-(\d+)(?:-(random))?", _on_policy),
 }
 
@@ -79,7 +92,12 @@ def make_arm(name: str, config: RunConfig) -> Arm:
     if name in known:
         return known[name]
     sft, dpo = known["sft-dpo"].phases
-    if name in ("dose-1", f"loss-{dpo.loss_type}"):  # trained once under both names
+    if name in (
+        "dose-1",
+        "ftx-0",
+        f"beta-{dpo.beta:g}",
+        f"loss-{dpo.loss_type}",
+    ):  # trained once under both names
         return replace(known["sft-dpo"], name=name)
     dpo = replace(dpo, probe_every=config.variant_probe_every)
     for pattern, build in FORMS.values():

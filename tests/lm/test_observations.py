@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from squeeze.claims.registration import plan, unregistered
-from squeeze.training.observations import JUDGES
+from squeeze.training.observations import claims_at
 from tests.lm.regressions import regressions
 
 pytestmark = pytest.mark.cpu
@@ -20,7 +20,8 @@ REFERENCE = Path(__file__).with_name("reference.json")
 
 
 @pytest.mark.parametrize(
-    "claim", [pytest.param(claim, marks=pytest.mark.claim(claim, "tiny")) for claim in JUDGES]
+    "claim",
+    [pytest.param(claim, marks=pytest.mark.claim(claim, "tiny")) for claim in claims_at("tiny")],
 )
 def test_observation(claim, observatory, ledger):
     verdicts = observatory.judge(claim)

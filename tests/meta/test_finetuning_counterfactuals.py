@@ -6,7 +6,7 @@ The experiments are those of tests/lm with the cause removed.
 import pytest
 import torch
 
-from squeeze.claims import dpo, extend, onpolicy, sft, tokens
+from squeeze.claims import course, dpo, extend, onpolicy, sft, tokens
 from squeeze.claims.degeneration import check_copying, check_repetition
 from squeeze.training.observations import Observatory
 from squeeze.training.token_steps import pair_steps
@@ -143,3 +143,17 @@ def test_SF_4_n_grams_of_answers_that_were_left_out_are_not_copied(lab):
         own.append([[e.prompt[-1].content, e.chosen] for e in [*train, *held_out]])
         sources.append([e.chosen for e in train[1::2]])
     none_supported(check_copying(before, after, own, sources, level="tiny", seeds=SEEDS))
+
+
+def test_CP_1_values_of_beta_in_another_order_show_no_response(lab):
+    betas = lab.plan.settings["betas"]
+    arms = {
+        beta: f"beta-{other:g}" for beta, other in zip(betas, betas[1:] + betas[:1], strict=True)
+    }
+    none_supported(course.check_beta(lab.runs("CP-1", *arms.values()), arms))
+
+
+def test_CP_2_weights_in_another_order_show_no_response(lab):
+    weights = lab.plan.settings["ftx_weights"]
+    arms = {weight: f"ftx-{other:g}" for weight, other in zip(weights, weights[::-1], strict=True)}
+    none_supported(course.check_ftx(lab.runs("CP-2", *arms.values()), arms))

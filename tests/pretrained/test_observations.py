@@ -12,7 +12,7 @@ import pytest
 
 from squeeze import models
 from squeeze.claims.registration import plan, unregistered
-from squeeze.training.observations import JUDGES, Observatory
+from squeeze.training.observations import Observatory, claims_at
 from tests.lm.regressions import regressions
 
 pytestmark = pytest.mark.pretrained
@@ -56,7 +56,11 @@ def observatory(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "claim", [pytest.param(claim, marks=pytest.mark.claim(claim, "pretrained")) for claim in JUDGES]
+    "claim",
+    [
+        pytest.param(claim, marks=pytest.mark.claim(claim, "pretrained"))
+        for claim in claims_at("pretrained")
+    ],
 )
 def test_observation(claim, observatory, ledger, request):
     verdicts = observatory.judge(claim)

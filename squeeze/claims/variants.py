@@ -63,12 +63,26 @@ def _margin(columns: dict[str, Array]) -> Array:
     return np.asarray(mean - mean[0])
 
 
-def common_margin(runs: Runs, losses: Sequence[str], split: str) -> list[float]:
-    """For each seed the largest mean margin that every loss reaches, nats; 0 if one has none."""
-    return [
-        max(min(float(_margin(_columns(t, arm_of(loss), split)).max()) for loss in losses), 0.0)
-        for t in runs.trajectories
-    ]
+def common_margin(runs: Runs, losses: Sequence[str], split: str) -> list[float | None]:
+    """For each seed the largest mean margin that every loss which raises its margin reaches, nats.
+
+    A loss whose margin never rises above its start, or that diverged, is left out: one such loss
+    would put the cut at the start for all. None where no loss raises it.
+    """
+    common: list[float | None] = []
+    for t in runs.trajectories:
+        tops = [float(_margin(_columns(t, arm_of(loss), split)).max()) for loss in losses]
+        raised = [top for top in tops if np.isfinite(top) and top > 0]
+        common.append(min(raised) if raised else None)
+    return common
+
+
+def _cut(columns: dict[str, Array], target: float | None) -> dict[str, Array]:
+    """The columns up to the common margin; NaN where this loss never reaches it."""
+    margin = _margin(columns)
+    if target is None or not (margin >= target).any():
+        return {name: np.full_like(values, np.nan) for name, values in columns.items()}
+    return {name: cut_at_margin(values, margin, target) for name, values in columns.items()}
 
 
 def loss_rows(runs: Runs, losses: Sequence[str], split: str = "held_out") -> list[LossRow]:
@@ -79,10 +93,7 @@ def loss_rows(runs: Runs, losses: Sequence[str], split: str = "held_out") -> lis
         for loss in losses:
             found = [_columns(t, arm_of(loss), split) for t in runs.trajectories]
             if cut != "end":
-                found = [
-                    {name: cut_at_margin(v, _margin(c), target) for name, v in c.items()}
-                    for c, target in zip(found, targets, strict=True)
-                ]
+                found = [_cut(c, target) for c, target in zip(found, targets, strict=True)]
             changes = {
                 name: _estimate(np.stack([change(columns[name]) for columns in found]))
                 for name in COLUMNS

@@ -1,0 +1,79 @@
+"""`squeeze compare-losses` end to end on a tiny real model, and what it refuses."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from squeeze.cli import app
+from squeeze.errors import InputError
+from squeeze.losses import LOSSES
+
+pytestmark = pytest.mark.cpu
+
+PLUGIN = '''
+from squeeze.losses import PairLogps, register_loss
+
+@register_loss("twice", paper="a test")
+def twice(logps: PairLogps, *, beta: float = 0.1):
+    """2 × hinge."""
+    return 2 * (1 - beta * logps.margin).clamp(min=0)
+'''
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, tiny_directory):
+    directory = tmp_path_factory.mktemp("losses")
+    plugin = directory / "mine.py"
+    plugin.write_text(PLUGIN)
+    arguments = [
+        *("compare-losses", "--model", str(tiny_directory), "--losses", "sigmoid,ipo,twice"),
+        *("--seeds", "0", "--pairs", "4", "--held-out", "2", "--probe-train", "2"),
+        *("--epochs", "4", "--sft-epochs", "1", "--learning-rate", "0.02"),
+        *("--plugin", str(plugin), "--out", str(directory / "out")),
+    ]
+    result = CliRunner().invoke(app, arguments)
+    LOSSES.pop("twice")
+    return arguments, directory / "out", result
+
+
+def test_it_writes_the_table_the_figure_and_the_verdicts(compared):
+    _, out, result = compared
+    assert result.exit_code == 0, result.output
+    assert {p.name for p in out.iterdir()} >= {"losses.csv", "losses.json", "losses.md"}
+    assert (out / "losses.png").read_bytes().startswith(b"\x89PNG")
+    rows = json.loads((out / "losses.json").read_text())["rows"]
+    ends = {
+        row["loss"]: row["effect"]
+        for row in rows
+        if (row["split"], row["cut"], row["column"]) == ("train", "end", "margin")
+    }
+    assert set(ends) == {"sigmoid", "ipo", "twice"}
+    assert len(set(ends.values())) == 3, "different losses, trained apart, end apart"
+
+
+def test_a_second_run_trains_nothing(compared):
+    arguments, out, _ = compared
+    trained = {p: p.stat().st_mtime_ns for p in out.glob("work/*/*/trajectory.parquet")}
+    assert len(trained) == 5  # the untrained model, SFT once, and three losses
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    LOSSES.pop("twice", None)
+    assert result.exit_code == 0, result.output
+    assert {p: p.stat().st_mtime_ns for p in trained} == trained
+    assert '"rows"' in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--losses", "sigmoit"], "did you mean 'sigmoid'"),
+        (["--losses", ","], "at least one loss"),
+        (["--seeds", "a"], "whole numbers"),
+        (["--plugin", "nowhere.py"], "nowhere.py is not a file"),
+        (["--pairs", "0"], "--pairs must be positive"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, words):
+    result = CliRunner().invoke(app, ["compare-losses", *arguments])
+    assert isinstance(result.exception, InputError)
+    assert words in str(result.exception)

@@ -41,6 +41,15 @@ class Case:
         """Bytes of the largest array that any candidate makes: float32 [T, V]."""
         return self.n_tokens * SHAPES[self.shape][1] * 4
 
+    @property
+    def weight(self) -> float:
+        """About how long the case takes beside others: its calls, set-up, and compiling."""
+        width, vocab = SHAPES[self.shape]
+        matmuls = {LOGITS: 0, HIDDEN: 1, TRAINING: 3}[self.task]
+        # One call: about 1 ns a logit, and 2 operations a multiply-add at 100 GFLOP/s.
+        call = self.n_tokens * vocab * (1e-9 + matmuls * 2 * width / 1e11)
+        return 5 + 30 * call + (40 if self.compiles else 0)
+
 
 @dataclass(frozen=True)
 class CaseInputs:

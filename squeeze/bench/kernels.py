@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -12,25 +13,40 @@ import torch
 
 from squeeze.bench.candidates import LIMIT, NAIVE, OURS, Candidate, candidates, limit
 from squeeze.bench.cases import CHECKED_ROWS, SHAPES, TRAINING, Case, expected_output, make_inputs
-from squeeze.bench.measure import Times, Work, interleaved, peak_extra_bytes
+from squeeze.bench.measure import Budget, Times, Work, interleaved, peak_extra_bytes
 
 # Arrays above this are not made: on a CPU other processes want memory too.
 _LARGEST_BYTES = {"cpu": 4 * 10**9, "cuda": 20 * 10**9}
+# Together with compiling and checking, about 8 minutes on 2 cores; the quick form about 2.
+_FULL = Budget(rounds=25, seconds=8.0, seconds_each=6.0)
+_QUICK = Budget(rounds=15, seconds=4.0, seconds_each=2.0)
 Report = dict[str, Any]
 
 
 def run_cases(
-    cases: list[Case], device: torch.device, *, quick: bool, say: Callable[[str], None]
+    cases: list[Case],
+    device: torch.device,
+    *,
+    quick: bool,
+    starts: Callable[[Case], None],
+    ends: Callable[[Case, Report], None],
 ) -> Report:
-    """Measure every case and return the report: `machine`, `cases` with records, `not_measured`."""
-    report: Report = {"machine": describe_machine(device), "cases": [], "not_measured": {}}
-    for case in cases:
+    """Measure every case and return the report: `machine`, `cases` with records, `not_measured`.
+
+    `starts` is called before each case and `ends` after it, with the report so far, in which
+    `partial` is true until the last case has ended.
+    """
+    machine = describe_machine(device)
+    report: Report = {"machine": machine, "partial": True, "cases": [], "not_measured": {}}
+    for position, case in enumerate(cases, start=1):
+        starts(case)
         if case.largest_bytes > _LARGEST_BYTES[device.type]:
             gigabytes = case.largest_bytes / 1e9
             report["not_measured"][case.title] = f"naive would make an array of {gigabytes:.0f} GB"
-            continue
-        say(case.title)
-        report["cases"].append(_run_case(case, device, quick))
+        else:
+            report["cases"].append(_run_case(case, device, quick))
+        report["partial"] = position < len(cases)
+        ends(case, report)
     return report
 
 
@@ -43,14 +59,33 @@ def _run_case(case: Case, device: torch.device, quick: bool) -> dict[str, Any]:
     works: dict[str, Work] = {}
     for candidate in chosen:
         try:
-            measured[candidate.name] = _check(candidate, case, inputs, expected, device)
+            facts = _check(candidate, case, inputs, expected, device)
         except torch.OutOfMemoryError:
             missing[candidate.name] = "out of memory"
             continue
+        if not math.isfinite(facts["error"]):
+            missing[candidate.name] = "its result is not finite"
+            continue
+        measured[candidate.name] = facts
         works[candidate.name] = _work(candidate, case, inputs)
-    works[LIMIT] = limit_work
-    rounds, seconds = (15, 4.0) if quick else (25, 12.0)
-    times = interleaved(works, device, rounds, seconds)
+    limit_work()  # its first call, unmeasured; the others have had theirs
+    times = interleaved({**works, LIMIT: limit_work}, device, _QUICK if quick else _FULL)
+    return {
+        "title": case.title,
+        "task": case.task,
+        "shape": case.shape,
+        "n_tokens": case.n_tokens,
+        "dtype": str(case.dtype).removeprefix("torch."),
+        "limit": limit_name,
+        "limit_ms": times[LIMIT].median * share * 1e3,
+        **_records(measured, times, share),
+        "not_measured": missing,
+    }
+
+
+def _records(
+    measured: dict[str, dict[str, Any]], times: dict[str, Times], share: float
+) -> dict[str, Any]:
     peers = [name for name in measured if name not in (NAIVE, OURS)]
     best = min(peers, key=lambda name: times[name].median)
     records = []
@@ -64,18 +99,7 @@ def _run_case(case: Case, device: torch.device, quick: bool) -> dict[str, Any]:
             | {"times_best_peer": times[name].ratio_to(times[best])}
             | {"times_limit": times[name].ratio_to(times[LIMIT]) / share}
         )
-    return {
-        "title": case.title,
-        "task": case.task,
-        "shape": case.shape,
-        "n_tokens": case.n_tokens,
-        "dtype": str(case.dtype).removeprefix("torch."),
-        "best_peer": best,
-        "limit": limit_name,
-        "limit_ms": times[LIMIT].median * share * 1e3,
-        "records": sorted(records, key=lambda record: record["median_ms"]),
-        "not_measured": missing,
-    }
+    return {"best_peer": best, "records": sorted(records, key=lambda one: one["median_ms"])}
 
 
 def _ratio(times: dict[str, Times], name: str, other: str) -> float | None:

@@ -38,31 +38,41 @@ class Times:
         """The median over rounds of this one's seconds per second of the other's.
 
         Both ran in every round, one soon after the other, so whatever slowed a round down slowed
-        both; that makes the ratio steadier than a ratio of two medians.
+        both; that makes the ratio steadier than a ratio of two medians. When one was stopped
+        early, the rounds that both ran count.
         """
-        pairs = zip(self.seconds, other.seconds, strict=True)
+        pairs = zip(self.seconds, other.seconds, strict=False)
         ratios = torch.tensor([here / there for here, there in pairs], dtype=torch.float64)
         return float(ratios.quantile(0.5))
 
 
-def interleaved(
-    works: Mapping[str, Work], device: torch.device, n_rounds: int, seconds: float
-) -> dict[str, Times]:
-    """Time every callable once a round, until `n_rounds` rounds or (after 3) `seconds` have passed.
+@dataclass(frozen=True)
+class Budget:
+    """When to stop: after `rounds`, or after `seconds` (and 3 rounds) for all callables together.
 
-    Each starts with one unmeasured call. Rounds run forwards and backwards in turn, so that none
-    always follows the same neighbour.
+    A callable that has used up `seconds_each` by itself takes no part in further rounds.
     """
-    for work in works.values():
-        work()
+
+    rounds: int
+    seconds: float
+    seconds_each: float
+
+
+def interleaved(
+    works: Mapping[str, Work], device: torch.device, budget: Budget
+) -> dict[str, Times]:
+    """Time every callable, warmed up by the caller, once a round until the budget is used up.
+
+    Rounds run forwards and backwards in turn, so that none always follows the same neighbour.
+    """
     taken: dict[str, list[float]] = {name: [] for name in works}
     started = time.perf_counter()
-    for round_ in range(n_rounds):
-        if round_ >= 3 and time.perf_counter() - started > seconds:
+    for round_ in range(budget.rounds):
+        if round_ >= 3 and time.perf_counter() - started > budget.seconds:
             break
-        names = list(works)[:: 1 if round_ % 2 == 0 else -1]
-        for name in names:
-            taken[name].append(_seconds(works[name], device))
+        for name in list(works)[:: 1 if round_ % 2 == 0 else -1]:
+            if sum(taken[name]) <= budget.seconds_each:
+                taken[name].append(_seconds(works[name], device))
     return {name: Times(tuple(values)) for name, values in taken.items()}
 
 

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from squeeze.bench.candidates import NAIVE, OURS
+from squeeze.files import replacing
 
 _COLUMNS = (
-    *("kernel", "gives", "median ms (quartiles)", "× naive", "× best peer", "× limit"),
+    *("kernel", "gives", "median ms (quartiles)", "rounds", "× naive", "× best peer", "× limit"),
     *("extra MB", "max error"),
+)
+# Quartiles further apart than this share of the median are marked: the machine was not quiet.
+_UNSTEADY = 0.2
+LEGEND = (
+    "All kernels ran in one process on the same inputs, each once a round. The columns with × are "
+    "medians over rounds of this kernel's time divided by the other's in the same round, below 1 "
+    "is faster; so they differ from a quotient of two medians where rounds differ, the more the "
+    "fewer the rounds. The best peer is the fastest kernel, by median, other than naive and "
+    "squeeze. The limit stands above each table: one read of the logits, the bare matmul in the "
+    "same dtype, or three matmuls for a training step. It is measured too: logits of a few tens of "
+    "MB stay in the processor's cache between rounds, and then their read is not one of memory. "
+    "Extra MB (of 2^20 bytes) is the most that torch's allocator held at once beyond the inputs, results and "
+    "gradients included, a matmul library's own buffers not. Max error is against float64 on the "
+    "first 16 rows: of log p(target), for training of the gradient of the hidden states. ~ marks "
+    "quartiles more than 20% of the median apart."
 )
 
 
@@ -34,6 +49,11 @@ def markdown(report: dict[str, Any]) -> str:
         f"Measured {machine['date']} on {machine['device']} ({machine['capability']}), "
         f"{machine['threads']} threads, torch {machine['torch']}, Python {machine['python']}.",
     ]
+    if report.get("partial", False):
+        lines += ["", "**Partial: the run has not ended, or was stopped.**"]
+    if "note" in report:
+        lines += ["", report["note"]]
+    lines += ["", LEGEND]
     for case in report["cases"]:
         lines += ["", f"**{_title(case)}**", "", "| " + " | ".join(_COLUMNS) + " |"]
         lines.append("|---|---|" + "---:|" * (len(_COLUMNS) - 2))
@@ -61,34 +81,50 @@ def plot(report: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(case["task"] for case in report["cases"]))
-    figure = Figure(figsize=(11, 4.2 * len(tasks)), layout="constrained")
-    panels = figure.subplots(len(tasks), 1, squeeze=False)[:, 0]
+    panels_cases = [[case for case in report["cases"] if case["task"] == task] for task in tasks]
     names = dict.fromkeys(r["name"] for case in report["cases"] for r in case["records"])
-    markers = dict(zip(names, "osD^v<>PX*dph", strict=False))
-    for panel, task in zip(panels, tasks, strict=True):
-        cases = [case for case in report["cases"] if case["task"] == task]
-        for name in names:
+    styles = {name: f"C{i}" for i, name in enumerate(sorted(names, key=lambda n: n != OURS))}
+    markers = dict(zip(styles, "os^Dv<>PX*d", strict=False))
+    heights = [len(cases) + 1.5 for cases in panels_cases]
+    figure = Figure(figsize=(9.5, 1.6 + 0.42 * sum(heights)), layout="constrained")
+    panels = figure.subplots(len(tasks), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for panel, cases in zip(panels, panels_cases, strict=True):
+        for name, color in styles.items():
             points = [
-                (position, record["times_limit"])
-                for position, case in enumerate(cases)
+                (record["times_limit"], row)
+                for row, case in enumerate(cases)
                 for record in case["records"]
                 if record["name"] == name
             ]
-            if points:
-                size = 10 if name == OURS else 6
-                panel.plot(*zip(*points, strict=True), markers[name], label=name, markersize=size)
-        panel.axhline(1.0, color="0.6", linestyle="--", linewidth=1)
-        panel.set_yscale("log")
-        panel.set_ylabel(f"time / limit ({cases[0]['limit']})")
-        labels = [f"{c['shape']}\nT={c['n_tokens']} {c['dtype']}" for c in cases]
-        panel.set_xticks(range(len(cases)), labels, fontsize=8)
-        panel.set_title(f"{task}: multiples of the machine's limit, lower is better")
-        panel.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        draft = Path(scratch) / "plot.png"
+            look = {"markersize": 11, "zorder": 3} if name == OURS else {"markersize": 7}
+            columns = zip(*points, strict=True) if points else ((), ())
+            panel.plot(*columns, markers[name], color=color, label=name, alpha=0.85, **look)
+        _dress(panel, cases)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    with replacing(path) as draft:
         figure.savefig(draft, dpi=130)
-        draft.replace(path)
+
+
+def _dress(panel: Any, cases: list[dict[str, Any]]) -> None:
+    """Label one panel's axes: a row for each case, the multiples of the limit on a log scale."""
+    from matplotlib.ticker import FixedLocator, NullFormatter
+
+    panel.axvline(1.0, color="0.3", linestyle="--", linewidth=1)
+    panel.set_xscale("log")
+    marks = [
+        mark for ten in (0.1, 1, 10, 100) for mark in (ten, 1.5 * ten, 2 * ten, 3 * ten, 5 * ten)
+    ]
+    panel.xaxis.set_major_locator(FixedLocator(marks))
+    panel.xaxis.set_major_formatter("{x:g}×")
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.grid(axis="both", color="0.9")
+    panel.set_axisbelow(True)
+    labels = [f"{c['shape']}  T={c['n_tokens']}  {c['dtype']}" for c in cases]
+    panel.set_yticks(range(len(cases)), labels)
+    panel.set_ylim(len(cases) - 0.4, -0.6)
+    title = f"{cases[0]['task']}: time as a multiple of the limit, {cases[0]['limit']}"
+    panel.set_title(title, loc="left", fontsize=11)
 
 
 def _title(case: dict[str, Any]) -> str:
@@ -102,10 +138,13 @@ def _milliseconds(value: float) -> str:
 def _cells(record: dict[str, Any]) -> list[str]:
     first, third = record["quartiles_ms"]
     naive = record["times_naive"]
+    unsteady = " ~" if third - first > _UNSTEADY * record["median_ms"] else ""
+    quartiles = f"({_milliseconds(first)}–{_milliseconds(third)}){unsteady}"
     return [
         record["name"],
         record["gives"],
-        f"{_milliseconds(record['median_ms'])} ({_milliseconds(first)}–{_milliseconds(third)})",
+        f"{_milliseconds(record['median_ms'])} {quartiles}",
+        str(record["rounds"]),
         "–" if naive is None or record["name"] == NAIVE else f"{naive:.3f}",
         f"{record['times_best_peer']:.2f}",
         f"{record['times_limit']:.2f}",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from squeeze.cli.app import app
 from squeeze.errors import InputError
+from squeeze.files import read_json, write_text
 
 bench = typer.Typer(help="Measure our code beside other people's.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
@@ -42,46 +42,93 @@ def kernels(
         str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")
     ] = "auto",
 ) -> None:
-    """Compare log-prob kernels side by side: time, memory, error and distance to the limit."""
+    """Compare log-prob kernels side by side: time, memory, error and distance to the limit.
+
+    The JSON and Markdown are written again after each case, so that a run that is stopped leaves
+    what it measured; `squeeze bench draw` makes the plot of it.
+    """
     # The profiler that counts memory announces each start and stop on stderr otherwise.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     import torch
     from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
 
     from squeeze.bench import show
-    from squeeze.bench.cases import select_cases
+    from squeeze.bench.cases import Case, select_cases
     from squeeze.bench.kernels import run_cases
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"--device {device} is not known; choose cpu, cuda or auto.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no GPU here; use --device cpu.")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    used = torch.device(device)
+    used = torch.device(_device(device))
     cases = select_cases(used, quick=quick, shapes=shapes.split(",") if shapes else None)
-    terminal = Console()
+    if json_path is not None:
+        plot_path = plot_path or json_path.with_suffix(".png")
+    columns = (TextColumn("{task.description}"), BarColumn(30), TimeElapsedColumn(), TimeLeft())
+    # One case can take a minute, so the speed is that of the whole run, not of its last seconds.
+    bar = Progress(*columns, console=Console(stderr=True), speed_estimate_period=3600)
+    job = bar.add_task("", total=sum(case.weight for case in cases))
+
+    def ends(case: Case, report: dict[str, Any]) -> None:
+        bar.advance(job, case.weight)
+        _write(report, json_path, markdown_path, None)
+
+    with bar:
+        starts = lambda case: bar.update(job, description=case.title)  # noqa: E731
+        report = run_cases(cases, used, quick=quick, starts=starts, ends=ends)
+    _write(report, None, None, plot_path)
     # Narrower than this, the tables would fold every cell.
-    console, progress = Console(width=max(130, terminal.width)), Console(stderr=True)
-    report = run_cases(
-        cases, used, quick=quick, say=lambda title: progress.print(title, style="dim")
-    )
+    console = Console(width=max(130, Console().width))
     for table in show.tables(report):
         console.print(table)
+    console.print(show.LEGEND, markup=False)
     for name, reason in show.not_measured(report).items():
         console.print(f"not measured: {name}: {reason}")
+
+
+@bench.command()
+def draw(
+    json_path: Annotated[Path, typer.Argument(help="What `squeeze bench kernels --json` wrote.")],
+    plot_path: Annotated[
+        Path | None, typer.Option("--plot", help="Write the plot here, as PNG.")
+    ] = None,
+    markdown_path: Annotated[
+        Path | None, typer.Option("--markdown", help="Write the tables as Markdown here.")
+    ] = None,
+    note: Annotated[
+        str | None, typer.Option(help="A sentence on the run, to stand above the tables.")
+    ] = None,
+) -> None:
+    """Draw the plot and the tables of a finished or stopped `squeeze bench kernels` again."""
+    report = read_json(json_path)
+    if not isinstance(report, dict) or not report.get("cases"):
+        raise InputError(
+            f"{json_path} has no measured cases; make it with `squeeze bench kernels --json`."
+        )
+    if plot_path is None and markdown_path is None:
+        raise InputError("nothing to draw; give --plot FILE.png, --markdown FILE.md or both.")
+    _write(report if note is None else {**report, "note": note}, None, markdown_path, plot_path)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {name} is not known; choose cpu, cuda or auto.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no GPU here; use --device cpu.")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _write(
+    report: dict[str, Any],
+    json_path: Path | None,
+    markdown_path: Path | None,
+    plot_path: Path | None,
+) -> None:
+    from squeeze.bench import show
+
     if json_path is not None:
-        _write(json_path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-        plot_path = plot_path or json_path.with_suffix(".png")
+        write_text(json_path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     if markdown_path is not None:
-        _write(markdown_path, show.markdown(report))
-    if plot_path is not None:
+        write_text(markdown_path, show.markdown(report))
+    if plot_path is not None and report["cases"]:
         show.plot(report, plot_path)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        draft = Path(scratch) / path.name
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)

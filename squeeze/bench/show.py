@@ -24,8 +24,9 @@ LEGEND = (
     "squeeze. The limit stands above each table: one read of the logits, the bare matmul in the "
     "same dtype, or three matmuls for a training step. It is measured too: logits of a few tens of "
     "MB stay in the processor's cache between rounds, and then their read is not one of memory. "
-    "Extra MB (of 2^20 bytes) is the most that torch's allocator held at once beyond the inputs, results and "
-    "gradients included, a matmul library's own buffers not. Max error is against float64 on the "
+    "Extra MB (of 2^20 bytes) is the most that torch's allocator held at once beyond the inputs, "
+    "results and gradients included, a matmul library's own buffers not. Max error is against "
+    "float64 on the "
     "first 16 rows: of log p(target), for training of the gradient of the hidden states. ~ marks "
     "quartiles more than 20% of the median apart."
 )

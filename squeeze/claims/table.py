@@ -1,16 +1,19 @@
 """The ledger as a table: every claim at every level, with "not run" where nothing was recorded.
 
-Turns entries into rows and text for `claims.md`, the command line and the end of a pytest run; it
-reads and writes no files.
+Turns entries into rows and text for `claims.md`, the README, the command line and the end of a
+pytest run; it reads and writes no files.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import get_args
 
 from squeeze.claims.ledger import NEVER_RUN, Entry, Key
-from squeeze.claims.model import Claim, Verdict
+from squeeze.claims.model import Claim, Level, Verdict
+
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 STYLES = {"supported": "green", "not supported": "red", "not run": "yellow"}
 
@@ -94,10 +97,90 @@ def markdown(rows: list[Entry]) -> str:
             v.statistic, measured(v), str(v.n or ""), ", ".join(map(str, v.seeds)),
             f"{row.seconds:.1f}" if row.date else "", row.date[:10], note, _first_line(v.reason),
         ]  # fmt: skip
-        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+        lines.append(_line(cells))
     if notes:
         lines += ["", "Runs:", "", *(f"{number}. {where}" for where, number in notes.items())]
     return "\n".join(lines) + "\n"
+
+
+def wording(row: Entry) -> str:
+    """A row's verdict in words: an observation that is "not supported" is "not reproduced"."""
+    refuted = row.kind == "observation" and row.verdict.status == "not supported"
+    return "not reproduced" if refuted else row.verdict.status
+
+
+def standing(rows: Sequence[Entry]) -> tuple[str, str]:
+    """How a claim stands at a level, from its rows there: (verdict in words, what else to say).
+
+    One row that is not supported decides, so does one that is, over rows that were not run; the
+    second text counts the rows, or is the effect with its interval where there is only one.
+    """
+    words = [wording(row) for row in rows]
+    if not words:
+        return "", ""
+    run = [word for word in words if word != "not run"]
+    refuted = [word for word in run if word != "supported"]
+    if len(words) == 1:
+        return words[0], measured(rows[0].verdict)
+    if not run:
+        return "not run", ""
+    if refuted:
+        missing = len(words) - len(run)
+        also = f", {missing} not run" if missing else ""
+        return refuted[0], f"{len(refuted)} of {len(words)} rows{also}"
+    return "supported", "" if len(run) == len(words) else f"{len(run)} of {len(words)} rows run"
+
+
+def results_markdown(rows: Sequence[Entry], *, each_comparison: bool = False) -> str:
+    """Return the README's table: a row a claim (or a comparison), a column a level.
+
+    An empty cell means that the claim is not stated at that level.
+    """
+    lines = ["| claim | sentence | " + " | ".join(LEVELS) + " |", "|---" * (2 + len(LEVELS)) + "|"]
+    for claim, of_claim in by_claim(rows).items():
+        sentence = of_claim[0].sentence
+        if not each_comparison:
+            cells = [_stands([r for r in of_claim if r.verdict.level == at]) for at in LEVELS]
+            lines.append(_line([claim, sentence, *cells]))
+            continue
+        named = dict.fromkeys(r.verdict.comparison for r in of_claim if r.verdict.comparison)
+        unnamed = [
+            r for r in of_claim if not r.verdict.comparison and r.verdict.status != "not run"
+        ]
+        for comparison in [*named, *([""] if unnamed or not named else [])]:
+            words = f"{sentence} ({comparison})" if comparison else sentence
+            cells = [_stands(_of(of_claim, at, comparison)) for at in LEVELS]
+            lines.append(_line([claim, words, *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def by_claim(rows: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """The rows of each claim, in their order."""
+    groups: dict[str, list[Entry]] = {}
+    for row in rows:
+        groups.setdefault(row.verdict.claim, []).append(row)
+    return groups
+
+
+def _of(rows: Sequence[Entry], level: Level, comparison: str) -> list[Entry]:
+    """A comparison's rows at a level; the level's "not run" where that is all it has."""
+    here = [row for row in rows if row.verdict.level == level]
+    return [
+        row
+        for row in here
+        if row.verdict.comparison == comparison or (len(here) == 1 and not row.verdict.comparison)
+    ]
+
+
+def _stands(rows: Sequence[Entry]) -> str:
+    word, more = standing(rows)
+    if not more:
+        return word
+    return f"{word} {more}" if len(rows) == 1 else f"{word} ({more})"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
 
 
 def _cell(text: str) -> str:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from squeeze.claims.ledger import NEVER_RUN, Entry, entry_to_json, read
 from squeeze.claims.model import Claim
-from squeeze.claims.table import STYLES, count, measured, overview
+from squeeze.claims.table import STYLES, count, measured, overview, results_markdown
 from squeeze.cli.app import app
 
 
@@ -32,6 +32,12 @@ def claims(
         Path | None, typer.Option(help="Draw the theory's pictures into this directory.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the README's table of results.")
+    ] = False,
+    each_comparison: Annotated[
+        bool, typer.Option("--rows", help="With --markdown: a row for every comparison.")
+    ] = False,
 ) -> None:
     """List every claim with its verdict at each level, or show one claim with its evidence."""
     from squeeze.claims import registry  # imports every topic, and with them torch
@@ -44,7 +50,9 @@ def claims(
     if claim_id is not None:
         entries = {key: entry for key, entry in entries.items() if key[0] == claim_id}
     rows = overview(known, entries)
-    if as_json:
+    if markdown:
+        typer.echo(results_markdown(rows, each_comparison=each_comparison), nl=False)
+    elif as_json:
         document: dict[str, Any] = {"claims": [entry_to_json(row) for row in rows]}
         if claim_id is not None:
             document = _words(known[claim_id]) | document

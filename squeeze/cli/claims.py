@@ -35,6 +35,15 @@ def claims(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the README's table of results.")
     ] = False,
+    pages: Annotated[
+        Path | None, typer.Option(help="Write a page for each claim into this directory.")
+    ] = None,
+    paper_figures: Annotated[
+        Path | None, typer.Option(help="Redraw the paper's Figures 3 and 4 into this directory.")
+    ] = None,
+    level: Annotated[
+        str, typer.Option(help="With --paper-figures: whose runs, tiny or pretrained.")
+    ] = "tiny",
     each_comparison: Annotated[
         bool, typer.Option("--rows", help="With --markdown: a row for every comparison.")
     ] = False,
@@ -44,13 +53,18 @@ def claims(
 
     if figures is not None:
         _draw(figures)
+    if paper_figures is not None:
+        _redraw(paper_figures, level)
+    if figures is not None or paper_figures is not None:
         return
     known = registry.load() if claim_id is None else {claim_id: registry.get(claim_id)}
     entries = read(reports)
     if claim_id is not None:
         entries = {key: entry for key, entry in entries.items() if key[0] == claim_id}
     rows = overview(known, entries)
-    if markdown:
+    if pages is not None:
+        _write_pages(pages, known, rows)
+    elif markdown:
         typer.echo(results_markdown(rows, each_comparison=each_comparison), nl=False)
     elif as_json:
         document: dict[str, Any] = {"claims": [entry_to_json(row) for row in rows]}
@@ -68,6 +82,22 @@ def _draw(directory: Path) -> None:
 
     for path in draw_theory_figures(directory):
         typer.echo(str(path))
+
+
+def _redraw(directory: Path, level: str) -> None:
+    from squeeze.claims.registration import plan
+    from squeeze.report.paper_figures import write_paper_figures
+
+    registered: Any = level
+    plan(registered)  # says which levels there are
+    for path in write_paper_figures(registered, directory):
+        typer.echo(str(path))
+
+
+def _write_pages(directory: Path, known: Mapping[str, Claim], rows: list[Entry]) -> None:
+    from squeeze.report.claim_pages import write_claim_pages
+
+    typer.echo(f"Claims: {write_claim_pages(directory, known, rows)}")
 
 
 def _console() -> Console:

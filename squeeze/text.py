@@ -74,7 +74,8 @@ def unigram_entropy(text: Sequence[str]) -> float:
     0 for an empty text. The plug-in estimate, which grows with length: compare at equal lengths.
     Source: Shannon 1948, §6; the unigram case of "entropy" in Zhang et al. 2018, arXiv 1809.05972.
     """
-    return sum(c / len(text) * math.log(len(text) / c) for c in Counter(text).values())
+    terms = (c / len(text) * math.log(len(text) / c) for c in Counter(text).values())
+    return sum(terms, 0.0)
 
 
 def copied_ngrams(

@@ -12,6 +12,7 @@ from squeeze.cli import observe as observe
 from squeeze.cli import replicate as replicate
 from squeeze.cli import report as report
 from squeeze.cli import scan as scan
+from squeeze.cli import stories as stories
 from squeeze.cli.app import app
 from squeeze.errors import InputError
 

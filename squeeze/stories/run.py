@@ -1,0 +1,309 @@
+"""`squeeze stories`: from scratch → SFT → DPO far too long, and what the stories become meanwhile.
+
+Everything is kept in the run's directory, so a run that was stopped goes on where it was. Two arms
+start from the SFT model: plain DPO, and its control without the gradient of the rejected stories.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from squeeze.claims.degeneration import check_repetition
+from squeeze.claims.model import Verdict
+from squeeze.errors import InputError
+from squeeze.files import read_json, write_json
+from squeeze.generation import generate_texts
+from squeeze.stories import training
+from squeeze.stories.generator import Story, make_stories
+from squeeze.stories.reading import read_stories
+from squeeze.stories.recipe import Schedule, StoryRecipe
+from squeeze.text import describe
+from squeeze.training.phases import quiet
+from squeeze.training.progress import RunProgress
+from squeeze.training.provenance import environment, peak_memory_mb
+
+# Arms of preference training by name: the weight of the rejected stories' gradient.
+ARMS = {"dpo": 1.0, "control": 0.0}
+FILES = ("run.json", "texts.json", "verdicts.json", "degeneration.png", "report.md", "index.html")
+_SPARE = 4  # rows read for each one needed, as some may be too long
+
+
+class StoryRun:
+    """One run in one directory; `execute` does what is missing."""
+
+    def __init__(
+        self, recipe: StoryRecipe, out: Path, state: dict[str, Any], console: Console
+    ) -> None:
+        self.recipe, self.out, self.console, self.state = recipe, out, console, state
+        self.work = out / "work"
+
+    # --- data -----------------------------------------------------------------------------------
+
+    def prepare(self, data: Path | None) -> None:
+        """Get the stories and the tokenizer; raises `InputError` when there are too few."""
+        r = self.recipe
+        if data is None:
+            found = make_stories(r.needed, r.seed)
+        else:
+            found = read_stories(data, _SPARE * r.needed)
+        self.tokenizer = training.make_tokenizer(found, r.vocabulary)
+        usable = [s for s in found if self._length(s) <= r.max_length]
+        if len(usable) < r.needed:
+            raise InputError(
+                f"--data {data} has {len(usable)} stories of at most {r.max_length} tokens with "
+                f"their instruction among its first {len(found)}, fewer than the {r.needed} that "
+                "are needed; give a larger file, or try --quick"
+            )
+        self.stories, self.held_out = usable[: r.stories], usable[r.stories : r.needed]
+        self.state["data"] = {
+            "name": str(data.name) if data else "generated",
+            "stories": r.needed,
+            "too long": len(found) - len(usable),
+        }
+
+    def _length(self, story: Story) -> int:
+        return len(self.tokenizer(story.prompt + story.text)["input_ids"]) + 1
+
+    # --- training and sampling ------------------------------------------------------------------
+
+    def _phase(
+        self,
+        name: str,
+        schedule: Schedule,
+        make: Callable[[Path], Any],
+        epoch_ended: Callable[[int, Any], None] = lambda epoch, model: None,
+    ) -> Path:
+        """Train a phase unless it is finished; where its model lies."""
+        place = self.work / name
+        if not (place / "model").exists():
+            from transformers import set_seed
+
+            self.progress.describe(name)
+            place.mkdir(parents=True, exist_ok=True)
+            with self._timed(name):
+                set_seed(self.recipe.seed)
+                trainer = make(place)
+                cost = self._cost(name) / max(len(trainer.get_train_dataloader()), 1)
+                watch = training.Watch(
+                    lambda: self.progress.advance(cost / schedule.epochs), epoch_ended
+                )
+                training.train(trainer, place, watch)
+        return place
+
+    def _look(self, name: str, model: Any) -> None:
+        """Generate for the held-out prompts, once for each sample."""
+        path = self.work / "texts" / f"{name}.json"
+        if not path.exists():
+            texts = [self._sample(model, self.held_out, i) for i in range(self.recipe.samples)]
+            write_json(path, texts)
+            d = describe([text for row in texts for text in row])
+            self.progress.line(
+                f"{name:>14}  repeated 4-grams {d.repeated_4:6.1%}  distinct-2 {d.distinct_2:.3f}  "
+                f"entropy {d.entropy:.2f} nats  length {d.length:.0f}"
+            )
+
+    def _sample(self, model: Any, stories: Sequence[Story], sample: int) -> list[str]:
+        with self._timed("generation"):
+            return generate_texts(
+                model,
+                self.tokenizer,
+                [self.tokenizer(s.prompt)["input_ids"] for s in stories],
+                max_new_tokens=self.recipe.max_new_tokens,
+                seed=1000 * self.recipe.seed + sample,
+                batch_size=64,
+            )
+
+    def _rejected(self, base: Path) -> list[str]:
+        """The base model's own story for every prompt that DPO trains on."""
+        path = self.work / "rejected.json"
+        if not path.exists():
+            self.progress.describe("sampling rejected stories")
+            # A seed of its own: no sample of the evaluation may begin like a rejected story.
+            sampled = self._sample(training.load(base), self.stories[: self.recipe.pairs], 999)
+            write_json(path, [text.strip() or "..." for text in sampled])
+        texts: list[str] = read_json(path)
+        return texts
+
+    def _train(self) -> None:
+        r, tokenizer = self.recipe, self.tokenizer
+        base = self._phase(
+            "base",
+            r.pretraining,
+            lambda place: training.pretrainer(
+                training.make_model(tokenizer, r), tokenizer, self.stories, r, place
+            ),
+        )
+        model = training.load(base)
+        self.state["model"] = {"parameters": sum(p.numel() for p in model.parameters())}
+        self._look("base", model)
+        sft = self._phase(
+            "sft",
+            r.sft,
+            lambda place: training.sft_trainer(
+                training.load(base), tokenizer, self.stories[: r.instructed], r, place
+            ),
+        )
+        self._look("sft", training.load(sft))
+        pairs, rejected = self.stories[: r.pairs], self._rejected(base)
+        for arm, weight in ARMS.items():
+
+            def look(epoch: int, model: Any, arm: str = arm) -> None:
+                if epoch in r.watched:
+                    self._look(f"{arm}-{epoch}", model)
+
+            def make(place: Path, weight: float = weight) -> Any:
+                start = training.load(sft)
+                return training.dpo_trainer(start, tokenizer, pairs, rejected, r, place, weight)
+
+            self._phase(arm, r.dpo, make, look)
+            self._write_state()
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def texts(self, name: str) -> list[list[str]]:
+        """The stories generated at a look ("sft", "dpo-8", ...), [sample][prompt]."""
+        found: list[list[str]] = read_json(self.work / "texts" / f"{name}.json")
+        return found
+
+    def _judge(self) -> list[Verdict]:
+        last, seeds = self.recipe.dpo.epochs, (self.recipe.seed,)
+        names = {"dpo": "DPO", "control": "control without the rejected term"}
+        return [
+            verdict
+            for arm in ARMS
+            for verdict in check_repetition(
+                self.texts("sft"),
+                self.texts(f"{arm}-{last}"),
+                level="tiny",
+                seeds=seeds,
+                comparison=f"stories, {names[arm]}, epoch {last}",
+            )
+        ]
+
+    def _write_texts(self) -> None:
+        """All generated stories beside their prompts and true stories, and DPO's own curves."""
+        looks = ["base", "sft", *(f"{arm}-{e}" for arm in ARMS for e in self.recipe.watched)]
+        value = {
+            "schema": 1,
+            "prompts": [asdict(story) for story in self.held_out],
+            "texts": {look: self.texts(look) for look in looks},
+            "log": {arm: read_json(self.work / arm / "log.json") for arm in ARMS},
+            "rejected": [
+                {"prompt": s.prompt, "chosen": s.text, "rejected": text}
+                for s, text in zip(
+                    self.stories, read_json(self.work / "rejected.json"), strict=False
+                )
+            ],
+        }
+        write_json(self.out / "texts.json", value)
+
+    def execute(self) -> list[Verdict]:
+        """Train and generate what is missing, judge, report; the verdicts."""
+        from squeeze.stories.report import write_report
+
+        quiet()
+        if self.state["status"] != "finished":
+            self._write_state()
+            total = sum(map(self._cost, ("base", "sft", *ARMS)))
+            with RunProgress(self.console, total) as self.progress:
+                self._train()
+            self._write_texts()
+            self.state["peak_memory_mb"] = peak_memory_mb()
+        verdicts = self._judge()
+        rows = {"schema": 1, "verdicts": [asdict(verdict) for verdict in verdicts]}
+        write_json(self.out / "verdicts.json", rows)
+        self.state["status"] = "finished"
+        self._write_state()
+        write_report(self.out, verdicts)
+        return verdicts
+
+    def _cost(self, phase: str) -> float:
+        """About how many tokens a phase reads."""
+        r = self.recipe
+        if phase == "base":
+            return 145.0 * r.stories * r.pretraining.epochs
+        if phase == "sft":
+            return 150.0 * r.instructed * r.sft.epochs
+        return 300.0 * r.pairs * r.dpo.epochs
+
+    def _write_state(self) -> None:
+        write_json(self.out / "run.json", self.state)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        seconds = self.state["seconds"]
+        seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - start, 2)
+
+
+def open_directory(
+    out: Path, config: dict[str, Any], *, resume: bool, force: bool
+) -> dict[str, Any]:
+    """Check that a run may use the directory; what its run.json says ({} for a new run).
+
+    Raises `InputError` when the directory holds another run or files of somebody else.
+    """
+    if not (out / "run.json").exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"--out {out} holds other files; choose an empty or new directory")
+        return {}
+    known: dict[str, Any] = read_json(out / "run.json")
+    if known.get("command") != "squeeze stories":
+        raise InputError(f"--out {out} holds a run of another command; choose another directory")
+    if force:
+        return {}
+    if not resume:
+        raise InputError(
+            f"--out {out} already holds a run; pass --resume to go on with it, --force to start "
+            "over, or another --out"
+        )
+    if known.get("config") != config:
+        raise InputError(
+            f"--out {out} holds a run with another --data, --seed or --quick; resume with the same "
+            "options, or pass another --out"
+        )
+    return known
+
+
+def tell_stories(
+    recipe: StoryRecipe,
+    out: Path,
+    *,
+    data: Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    console: Console | None = None,
+) -> list[Verdict]:
+    """Run the recipe on the data (generated, if None) into a directory; RP-1's verdicts.
+
+    Raises `InputError` for data or a directory that cannot be used, before anything is written.
+    """
+    config = recipe.as_dict() | {"data": str(data.resolve()) if data else "generated"}
+    known = open_directory(out, config, resume=resume, force=force)
+    state = {
+        "schema": 1,
+        "name": out.resolve().name,
+        "command": "squeeze stories",
+        "status": "running",
+        "config": config,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": {},
+        **environment(),
+    }
+    run = StoryRun(recipe, out, state | known, console or Console())
+    run.prepare(data)
+    if force:
+        shutil.rmtree(run.work, ignore_errors=True)
+        for name in FILES:
+            (out / name).unlink(missing_ok=True)
+    return run.execute()

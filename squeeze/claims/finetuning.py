@@ -87,7 +87,7 @@ _claim(
     "§4.1, the hallucination hypothesis",
     "the other prompts' answers left out of training",
     sft.check_other_answers_rise,
-    "log π(y_j+ | x_u), j ≠ u, after SFT > before",
+    "Δ log π(y_j+ | x_u) over SFT: j ≠ u trained on > j held out",
 )
 _claim(
     "SF-5",

@@ -83,7 +83,7 @@ register(
         source="Ren & Sutherland, ICLR 2025, §4.2 and App. on on-policy DPO",
         kind="observation",
         levels=("tiny", "pretrained"),
-        counterfactual="answers ranked at random",
+        counterfactual="the same rounds on the data's pairs",
         check=check_on_policy,
         math="at equal mean margin of the trained pairs: Δ log π(y+) higher, Δ Σ max log π lower",
         run="pytest -m pretrained -k ON_1",

@@ -101,19 +101,24 @@ def check_rejected_rises_first(runs: Runs, arm: str) -> Verdict:
 def check_other_answers_rise(
     runs: Runs, arm: str, examples: Sequence[str] | None = None
 ) -> Verdict:
-    """SF-4: the chosen answers of *other* training prompts become likelier to this prompt.
+    """SF-4: the chosen answers of other *training* prompts become likelier, more than unseen ones.
 
+    SFT carries up whatever has the chosen answers' style; only what it adds for answers that were
+    trained on, against those of held-out prompts, is readiness to answer A with B's answer.
     `examples` restricts the judged prompts to these ids.
     """
 
     def rise(t: Trajectory) -> Array:
         if examples is not None:
             t = t.where(example=list(examples))
-        return change(sft_values(t, arm, "other_answer"))
+        other, unseen = (
+            change(sft_values(t, arm, kind)) for kind in ("other_answer", "unseen_answer")
+        )
+        return np.asarray(other - unseen)
 
     return runs.row(
         "SF-4",
-        "change of another training prompt's answer over SFT, nats",
+        "change of another training prompt's answer over SFT, less an unseen one's, nats",
         rise,
         "above",
         f"{arm}, log-probs",
@@ -160,6 +165,6 @@ def judge_sft(runs: Runs, arm: str) -> list[Verdict]:
         verdicts.append(check_rejected_rises_first(runs, arm))
     if SIMILARITY[0] in kinds and sft_values(runs.trajectories[0], arm, "chosen").shape[1] > 3:
         verdicts += check_rephrased_rises_then_falls(runs, arm)
-    if "other_answer" in runs.kinds(arm):
+    if {"other_answer", "unseen_answer"} <= set(kinds):
         verdicts.append(check_other_answers_rise(runs, arm))
     return verdicts + check_nonsense_falls_and_peaks_sharpen(runs, arm)

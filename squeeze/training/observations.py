@@ -158,7 +158,7 @@ def _beta(o: Observatory) -> list[Verdict]:
 
 
 def _ftx(o: Observatory) -> list[Verdict]:
-    arms = {weight: f"ftx-{weight:g}" for weight in o.plan.settings["ftx_weights"]}
+    arms = {float(weight): f"ftx-{weight:g}" for weight in o.plan.settings["ftx_weights"]}
     return course.check_ftx(o.runs("CP-2", *arms.values()), arms)
 
 

@@ -68,9 +68,12 @@ def _ftx(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase
 
 def _on_policy(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
     rounds, ranking = int(found[1]), found[2] or "scored"
+    if ranking == "data":  # the control: the same rounds, each with a new reference, off-policy
+        ranking = "pairs"
     epochs = max(1, dpo.epochs // rounds)
     one = replace(dpo, on=ranking, epochs=epochs, probe_every=1)  # type: ignore[arg-type]
-    title = f"SFT on chosen, then {rounds} rounds of DPO on pairs of its own answers, {ranking}"
+    whose = "the data's pairs" if ranking == "pairs" else f"pairs of its own answers, {ranking}"
+    title = f"SFT on chosen, then {rounds} rounds of DPO on {whose}"
     return title, (sft, *[one] * rounds)
 
 
@@ -82,7 +85,7 @@ FORMS: dict[str, tuple[str, Build]] = {
     "loss-NAME": (r"loss-(\w+)", _loss),
     "beta-VALUE": (r"beta-(\d+(?:\.\d+)?)", _beta),
     "ftx-WEIGHT": (r"ftx-(\d+(?:\.\d+)?)", _ftx),
-    "on-policy-ROUNDS[-random]": (r"on-policy-(\d+)(?:-(random))?", _on_policy),
+    "on-policy-ROUNDS[-random|-data]": (r"on-policy-(\d+)(?:-(random|data))?", _on_policy),
 }
 
 

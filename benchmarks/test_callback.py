@@ -22,9 +22,9 @@ from squeeze.training.recipes import make_config
 pytestmark = pytest.mark.benchmark
 
 
-def train(callbacks: list[Any], directory: Path) -> float:
-    """Train the default recipe's DPO phase (16 pairs, 5 epochs of 4 steps); seconds of training."""
-    config = make_config({"arms": "dpo"})
+def train(callbacks: list[Any], directory: Path, epochs: int) -> float:
+    """Train the default recipe's DPO phase (16 pairs, epochs of 4 steps); seconds of training."""
+    config = make_config({"arms": "dpo", "epochs": epochs})
     (phase,) = config.phase_arms()[0].phases
     pairs, _ = split(load_examples(config.data), config.pairs, 0, seed=0)
     model, tokenizer = load(config.model)
@@ -40,19 +40,23 @@ def test_callback_takes_at_most_a_tenth_of_the_training_time(
     tmp_path: Path, pytestconfig: pytest.Config, record_property: Any
 ) -> None:
     quiet()
+    quick = pytestconfig.getoption("--quick")
+    epochs = 1 if quick else 5
     watched, alone, accounts = [], [], []
-    for round_ in range(1 if pytestconfig.getoption("--quick") else 3):
+    for round_ in range(1 if quick else 3):
         for with_callback in (True, False) if round_ % 2 else (False, True):
             directory = tmp_path / f"{round_}-{with_callback}"
             if not with_callback:
-                alone.append(train([], directory))
+                alone.append(train([], directory, epochs))
                 continue
             callback = SqueezeCallback()
-            watched.append(train([callback], directory))
+            watched.append(train([callback], directory, epochs))
             accounts.append(callback.overhead)
     ratio = Times(tuple(watched)).ratio_to(Times(tuple(alone)))
     record_property("overhead by the callback's account", max(accounts))
     record_property("seconds with / without the callback", ratio)
     shares = ", ".join(f"{share:.1%}" for share in accounts)
     print(f"\ncallback: {shares} of the training; with / without {ratio:.3f}; alone {alone}")
-    assert max(accounts) <= 0.1
+    assert all(share > 0 for share in accounts)
+    # Four steps are too few for the default interval, whose first probe falls before training.
+    assert quick or max(accounts) <= 0.1

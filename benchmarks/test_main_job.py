@@ -1,8 +1,4 @@
-"""Where the main job's time goes, and the probe against the seed's way of doing it.
-
-The seed's way: three unbatched passes an example (chosen, rejected, chosen again for the argmax)
-with a full float32 log-softmax; with more kinds, one pass a kind. Ratios are taken in one run.
-"""
+"""Where the main job's time goes; the probe against the seed's way is `test_probe`'s."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from squeeze.bench.measure import interleaved
 from squeeze.data.encoding import EncodedItem, encode_item
 from squeeze.data.families import build_probe_set
 from squeeze.data.loading import load_examples, split
@@ -22,8 +17,6 @@ from squeeze.training.phases import PhasePlace, make_trainer, quiet
 from squeeze.training.recipes import make_config
 
 pytestmark = pytest.mark.benchmark
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -37,40 +30,6 @@ def items(loaded: tuple[Any, Any], pytestconfig: pytest.Config) -> list[EncodedI
     train, held_out = split(load_examples("enthusiastic_en"), n, 2, seed=0)
     probe = build_probe_set(train, held_out, n_train=n)
     return [encode_item(loaded[1], item) for item in probe.items[:n]]
-
-
-@torch.no_grad()
-def seeds_way(model: Any, items: list[EncodedItem]) -> dict[tuple[str, str], float]:
-    """One unbatched pass a kind and one more for the argmax, each with a full log-softmax."""
-    found = {}
-    for item in items:
-        for kind in [*item.response_ids, "argmax"]:
-            response = item.response_ids["chosen" if kind == "argmax" else kind]
-            ids = torch.tensor([item.prompt_ids + response])
-            logp = model(input_ids=ids).logits.float().log_softmax(-1)[0]
-            rows = logp[len(item.prompt_ids) - 1 : -1]
-            if kind == "argmax":
-                found[item.example, kind] = float(rows.max(-1).values.sum())
-            else:
-                found[item.example, kind] = float(
-                    rows.gather(1, torch.tensor(response)[:, None]).sum()
-                )
-    return found
-
-
-def test_one_packed_pass_beats_the_seeds_way_and_agrees_with_it(
-    loaded: tuple[Any, Any], items: list[EncodedItem], record_property: Any
-) -> None:
-    model = loaded[0]
-    theirs = seeds_way(model, items)
-    for row in score(model, items):
-        assert row.logp == pytest.approx(theirs[row.example, row.kind], abs=1e-2)
-    works = {"seed": lambda: seeds_way(model, items), "packed": lambda: score(model, items)}
-    times = interleaved(works, CPU, n_rounds=3, seconds=120.0)
-    ratio = 1 / times["packed"].ratio_to(times["seed"])
-    record_property("seed's way / packed pass", ratio)
-    print(f"\nprobe of {len(items)} examples, all kinds, float32: {ratio:.2f}x the seed's way")
-    assert ratio > 1.5
 
 
 def test_time_to_load(benchmark: Any, loaded: tuple[Any, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from squeeze.bench.measure import interleaved
+from squeeze.bench.measure import Budget, interleaved
 from squeeze.data.encoding import EncodedItem, encode_item
 from squeeze.data.families import build_probe_set
 from squeeze.data.loading import load_examples, split
@@ -52,7 +52,7 @@ def test_one_pass_an_example_beats_the_seeds_way_and_agrees_with_it(
         # float32 sums of some 40 terms, in another order through 30 layers
         assert row.logp == pytest.approx(theirs[row.example, row.kind], abs=1e-2)
     works = {"seed": lambda: seeds_way(model, items), "ours": lambda: score(model, items)}
-    times = interleaved(works, device, n_rounds=3, seconds=120.0)
+    times = interleaved(works, device, Budget(rounds=3, seconds=120.0, seconds_each=120.0))
     ratio = 1 / times["ours"].ratio_to(times["seed"])
     record_property("seed's way / ours", ratio)
     print(

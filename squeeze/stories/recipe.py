@@ -32,14 +32,14 @@ class StoryRecipe:
     stories: int = 2000
     instructed: int = 300
     pairs: int = 48
-    prompts: int = 16
+    prompts: int = 24
     samples: int = 3
     vocabulary: int = 1024
     hidden_size: int = 192
     layers: int = 4
     max_length: int = 320
     max_new_tokens: int = 160
-    pretraining: Schedule = Schedule(2, 2e-3, 16)
+    pretraining: Schedule = Schedule(4, 2e-3, 16)
     sft: Schedule = Schedule(2, 5e-4, 16)
     dpo: Schedule = Schedule(16, 5e-4, 8)
     looks: tuple[int, ...] = (1, 2, 4, 8, 12)

@@ -213,7 +213,8 @@ class StoryRun:
         quiet()
         if self.state["status"] != "finished":
             self._write_state()
-            total = sum(map(self._cost, ("base", "sft", *ARMS)))
+            phases = ("base", "sft", *ARMS)
+            total = sum(self._cost(p) for p in phases if not (self.work / p / "model").exists())
             with RunProgress(self.console, total) as self.progress:
                 self._train()
             self._write_texts()

@@ -89,6 +89,11 @@ class Watch(TrainerCallback):
     ) -> None:
         self.stepped, self.epoch_ended = stepped, epoch_ended
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tick for the updates of a resumed phase that were made before."""
+        for _ in range(state.global_step):
+            self.stepped()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tick."""
         self.stepped()

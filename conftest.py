@@ -2,12 +2,21 @@
 
 import os
 
+# Workers of pytest-xdist share the cores. Threads of OpenMP that outnumber them wait for one another
+# and make everything ten times slower, in the processes that tests start as well.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    threads = max(1, (os.cpu_count() or 1) // int(workers))
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import torch
 from hypothesis import HealthCheck, Phase, settings
+
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
 
 # Deadlines would measure the machine's load. Derandomized: a red run must stay red when repeated.
 settings.register_profile(

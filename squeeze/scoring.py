@@ -1,8 +1,8 @@
 """The scoring station: what a model thinks of every response of a probe set.
 
-One pass an example: the prompt is read once and shared by all its responses, which are packed
-behind it (a response sees the prompt and itself, not its siblings); what all prompts begin with is
-read once for all examples. The LM head is applied at response positions only, by a log-prob
+Few passes: a prompt is read once and shared by all its responses (a response sees its prompt and
+itself, not its siblings), and several examples are packed into one row; what all prompts begin with
+is read once for all. The LM head is applied at response positions only, by a log-prob
 kernel that never writes [tokens, vocab] in float32. Training does not belong here.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +25,11 @@ from squeeze.tree_attention import Tree, supports_tree, tree_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+# Tokens that one pass is meant to hold: enough to keep the device busy, and what is between layers
+# in a processor's caches.
+PACKED_TOKENS = {"cpu": 1024, "cuda": 16_384}
 
 
 @dataclass(frozen=True)
@@ -79,18 +84,22 @@ def _unwrapped(model: torch.nn.Module) -> PreTrainedModel:
 
 
 def _pack(
-    item: EncodedItem, kinds: Sequence[str], device: torch.device, skip: int = 0
+    items: Sequence[EncodedItem], device: torch.device, skip: int
 ) -> tuple[Int[Tensor, "1 length"], Int[Tensor, "1 length"]]:
-    """Token ids and position ids of a prompt without its first `skip` tokens, then its responses.
+    """Token ids and position ids of prompts without their first `skip` tokens, then of responses.
 
     The last token of a response predicts nothing and is left out.
     """
-    prompt = len(item.prompt_ids)
-    ids, positions = list(item.prompt_ids[skip:]), list(range(skip, prompt))
-    for kind in kinds:
-        body = item.response_ids[kind][:-1]
-        ids += body
-        positions += range(prompt, prompt + len(body))
+    ids: list[int] = []
+    positions: list[int] = []
+    for item in items:
+        ids += item.prompt_ids[skip:]
+        positions += range(skip, len(item.prompt_ids))
+    for item in items:
+        prompt = len(item.prompt_ids)
+        for response in item.response_ids.values():
+            ids += response[:-1]
+            positions += range(prompt, prompt + len(response) - 1)
     return torch.tensor([ids], device=device), torch.tensor([positions], device=device)
 
 
@@ -109,14 +118,15 @@ def lm_head(model: torch.nn.Module) -> dict[str, Any]:
 
 
 def _hidden_shared(
-    model: PreTrainedModel, item: EncodedItem, kinds: Sequence[str], start: Tree | None
+    model: PreTrainedModel, items: Sequence[EncodedItem], start: Tree | None
 ) -> Float[Tensor, "tokens hidden"]:
-    """Hidden states that predict the response tokens, one response after the other: one pass."""
-    device, skip = model.device, start.prompt if start else 0
-    ids, positions = _pack(item, kinds, device, skip)
-    lengths = [len(item.response_ids[kind]) - 1 for kind in kinds]
+    """Hidden states that predict the response tokens, item by item and response by response."""
+    device, skip = model.device, start.length if start else 0
+    ids, positions = _pack(items, device, skip)
+    prompts = [len(item.prompt_ids) - skip for item in items]
+    lengths = [[len(r) - 1 for r in item.response_ids.values()] for item in items]
     trunk: Any = model.base_model
-    tree = Tree(len(item.prompt_ids) - skip, lengths, device, start)
+    tree = Tree(prompts, lengths, device, start)
     with tree_attention(model):
         output = trunk(
             input_ids=ids,
@@ -126,11 +136,13 @@ def _hidden_shared(
             tree=tree,
         )
     hidden = output.last_hidden_state[0]
-    rows, first = [], len(item.prompt_ids) - skip
-    last_of_prompt = first - 1
-    for length in lengths:
-        rows += [last_of_prompt, *range(first, first + length)]
-        first += length
+    rows: list[int] = []
+    first, last_of_prompt = sum(prompts), -1
+    for prompt, answers in zip(prompts, lengths, strict=True):
+        last_of_prompt += prompt
+        for length in answers:
+            rows += [last_of_prompt, *range(first, first + length)]
+            first += length
     return hidden[torch.tensor(rows, device=device)]  # type: ignore[no-any-return]
 
 
@@ -149,7 +161,7 @@ def _common_start(model: PreTrainedModel, items: Sequence[EncodedItem]) -> Tree 
     common = min(common, len(min((item.prompt_ids for item in items), key=len)) - 1)
     if common < 1:
         return None
-    start = Tree(common, [], model.device, remember=True)
+    start = Tree([common], [[]], model.device, remember=True)
     trunk: Any = model.base_model
     ids = torch.tensor([first[:common]], device=model.device)
     with tree_attention(model):
@@ -158,15 +170,16 @@ def _common_start(model: PreTrainedModel, items: Sequence[EncodedItem]) -> Tree 
 
 
 def _hidden_plain(
-    model: PreTrainedModel, item: EncodedItem, kinds: Sequence[str]
+    model: PreTrainedModel, items: Sequence[EncodedItem]
 ) -> Float[Tensor, "tokens hidden"]:
     """The same by one ordinary pass a response; the reference for the shared-prefix path."""
     trunk: Any = model.base_model
     states = []
-    for kind in kinds:
-        ids = torch.tensor([item.prompt_ids + item.response_ids[kind][:-1]], device=model.device)
-        hidden = trunk(input_ids=ids, use_cache=False).last_hidden_state[0]
-        states.append(hidden[len(item.prompt_ids) - 1 :])
+    for item in items:
+        for response in item.response_ids.values():
+            ids = torch.tensor([item.prompt_ids + response[:-1]], device=model.device)
+            hidden = trunk(input_ids=ids, use_cache=False).last_hidden_state[0]
+            states.append(hidden[len(item.prompt_ids) - 1 :])
     return torch.cat(states)
 
 
@@ -174,8 +187,8 @@ def _shares_prefix(model: PreTrainedModel, item: EncodedItem) -> bool:
     """Whether a packed pass means the same as separate ones for this model.
 
     It does for attention with global causal masks; a sliding window must not be shorter than the
-    packed sequence, and recurrent (state-space) layers cannot be packed this way. Models whose
-    attention is not torch's own (eager, flash) are scored plainly.
+    prompt with its longest response, and recurrent (state-space) layers cannot be packed this
+    way. Models whose attention is not torch's own (eager, flash) are scored plainly.
     """
     if not supports_tree(model):
         return False
@@ -186,8 +199,7 @@ def _shares_prefix(model: PreTrainedModel, item: EncodedItem) -> bool:
     window = getattr(config, "sliding_window", None) or math.inf
     if layers == {"full_attention"} and not getattr(config, "use_sliding_window", True):
         window = math.inf
-    longest = len(item.prompt_ids) + sum(map(len, item.response_ids.values()))
-    return longest <= window
+    return len(item.prompt_ids) + max(map(len, item.response_ids.values())) <= window
 
 
 @torch.no_grad()
@@ -206,19 +218,34 @@ def hidden_states(
     inner = _unwrapped(model)
     share = shared_prefix and _shares_prefix(inner, item)
     with autocast(inner.device, dtype):
-        return _hidden(inner, item, share, None)
+        hidden = _hidden(inner, [item], share, None)
+    lengths = map(len, item.response_ids.values())
+    return dict(zip(item.response_ids, hidden.split([*lengths]), strict=True))
 
 
 def _hidden(
-    model: PreTrainedModel, item: EncodedItem, share: bool, start: Tree | None
-) -> dict[str, Float[Tensor, "_ hidden"]]:
-    kinds = list(item.response_ids)
-    if share:
-        hidden = _hidden_shared(model, item, kinds, start)
-    else:
-        hidden = _hidden_plain(model, item, kinds)
-    lengths = [len(item.response_ids[kind]) for kind in kinds]
-    return dict(zip(kinds, hidden.split(lengths), strict=True))
+    model: PreTrainedModel, items: Sequence[EncodedItem], share: bool, start: Tree | None
+) -> Float[Tensor, "tokens hidden"]:
+    return _hidden_shared(model, items, start) if share else _hidden_plain(model, items)
+
+
+def _tokens(item: EncodedItem) -> int:
+    return len(item.prompt_ids) + sum(map(len, item.response_ids.values()))
+
+
+def _packs(items: Sequence[EncodedItem], device: torch.device) -> Iterator[list[EncodedItem]]:
+    """The items in order, as many at once as a pass is meant to hold, one at least."""
+    limit = PACKED_TOKENS["cuda" if device.type == "cuda" else "cpu"]
+    pack: list[EncodedItem] = []
+    size = 0
+    for item in items:
+        if pack and size + _tokens(item) > limit:
+            yield pack
+            pack, size = [], 0
+        pack.append(item)
+        size += _tokens(item)
+    if pack:
+        yield pack
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
@@ -250,44 +277,28 @@ def score_responses(
         share = shared_prefix and all(_shares_prefix(inner, item) for item in items)
         with autocast(inner.device, dtype):
             start = _common_start(inner, items) if share else None
-        for item in items:
+        for pack in _packs(items, inner.device):
             with autocast(inner.device, dtype):
-                states = _hidden(inner, item, share, start)
-            hidden = torch.cat(list(states.values()))
-            yield from _split(item, list(states), hidden.to(head["head"].dtype), head)
+                hidden = _hidden(inner, pack, share, start)
+            yield from _split(pack, hidden.to(head["head"].dtype), head)
     finally:
         model.train(was_training)
 
 
 def _split(
-    item: EncodedItem,
-    kinds: Sequence[str],
-    hidden: Float[Tensor, "tokens hidden"],
-    head: dict[str, Any],
+    items: Sequence[EncodedItem], hidden: Float[Tensor, "tokens hidden"], head: dict[str, Any]
 ) -> Iterator[ScoredResponse]:
-    targets = [token for kind in kinds for token in item.response_ids[kind]]
-    statistics = token_statistics(
-        torch.tensor(targets, device=hidden.device), hidden=hidden, **head
-    )
+    responses = [(item, kind, ids) for item in items for kind, ids in item.response_ids.items()]
+    targets = [token for _, _, ids in responses for token in ids]
+    found = token_statistics(torch.tensor(targets, device=hidden.device), hidden=hidden, **head)
+    values = {f.name: getattr(found, f.name) for f in fields(TokenStatistics)}
+    statistics = {name: value.cpu() for name, value in values.items() if value is not None}
     start = 0
-    for kind in kinds:
-        ids = item.response_ids[kind]
+    for item, kind, ids in responses:
         rows = slice(start, start + len(ids))
         start += len(ids)
-        yield ScoredResponse(
-            item.example,
-            item.split,
-            kind,
-            ids,
-            TokenStatistics(
-                target_logp=statistics.target_logp[rows].cpu(),
-                argmax_token=statistics.argmax_token[rows].cpu(),
-                argmax_logp=statistics.argmax_logp[rows].cpu(),
-                logsumexp=statistics.logsumexp[rows].cpu(),
-                entropy=statistics.entropy[rows].cpu(),
-                peakiness=statistics.peakiness[rows].cpu(),
-            ),
-        )
+        own = TokenStatistics(**{name: s[rows] for name, s in statistics.items()})
+        yield ScoredResponse(item.example, item.split, kind, ids, own)
 
 
 def score(

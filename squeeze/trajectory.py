@@ -6,7 +6,7 @@ Stored as one Parquet file; what is true of the whole run stands in `run.json` b
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -72,7 +72,7 @@ class Trajectory:
 
     def append(self, point: ProbePoint, scores: Iterable[ResponseScores]) -> Trajectory:
         """A new trajectory with one probe's scores added, in the precision that files have."""
-        rows = pd.DataFrame([asdict(point) | asdict(score) for score in scores])[COLUMNS]
+        rows = pd.DataFrame([vars(point) | vars(score) for score in scores])[COLUMNS]
         rows = rows.astype(dict.fromkeys(METRICS[:-1], "float32") | {"n_tokens": "int32"})
         frame = rows if self.frame.empty else pd.concat([self.frame, rows], ignore_index=True)
         return Trajectory(frame)

@@ -19,11 +19,12 @@ Record = Callable[[int, float, list[ScoredResponse]], None]
 
 
 class ProbeCallback(TrainerCallback):
-    """Score the probe set each time the trainer has saved a checkpoint.
+    """At the end of epochs, have the trainer save a checkpoint and then score the probe set.
 
     Probing after the save means that a recorded probe implies a complete checkpoint of the same
-    step, which is what makes a killed run resumable. `wanted(epoch)` may leave some out.
-    `record(step, epoch, responses)` receives what was scored; `seconds` is the time spent so far.
+    step, which is what makes a killed run resumable. `wanted(epoch)` may leave epochs out. The
+    trainer's own `save_strategy` must be "no". `record(step, epoch, responses)` receives what was
+    scored; `seconds` is the time spent so far.
     """
 
     def __init__(
@@ -39,16 +40,24 @@ class ProbeCallback(TrainerCallback):
         self.dtype = dtype
         self.seconds = 0.0
 
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask for a checkpoint if this epoch's end is wanted."""
+        control.should_save = self.wanted(_epoch(state))
+
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Probe the model as it was just saved."""
-        epoch = round(state.epoch or 0.0, 6)
-        if self.wanted(epoch):
-            start = time.perf_counter()
-            responses = list(score_responses(kwargs["model"], self.items, dtype=self.dtype))
-            self.record(state.global_step, epoch, responses)
-            self.seconds += time.perf_counter() - start
+        start = time.perf_counter()
+        responses = list(score_responses(kwargs["model"], self.items, dtype=self.dtype))
+        self.record(state.global_step, _epoch(state), responses)
+        self.seconds += time.perf_counter() - start
+
+
+def _epoch(state: TrainerState) -> float:
+    return round(state.epoch or 0.0, 6)
 
 
 class StepCallback(TrainerCallback):

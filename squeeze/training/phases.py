@@ -123,7 +123,7 @@ def _arguments(phase: Phase, config: RunConfig, place: PhasePlace, bf16: bool) -
         "seed": config.seed,
         "data_seed": config.seed,
         "max_length": config.max_length,
-        "save_strategy": "epoch",
+        "save_strategy": "no",  # but when `ProbeCallback` asks
         # The newest may lack its probe when the run is killed: the one before must still be there.
         "save_total_limit": 2,
         "logging_strategy": "steps",

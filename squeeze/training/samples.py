@@ -21,15 +21,15 @@ def chosen_tokens(
         if response.kind != "chosen":
             continue
         s = response.statistics
-        found[response.example] = [
-            {
-                "text": tokenizer.decode([token]),
-                "logp": round(float(s.target_logp[i]), 4),
-                "argmax": tokenizer.decode([int(s.argmax_token[i])]),
-                "argmax_logp": round(float(s.argmax_logp[i]), 4),
-            }
-            for i, token in enumerate(response.token_ids)
-        ]
+        columns = (
+            tokenizer.batch_decode([[token] for token in response.token_ids]),
+            [round(logp, 4) for logp in s.target_logp.tolist()],
+            tokenizer.batch_decode([[token] for token in s.argmax_token.tolist()]),
+            [round(logp, 4) for logp in s.argmax_logp.tolist()],
+        )
+        names = ("text", "logp", "argmax", "argmax_logp")
+        rows = zip(*columns, strict=True)
+        found[response.example] = [dict(zip(names, row, strict=True)) for row in rows]
     return found
 
 

@@ -48,25 +48,37 @@ class ResponseScores:
 
 @dataclass(frozen=True)
 class ScoredResponse:
-    """One response's token ids and the next-token statistics at each of its positions."""
+    """One response's token ids and the next-token statistics at each of its positions.
+
+    `pack` holds the statistics of all tokens that were scored with it, `first` its own first row.
+    """
 
     example: str
     split: str
     kind: str
     token_ids: list[int]
-    statistics: TokenStatistics
+    pack: TokenStatistics
+    first: int
+
+    @property
+    def statistics(self) -> TokenStatistics:
+        """Its own rows."""
+        values = {f.name: getattr(self.pack, f.name) for f in fields(self.pack)}
+        return TokenStatistics(**{n: self._own(v) for n, v in values.items() if v is not None})
+
+    def _own(self, values: Tensor) -> Tensor:
+        return values[self.first : self.first + len(self.token_ids)]
 
     def summary(self) -> ResponseScores:
         """Reduce to one row; raise `InputError` when a log-prob is NaN or infinite."""
-        s = self.statistics
         scores = ResponseScores(
             example=self.example,
             split=self.split,
             kind=self.kind,
-            logp=float(s.target_logp.double().sum()),
-            argmax_logp=float(s.argmax_logp.double().sum()),
-            entropy=float(s.entropy.double().mean()),
-            peakiness=float(s.peakiness.double().mean()),
+            logp=float(self._own(self.pack.target_logp).double().sum()),
+            argmax_logp=float(self._own(self.pack.argmax_logp).double().sum()),
+            entropy=float(self._own(self.pack.entropy).double().mean()),
+            peakiness=float(self._own(self.pack.peakiness).double().mean()),
             n_tokens=len(self.token_ids),
         )
         if not (math.isfinite(scores.logp) and math.isfinite(scores.argmax_logp)):
@@ -291,14 +303,12 @@ def _split(
     responses = [(item, kind, ids) for item in items for kind, ids in item.response_ids.items()]
     targets = [token for _, _, ids in responses for token in ids]
     found = token_statistics(torch.tensor(targets, device=hidden.device), hidden=hidden, **head)
-    values = {f.name: getattr(found, f.name) for f in fields(TokenStatistics)}
-    statistics = {name: value.cpu() for name, value in values.items() if value is not None}
-    start = 0
+    values = {f.name: getattr(found, f.name) for f in fields(found)}
+    pack = TokenStatistics(**{n: v.cpu() for n, v in values.items() if v is not None})
+    first = 0
     for item, kind, ids in responses:
-        rows = slice(start, start + len(ids))
-        start += len(ids)
-        own = TokenStatistics(**{name: s[rows] for name, s in statistics.items()})
-        yield ScoredResponse(item.example, item.split, kind, ids, own)
+        yield ScoredResponse(item.example, item.split, kind, ids, pack, first)
+        first += len(ids)
 
 
 def score(

@@ -22,10 +22,11 @@ PARTS: tuple[tuple[str, str, Side], ...] = (
 )
 
 
-def own_margins(phases: Sequence[Log], beta: float) -> Array:
-    """The mean margin of the pairs DPO trained on, after each epoch, summed over rounds, [times].
+def own_margins(phases: Sequence[Log], beta: float, every: int = 1) -> Array:
+    """The mean margin of the pairs DPO trained on, summed over rounds, at the probes, [times].
 
-    `phases` are TRL's logs, one a phase; those without `rewards/margins` (SFT) are passed over.
+    Probes stand at every `every`th epoch of a phase and at its last. `phases` are TRL's logs, one a
+    phase; those without `rewards/margins` (SFT) are passed over.
     The margin (nats) of an epoch is the mean over its logged steps, so it lags by half an epoch in
     every arm alike. The first time is the start of DPO: 0.
     """
@@ -36,7 +37,8 @@ def own_margins(phases: Sequence[Log], beta: float) -> Array:
             if "rewards/margins" in row:
                 epochs[math.ceil(row["epoch"] - 1e-6)].append(row["rewards/margins"] / beta)
         if epochs:
-            found += [before + float(np.mean(epochs[epoch])) for epoch in sorted(epochs)]
+            probed = [e for e in sorted(epochs) if e % every == 0 or e == max(epochs)]
+            found += [before + float(np.mean(epochs[epoch])) for epoch in probed]
             before = found[-1]
     return np.array(found)
 

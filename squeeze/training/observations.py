@@ -175,16 +175,15 @@ def _extend(o: Observatory) -> list[Verdict]:
     return extend.judge_extend(o.runs("EX-1", "extend-dpo", *extend.CONTROLS))
 
 
-def _on_policy(o: Observatory, ranking: str = "") -> list[Verdict]:
+def judge_on_policy(o: Observatory, ranking: str = "") -> list[Verdict]:
+    """ON-1; with ranking "-data" of its counterfactual, the same rounds on the data's pairs."""
     arm = f"on-policy-{o.plan.settings['on_policy_rounds']}{ranking}"
     runs = o.runs("ON-1", arm, SFT_DPO)
-    margins = [
-        {
-            name: onpolicy.own_margins(experiment.log(name), experiment.config.beta)
-            for name in (arm, SFT_DPO)
-        }
-        for _, experiment in o.over("ON-1")
-    ]
+    margins = []
+    for _, experiment in o.over("ON-1"):
+        beta, every = experiment.config.beta, experiment.config.probe_every
+        logs = {name: experiment.log(name) for name in (arm, SFT_DPO)}
+        margins.append({n: onpolicy.own_margins(log, beta, every) for n, log in logs.items()})
     return onpolicy.check_on_policy(runs, arm, SFT_DPO, margins)
 
 
@@ -226,7 +225,7 @@ JUDGES: dict[str, Callable[[Observatory], list[Verdict]]] = {
     "DO-4": _peakier,
     "DO-5": _tokens,
     "EX-1": _extend,
-    "ON-1": _on_policy,
+    "ON-1": judge_on_policy,
     "RP-1": _repetition,
     "VA-1": _losses,
     "CH-1": _ches,

@@ -28,7 +28,7 @@ def _sft(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase
 def _sft_dpo(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
     epochs = int(found[1])
     longer = replace(sft, epochs=epochs, probe_every=epochs)
-    return f"SFT on chosen for {epochs} epochs, then DPO", (longer, replace(dpo, probe_every=1))
+    return f"SFT on chosen for {epochs} epochs, then DPO", (longer, dpo)
 
 
 def _dose(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
@@ -71,7 +71,7 @@ def _on_policy(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple
     if ranking == "data":  # the control: the same rounds, each with a new reference, off-policy
         ranking = "pairs"
     epochs = max(1, dpo.epochs // rounds)
-    one = replace(dpo, on=ranking, epochs=epochs, probe_every=1)  # type: ignore[arg-type]
+    one = replace(dpo, on=ranking, epochs=epochs)  # type: ignore[arg-type]
     whose = "the data's pairs" if ranking == "pairs" else f"pairs of its own answers, {ranking}"
     title = f"SFT on chosen, then {rounds} rounds of DPO on {whose}"
     return title, (sft, *[one] * rounds)
@@ -88,6 +88,9 @@ FORMS: dict[str, tuple[str, Build]] = {
     "on-policy-ROUNDS[-random|-data]": (r"on-policy-(\d+)(?:-(random|data))?", _on_policy),
 }
 
+# Arms of which claims want the curve; of the others they want where it ends.
+CURVES = (_sft_dpo, _on_policy)
+
 
 def make_arm(name: str, config: RunConfig) -> Arm:
     """The arm of this name under a run's settings; raise `InputError` for an unknown one."""
@@ -102,10 +105,11 @@ def make_arm(name: str, config: RunConfig) -> Arm:
         f"loss-{dpo.loss_type}",
     ):  # trained once under both names
         return replace(known["sft-dpo"], name=name)
-    dpo = replace(dpo, probe_every=config.variant_probe_every)
     for pattern, build in FORMS.values():
         found = re.fullmatch(pattern, name)
         if found:
+            if build not in CURVES:
+                dpo = replace(dpo, probe_every=config.variant_probe_every)
             return Arm(name, *build(sft, dpo, found))
     names = ", ".join([*known, *FORMS])
     raise InputError(f"unknown arm {name!r} in --arms; the arms are {names}")

@@ -6,9 +6,9 @@ The experiments are those of tests/lm with the cause removed.
 import pytest
 import torch
 
-from squeeze.claims import course, dpo, extend, onpolicy, sft, tokens
+from squeeze.claims import course, dpo, extend, sft, tokens
 from squeeze.claims.degeneration import check_copying, check_repetition
-from squeeze.training.observations import Observatory
+from squeeze.training.observations import Observatory, judge_on_policy
 from squeeze.training.token_steps import pair_steps
 from squeeze.training.variants import make_arm
 
@@ -116,13 +116,7 @@ def test_RP_1_without_the_rejected_term_long_training_does_not_repeat(lab):
 
 def test_ON_1_the_same_rounds_on_the_datas_pairs_are_no_better(lab):
     """Random ranking is no control: what is ranked stays on-policy and squeezes less as well."""
-    arm = f"on-policy-{lab.plan.settings['on_policy_rounds']}-data"
-    runs = lab.runs("ON-1", arm, "sft-dpo")
-    margins = [
-        {n: onpolicy.own_margins(e.log(n), e.config.beta) for n in (arm, "sft-dpo")}
-        for _, e in lab.over("ON-1")
-    ]
-    none_supported(onpolicy.check_on_policy(runs, arm, "sft-dpo", margins))
+    none_supported(judge_on_policy(lab, "-data"))
 
 
 def test_SF_4_answers_that_were_left_out_of_training_do_not_rise(lab):

@@ -1,5 +1,7 @@
 """Shape checks while tests run, and fixtures that tests of several stations share."""
 
+import gc
+
 import pytest
 from jaxtyping import install_import_hook
 
@@ -15,3 +17,17 @@ def tiny_directory(tmp_path_factory):
     from tests.tiny_model import save_tiny_model
 
     return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def quick_collections():
+    """Take what is imported by now out of garbage collection.
+
+    accelerate collects at the end of every training, which costs more than a tiny model's steps
+    when it goes through every object of torch, transformers and trl.
+    """
+    import trl.trainer.dpo_trainer
+    import trl.trainer.sft_trainer  # noqa: F401
+
+    gc.collect()
+    gc.freeze()

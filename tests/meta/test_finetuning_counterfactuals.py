@@ -8,17 +8,18 @@ import torch
 
 from squeeze.claims import course, dpo, extend, sft, tokens
 from squeeze.claims.degeneration import check_copying, check_repetition
+from squeeze.claims.registration import plan
 from squeeze.training.observations import Observatory, judge_on_policy
 from squeeze.training.token_steps import pair_steps
 from squeeze.training.variants import make_arm
 
 pytestmark = pytest.mark.cpu
 
-SEEDS = (100, 101)
+SEEDS = plan("tiny").evaluation[:2]
 
 
 @pytest.fixture(scope="module")
-def lab():
+def lab(quick_collections):
     return Observatory("tiny", SEEDS)
 
 

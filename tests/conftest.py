@@ -31,3 +31,5 @@ def quick_collections():
 
     gc.collect()
     gc.freeze()
+    yield
+    gc.unfreeze()

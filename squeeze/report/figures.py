@@ -19,7 +19,7 @@ from squeeze.report.source import Arm, RunData
 from squeeze.report.style import ARGMAX, in_order, split_name, style
 from squeeze.report.summary import Series, View, final_changes, series, values
 
-_LOOK: dict[str, Any] = {
+LOOK: dict[str, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -178,7 +178,7 @@ def write_figures(run: RunData) -> list[Path]:
     """Draw every figure of a run into its `figures/`, each replaced whole; return their paths."""
     split = main_split(run)
     made = []
-    with mpl.rc_context(_LOOK):  # type: ignore[arg-type]
+    with mpl.rc_context(LOOK):  # type: ignore[arg-type]
         for name, figure in (
             ("curves", curves(run, split)),
             ("figure4", figure4(run, split)),

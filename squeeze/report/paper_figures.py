@@ -21,7 +21,7 @@ from squeeze.claims.model import Level
 from squeeze.claims.runs import Runs
 from squeeze.errors import InputError
 from squeeze.files import replacing
-from squeeze.report.figures import _LOOK as LOOK
+from squeeze.report.figures import LOOK
 from squeeze.report.style import ARGMAX, split_name, style
 
 if TYPE_CHECKING:

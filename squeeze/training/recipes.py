@@ -246,7 +246,9 @@ def make_config(values: Mapping[str, Any]) -> RunConfig:
 
     Raises `InputError` naming the field, its value and what is allowed.
     """
-    given = {key.replace("-", "_"): value for key, value in values.items() if value is not None}
+    given = {
+        str(key).replace("-", "_"): value for key, value in values.items() if value is not None
+    }
     known = {f.name: f for f in fields(RunConfig)}
     for key in given:
         if key not in known:

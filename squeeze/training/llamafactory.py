@@ -128,7 +128,7 @@ def _key_warnings(values: Mapping[str, Any]) -> list[str]:
     known = [*READ, *ONLY, *IGNORED]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
+            near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             warnings.append(f"unknown key {key!r} ignored{hint}")
     return warnings

@@ -246,9 +246,7 @@ def make_config(values: Mapping[str, Any]) -> RunConfig:
 
     Raises `InputError` naming the field, its value and what is allowed.
     """
-    given = {
-        str(key).replace("-", "_"): value for key, value in values.items() if value is not None
-    }
+    given = {key.replace("-", "_"): value for key, value in values.items() if value is not None}
     known = {f.name: f for f in fields(RunConfig)}
     for key in given:
         if key not in known:
@@ -315,4 +313,4 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError(f"the configuration {path} is not readable YAML ({error})") from error
     if not isinstance(values, dict):
         raise InputError(f"the configuration {path} must be a mapping of fields to values")
-    return values
+    return {str(key): value for key, value in values.items()}

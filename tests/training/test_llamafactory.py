@@ -264,10 +264,12 @@ def test_an_unknown_key_is_a_warning_with_the_nearest_known_one(translated):
 
 
 def test_a_key_that_is_no_text_is_unknown_too(directory):
-    values = {"stage": "dpo", "model_name_or_path": "some/model", "dataset": "pairs", 1: 2}
-    assert translate(values, directory).warnings == ("unknown key 1 ignored",)
+    path = directory / "odd.yaml"
+    path.write_text("1: 2\nstage: dpo\nmodel_name_or_path: some/model\ndataset: pairs\n")
+    values = read_config(path)
+    assert translate(values, directory).warnings == ("unknown key '1' ignored",)
     with pytest.raises(InputError, match="unknown configuration field '1'"):
-        make_config({1: 2})
+        make_config(values)
 
 
 def test_pure_bf16_makes_the_frozen_weights_bfloat16_and_says_what_stays_float32(translated):

@@ -51,6 +51,7 @@ _OVERRIDES = {
     "batch_size": "per_device_train_batch_size",
     "beta": "pref_beta",
     "learning_rate": "learning_rate",
+    "max_length": "cutoff_len",
     "seed": "seed",
 }
 

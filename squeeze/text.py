@@ -27,6 +27,9 @@ _UNIT = regex.compile(
     r"|[^\s\p{L}\p{N}_]\p{M}*"  # a punctuation mark, a symbol
 )
 
+# The same words, and between them one visible character (an emoji, a letter with its marks) each.
+_PIECE = regex.compile(rf"(?V1)[[\p{{L}}\p{{M}}\p{{N}}_’']--[{_UNSPACED}]]+|\X")
+
 Ngram = tuple[str, ...]
 
 
@@ -37,6 +40,12 @@ def units(text: str) -> list[str]:
     mark is a unit of its own, so that "!!!!!!" counts as repetition.
     """
     found: list[str] = _UNIT.findall(unicodedata.normalize("NFC", text).casefold())
+    return found
+
+
+def pieces(text: str) -> list[str]:
+    """The text cut where it may be: words and single visible characters, joined the text again."""
+    found: list[str] = _PIECE.findall(text)
     return found
 
 

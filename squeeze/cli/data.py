@@ -59,7 +59,10 @@ def _print_summary(summary: Summary, target: Path) -> None:
     from squeeze.data.convert import side_path
 
     typer.echo(f"{summary.source_format} → {summary.target_format}: {target}")
-    line = f"rows in {summary.rows_in:,}, rows out {summary.rows_out:,}"
+    line = f"rows in {summary.rows_in:,}, "
+    if summary.rows_per_example > 1:
+        line += f"paired into {summary.examples:,}, "
+    line += f"rows out {summary.rows_out:,}"
     if summary.filtered:
         line += f", filtered out {summary.filtered:,}"
     typer.echo(line)

@@ -29,6 +29,10 @@ def replicate(
     ] = None,
     beta: Annotated[float | None, Option(help="DPO's beta.")] = None,
     learning_rate: Annotated[float | None, Option(help="Of the DPO phase.")] = None,
+    max_length: Annotated[int | None, Option(help="Tokens of prompt and answer.")] = None,
+    too_long: Annotated[
+        str | None, Option(help="Answers beyond --max-length: refuse or cut.")
+    ] = None,
     dtype: Annotated[str | None, Option(help="auto, float32 or bfloat16.")] = None,
     config: Annotated[
         Path | None, Option(help="YAML or JSON: our fields, or LLaMA-Factory's.")
@@ -58,6 +62,8 @@ def replicate(
         "seed": seed,
         "beta": beta,
         "learning_rate": learning_rate,
+        "max_length": max_length,
+        "too_long": too_long,
         "dtype": dtype,
     }
     console, given = Console(), {k: v for k, v in options.items() if v is not None}

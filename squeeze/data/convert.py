@@ -12,13 +12,14 @@ from pathlib import Path
 from squeeze.data.examples import PreferenceExample
 from squeeze.data.families import KINDS
 from squeeze.data.formats import FORMATS, WRITABLE, Format, Source, named, open_source
-from squeeze.data.layouts import content_id, write_squeeze
+from squeeze.data.layouts import EXTRA_KINDS, content_id, write_squeeze
 from squeeze.data.rows import Row, RowError
 from squeeze.data.writing import check_extension, open_writer
 from squeeze.errors import InputError
 from squeeze.files import replacing
 
 _EVERY = 1000  # rows between two calls of `progress`
+_EXTRA = frozenset(EXTRA_KINDS)
 Progress = Callable[[int, int | None], None]
 
 
@@ -33,8 +34,10 @@ class Lengths:
 
     def add(self, length: int) -> None:
         """Count one more text."""
-        self.smallest = length if self.count == 0 else min(self.smallest, length)
-        self.largest = max(self.largest, length)
+        if length < self.smallest or not self.count:
+            self.smallest = length
+        if length > self.largest:
+            self.largest = length
         self.count += 1
         self.total += length
 
@@ -49,7 +52,8 @@ class Summary:
     """What a conversion did.
 
     `not_carried` counts what the output format has no place for: input columns ("column x"),
-    response kinds ("response x") and ids ("id", where they are not made from the text).
+    response kinds ("response x") and ids ("id", where they are not made from the text). `refused`
+    counts rows: rows_in = filtered + refused + rows_per_example · examples.
     """
 
     source_format: str
@@ -57,22 +61,21 @@ class Summary:
     rows_in: int = 0
     rows_out: int = 0
     examples: int = 0
+    rows_per_example: int = 1
     filtered: int = 0
     first_refusal: str = ""
     refused: Counter[str] = field(default_factory=Counter)
     not_carried: Counter[str] = field(default_factory=Counter)
-    lengths: dict[str, Lengths] = field(default_factory=dict)
+    lengths: dict[str, Lengths] = field(
+        default_factory=lambda: {part: Lengths() for part in ("prompt", "chosen", "rejected")}
+    )
 
     def measure(self, example: PreferenceExample) -> None:
         """Count an example and its lengths."""
         self.examples += 1
-        lengths = {
-            "prompt": sum(len(message.content) for message in example.prompt),
-            "chosen": len(example.chosen),
-            "rejected": len(example.rejected),
-        }
-        for name, length in lengths.items():
-            self.lengths.setdefault(name, Lengths()).add(length)
+        self.lengths["prompt"].add(sum([len(message.content) for message in example.prompt]))
+        self.lengths["chosen"].add(len(example.chosen))
+        self.lengths["rejected"].add(len(example.rejected))
 
 
 class SideFile:
@@ -106,7 +109,8 @@ def _select(
     source: Source, where: Mapping[str, str], summary: Summary, progress: Progress
 ) -> Iterator[tuple[int, Row | RowError]]:
     """The source's rows that `where` lets through, counted."""
-    for number, row in source.reader:
+    readable = None if source.columns is None else source.columns.union(where)
+    for number, row in source.rows():
         summary.rows_in += 1
         if summary.rows_in % _EVERY == 0:
             progress(source.reader.position, source.reader.extent)
@@ -120,10 +124,20 @@ def _select(
         elif any(row[name] != wanted for name, wanted in where.items()):
             summary.filtered += 1
         else:
-            if source.columns is not None:
-                unread = row.keys() - source.columns - where.keys()
-                summary.not_carried.update(f"column {name}" for name in unread)
+            if not (readable and readable.issuperset(row) and _EXTRA.isdisjoint(row)):
+                summary.not_carried.update(f"column {name}" for name in _unread(row, readable))
             yield number, row
+
+
+def _unread(row: Row, readable: frozenset[str] | None) -> list[str]:
+    """The columns that are not read: unknown ones, and responses that are no text."""
+    unread = []
+    for name, value in row.items():
+        known = readable is None or name in readable
+        response = name in _EXTRA or readable is None
+        if not known or (response and not isinstance(value, str | None)):
+            unread.append(name)
+    return unread
 
 
 def _lost(example: PreferenceExample, carries: frozenset[str]) -> list[str]:
@@ -163,7 +177,7 @@ def convert(
     if target.exists() and (not force or target.samefile(path)):
         raise InputError(f"{target} exists; choose another output, or overwrite it with --force")
     source = open_source(path, format, name)
-    summary = Summary(source.format, to)
+    summary = Summary(source.format, to, rows_per_example=source.rows_per_example)
     with ExitStack() as stack:
         side = SideFile(side_path(target), stack)
         temporary = stack.enter_context(replacing(target))
@@ -174,7 +188,7 @@ def convert(
                 written = _written(item, FORMATS[to], summary)
             except RowError as error:
                 summary.first_refusal = summary.first_refusal or f"row {number} {error}"
-                summary.refused[error.reason] += 1
+                summary.refused[error.reason] += error.rows
                 side.add(number, error)
             else:
                 for row in written:
@@ -195,6 +209,7 @@ def _written(item: PreferenceExample | RowError, target: Format, summary: Summar
         rows = target.write(item)
     except RowError as error:
         error.row = write_squeeze(item)[0]
+        error.rows = summary.rows_per_example
         raise
     summary.rows_out += len(rows)
     summary.measure(item)

@@ -32,12 +32,16 @@ _SHAREGPT = {
     "rejected": "rejected",
 }
 _MAPPED_ONLY = ("system", "history")
+_NEVER_EMPTY = ("messages", "kto_tag")
 _HUB = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One entry of dataset_info.json."""
+    """One entry of dataset_info.json.
+
+    `num_samples` are read from the file's beginning (LLaMA-Factory draws as many at random).
+    """
 
     name: str
     file: Path | None
@@ -46,6 +50,7 @@ class Dataset:
     ranking: bool
     columns: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    num_samples: int | None = None
 
     @property
     def usable(self) -> bool:
@@ -80,8 +85,17 @@ def _entry(path: Path, name: str, value: Any) -> Dataset:
     if not isinstance(value, dict):
         raise InputError(f"{where} must be an object")
     for key in ("columns", "tags"):
-        if not isinstance(value.get(key, {}), dict):
-            raise InputError(f"{where}: {key!r} must be an object")
+        named = value.get(key) or {}
+        if not isinstance(value.get(key, {}), dict | None) or not all(
+            isinstance(name, str | None) for name in named.values()
+        ):
+            raise InputError(f"{where}: {key!r} must be an object of names")
+    number = value.get("num_samples")
+    whole = isinstance(number, int) and not isinstance(number, bool)
+    if number is not None and not (whole and number > 0):
+        raise InputError(f"{where}: num_samples must be a whole number, not {number!r}")
+    if not isinstance(value.get("ranking", False), bool):
+        raise InputError(f"{where}: ranking must be true or false, not {value['ranking']!r}")
     formatting = value.get("formatting", "alpaca")
     if formatting not in ("alpaca", "sharegpt", "openai"):
         raise InputError(f"{where}: unknown formatting {formatting!r}; use alpaca or sharegpt")
@@ -92,9 +106,16 @@ def _entry(path: Path, name: str, value: Any) -> Dataset:
         hub=next((str(value[key]) for key in _HUB if value.get(key)), None),
         formatting=formatting,
         ranking=bool(value.get("ranking", False)),
-        columns=value.get("columns", {}),
-        tags=value.get("tags", {}),
+        columns=_names(value.get("columns")),
+        tags=_names(value.get("tags")),
+        num_samples=number,
     )
+
+
+def _names(value: Mapping[str, str | None] | None) -> dict[str, str]:
+    """The names; "" for one that is empty or null, which says that there is no such column."""
+    named = {key: name or "" for key, name in (value or {}).items()}
+    return {key: name for key, name in named.items() if name or key not in _NEVER_EMPTY}
 
 
 def choose(path: Path, name: str | None, *, preference: bool = True) -> Dataset:
@@ -126,6 +147,8 @@ def choose(path: Path, name: str | None, *, preference: bool = True) -> Dataset:
         raise InputError(
             f"{path}: {name!r} lies on a hub ({chosen.hub}); download it and give its file_name"
         )
+    if chosen.file.is_dir():
+        raise InputError(f"{path}: {chosen.file} of {name!r} is a directory; name one of its files")
     if not chosen.file.is_file():
         raise InputError(f"{path}: the file {chosen.file} of {name!r} does not exist")
     return chosen
@@ -168,11 +191,15 @@ def parsers(dataset: Dataset) -> tuple[Parse | None, ParseUnpaired | None]:
     if dataset.formatting == "alpaca":
         if label is None:
             return lambda row: _parse_alpaca(_renamed(row, columns, _ALPACA)), None
-        return None, lambda row: _parse_alpaca_kto(_renamed(row, columns, _ALPACA), row, label)
+        return None, lambda row: pairing.parse_unpaired_alpaca(
+            _renamed(row, columns, _ALPACA) | {label: row.get(label)}, label
+        )
     messages = columns.get("messages", "conversations")
-    if label is not None:
-        return None, lambda row: pairing.parse_unpaired_messages(row, tags, messages, label)
     names = _SHAREGPT | {"messages": messages}
+    if label is not None:
+        return None, lambda row: pairing.parse_unpaired_messages(
+            _renamed(row, columns, names) | {label: row.get(label)}, tags, messages, label
+        )
     return lambda row: layouts.parse_sharegpt(_renamed(row, columns, names), tags, messages), None
 
 
@@ -192,12 +219,3 @@ def _parse_alpaca(row: Row) -> PreferenceExample:
     if "chosen" not in row and isinstance(row.get("output"), list):
         return layouts.parse_comparison(row)
     return layouts.parse_alpaca(row)
-
-
-def _parse_alpaca_kto(row: Row, original: Row, label: str) -> Unpaired:
-    return Unpaired(
-        layouts.row_id(row),
-        layouts.alpaca_prompt(row),
-        layouts.text(layouts.column(row, "output"), "output"),
-        pairing.parse_label(layouts.column(original, label), label),
-    )

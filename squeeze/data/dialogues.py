@@ -92,7 +92,7 @@ def parse_paper(row: Row) -> PreferenceExample:
     responses = {
         PAPER_KINDS.get(name, name): _without_space(text(value, name))
         for name, value in row.items()
-        if name not in pair and value is not None
+        if name not in pair and isinstance(value, str)
     }
     return example(
         row_id(row),

@@ -116,7 +116,8 @@ def encode_item(
         if max_length is not None and len(ids) > max_length:
             raise InputError(
                 f"example {item.example!r}, {kind}: prompt + response is {len(ids)} tokens, more "
-                f"than the {max_length} the model can read; shorten or drop the example"
+                f"than the {max_length} allowed; shorten or drop the example (squeeze replicate "
+                "--too-long cut shortens answers)"
             )
         if len(ids) <= boundary or boundary == 0:
             raise InputError(

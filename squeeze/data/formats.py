@@ -56,7 +56,9 @@ def _messages(value: object) -> bool:
     )
 
 
-_OTHERS = {"instruction", "conversations", *PAPER_KINDS}  # columns that tell of other formats
+# Columns that hold a prompt of their own, or tell of the paper's sets: the texts have none then.
+_OTHERS = {"instruction", "conversations", "messages", "system", "history", *PAPER_KINDS}
+_OTHERS |= {*layouts.QUESTIONS}
 
 
 def _is_trl(row: Row) -> bool:
@@ -94,16 +96,21 @@ def _is_openai(row: Row) -> bool:
     return _has(row, input=dict, preferred_output=list, non_preferred_output=list)
 
 
-def _is_kto(row: Row) -> bool:
-    return _has(row, prompt=(str, list), completion=(str, list), label=(bool, int))
+def _is_question(row: Row) -> bool:
+    asked = any(isinstance(row.get(name), str) for name in layouts.QUESTIONS)
+    elsewhere = row.keys() & {"instruction", "conversations", "prompt"}
+    return asked and not elsewhere and _has(row, chosen=str, rejected=str)
 
 
-def _is_kto_sharegpt(row: Row) -> bool:
-    return _has(row, conversations=list, label=(bool, int))
+def _is_labelled(row: Row) -> bool:
+    return any(isinstance(row.get(name), (bool, int, float, str)) for name in pairing.LABELS)
 
 
 _PAIR = frozenset({"id", "chosen", "rejected"})
 _NAMED = frozenset({"id", "kinds"})
+_LABELLED = frozenset({"id", *pairing.LABELS})
+_ANY = (str, list)
+_ANSWER = (dict, list, str)
 
 FORMATS: dict[str, Format] = {
     f.name: f
@@ -162,10 +169,17 @@ FORMATS: dict[str, Format] = {
         Format(
             "sharegpt",
             "ShareGPT ranking: conversations, chosen, rejected with from/value",
-            lambda row: _has(row, conversations=list, chosen=(dict, str), rejected=(dict, str)),
+            lambda row: _has(row, conversations=list, chosen=_ANSWER, rejected=_ANSWER),
             _PAIR | {"conversations", "system"},
             layouts.parse_sharegpt,
             write=layouts.write_sharegpt,
+        ),
+        Format(
+            "question",
+            "Orca pairs: question (or query, or input) and system, chosen, rejected",
+            _is_question,
+            _PAIR | {"system", *layouts.QUESTIONS},
+            layouts.parse_question,
         ),
         Format(
             "openai",
@@ -193,8 +207,8 @@ FORMATS: dict[str, Format] = {
         Format(
             "kto",
             "unpaired: prompt, completion, label; paired where a prompt has both labels",
-            _is_kto,
-            frozenset({"id", "prompt", "completion", "label"}),
+            lambda row: _is_labelled(row) and _has(row, prompt=_ANY, completion=_ANY),
+            _LABELLED | {"prompt", "completion"},
             parse_unpaired=pairing.parse_unpaired,
             write=pairing.write_unpaired,
             carries=frozenset({"id"}),
@@ -202,9 +216,25 @@ FORMATS: dict[str, Format] = {
         Format(
             "kto-sharegpt",
             "unpaired conversations with from/value and a label",
-            _is_kto_sharegpt,
-            frozenset({"id", "conversations", "label"}),
+            lambda row: _is_labelled(row) and _has(row, conversations=list),
+            _LABELLED | {"conversations", "system"},
             parse_unpaired=pairing.parse_unpaired_messages,
+        ),
+        Format(
+            "kto-messages",
+            "unpaired message lists with a label",
+            lambda row: _is_labelled(row) and _messages(row.get("messages")),
+            _LABELLED | {"messages", "system"},
+            parse_unpaired=lambda row: pairing.parse_unpaired_messages(
+                row, layouts.CHAT, "messages"
+            ),
+        ),
+        Format(
+            "kto-alpaca",
+            "unpaired: instruction, input, output and a label",
+            lambda row: _is_labelled(row) and _has(row, instruction=str, output=str),
+            _LABELLED | {"instruction", "input", "output", "system", "history"},
+            parse_unpaired=pairing.parse_unpaired_alpaca,
         ),
     )
 }
@@ -231,16 +261,18 @@ def recognise(path: Path) -> str:
         return LLAMA_FACTORY
     fits: set[str] | None = None
     first: Row = {}
+    unreadable = ""
     for number, row in islice(RowReader(path), _SAMPLE):
         if isinstance(row, RowError):
-            if number == 1 and path.suffix == ".json":
-                raise InputError(f"{path}, row 1 {row}")
+            unreadable = unreadable or f"{path}, row {number} {row}"
             continue
         first = first or row
         fitting = {name for name, f in FORMATS.items() if f.matches(row)}
         if fitting:  # a row that fits nothing is a bad row, not another format
             fits = fitting if fits is None else fits & fitting
-    columns = ", ".join(first) or "none that can be read"
+    if not first and unreadable:
+        raise InputError(f"{unreadable}; a JSON file holds one array of objects, or one a line")
+    columns = ", ".join(first) or "none"
     if fits is not None and len(fits) == 1:
         return fits.pop()
     lacking = {"chosen", "rejected"} - first.keys()
@@ -253,9 +285,10 @@ def recognise(path: Path) -> str:
         what = f"could be {' or '.join(sorted(fits))}"
     else:
         what = "mixes formats" if fits is not None else "has no format that is known here"
+    way_out = "" if fits else ", or map its columns in a dataset_info.json"
     raise InputError(
         f"{path} {what} (columns: {columns}); name its format with --from (one of "
-        f"{', '.join(sorted(fits or READABLE))})"
+        f"{', '.join(sorted(fits or READABLE))}){way_out}"
     )
 
 
@@ -268,12 +301,22 @@ class Source:
     columns: frozenset[str] | None  # those that reading uses; None: any may be used
     parse: Callable[[Row], PreferenceExample] | None
     parse_unpaired: Callable[[Row], Unpaired] | None
+    limit: int | None = None  # rows to read; None: all
+
+    @property
+    def rows_per_example(self) -> int:
+        """How many of the file's rows make an example."""
+        return 1 if self.parse_unpaired is None else 2
+
+    def rows(self) -> Iterator[tuple[int, Row | RowError]]:
+        """The file's rows with their numbers, up to the limit."""
+        return islice(self.reader, self.limit)
 
     def examples(
         self, rows: Iterator[tuple[int, Row | RowError]] | None = None
     ) -> Iterator[tuple[int, PreferenceExample | RowError]]:
         """Stream the examples of `rows` (by default the file's), errors in place, ids distinct."""
-        rows = iter(self.reader) if rows is None else rows
+        rows = self.rows() if rows is None else rows
         with closing(pairing.SeenIds()) as seen:
             for number, item in self._parsed(rows):
                 try:
@@ -283,6 +326,7 @@ class Source:
                     )
                 except RowError as error:
                     error.row = layouts.write_squeeze(cast(PreferenceExample, item))[0]
+                    error.rows = self.rows_per_example
                     yield number, error
 
     def _parsed(
@@ -319,4 +363,5 @@ def open_source(path: Path, format: str | None = None, name: str | None = None) 
     parse, parse_unpaired = dataset_info.parsers(dataset)
     described = f"{LLAMA_FACTORY}:{dataset.name}"
     columns = dataset_info.used_columns(dataset)
-    return Source(RowReader(dataset.file), described, columns, parse, parse_unpaired)
+    reader = RowReader(dataset.file)
+    return Source(reader, described, columns, parse, parse_unpaired, dataset.num_samples)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from squeeze.data.examples import Message, PreferenceExample
 from squeeze.data.families import CHOSEN, KINDS, REJECTED
-from squeeze.data.rows import Row, RowError
+from squeeze.data.rows import Row, RowError, is_unicode
+from squeeze.text import pieces
 
 EXTRA_KINDS = tuple(kind for kind in KINDS if kind not in (CHOSEN, REJECTED))
+_EXTRA = frozenset(EXTRA_KINDS)
 ROLES = ("system", "developer", "user", "assistant", "tool")
 Turns = tuple[Message, ...]
 
@@ -35,14 +38,12 @@ def text(value: Any, field: str) -> str:
     """The value as text; raises `RowError` when it is not a string or not valid Unicode."""
     if not isinstance(value, str):
         raise RowError("not a string", f"has a {type(value).__name__} in {field!r}, not a string")
-    if not value.isascii():
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise RowError("not Unicode", f"has a lone surrogate in {field!r}") from None
+    if not is_unicode(value):
+        raise RowError("not Unicode", f"has a lone surrogate in {field!r}")
     return value
 
 
+@lru_cache(maxsize=1)  # a conversion asks for a pair's id when it reads and when it writes it
 def content_id(prompt: Turns, chosen: str, rejected: str) -> str:
     """An id that depends on the pair alone: the same in any file, at any place."""
     content = json.dumps([[(m.role, m.content) for m in prompt], chosen, rejected])
@@ -52,9 +53,9 @@ def content_id(prompt: Turns, chosen: str, rejected: str) -> str:
 def row_id(row: Row) -> str | None:
     """The row's own id, if it has one."""
     value = row.get("id")
-    if isinstance(value, str | int) and str(value).strip():
+    if isinstance(value, str | int | float) and str(value).strip():
         return text(str(value), "id")
-    return None
+    return None  # another type, or empty
 
 
 def example(
@@ -99,7 +100,7 @@ class Tags:
     def _message(self, turn: Any, field: str) -> Message:
         if not isinstance(turn, dict) or turn.get(self.role) is None:
             raise RowError("not a message", f"has a message without {self.role!r} in {field!r}")
-        role = dict(self.roles).get(turn[self.role])
+        role = next((ours for theirs, ours in self.roles if theirs == turn[self.role]), None)
         if role is None or turn.get("tool_calls"):
             what = f"role {turn[self.role]!r}" if role is None else "tool calls"
             raise RowError(
@@ -120,7 +121,9 @@ class Tags:
 
 
 CHAT = Tags()
-SHAREGPT_ROLES = (
+SHAREGPT_ROLES = (  # where two names mean the same role, the last one is written
+    ("user", "user"),
+    ("assistant", "assistant"),
     ("human", "user"),
     ("gpt", "assistant"),
     ("system", "system"),
@@ -160,8 +163,10 @@ def split_conversations(chosen: Turns, rejected: Turns) -> tuple[Turns, str, str
 
 
 def extra_responses(row: Row) -> dict[str, str]:
-    """The row's columns that are named like response kinds."""
-    return {kind: text(row[kind], kind) for kind in EXTRA_KINDS if row.get(kind) is not None}
+    """The row's text columns that are named like response kinds."""
+    if _EXTRA.isdisjoint(row):
+        return {}
+    return {kind: text(row[kind], kind) for kind in EXTRA_KINDS if isinstance(row.get(kind), str)}
 
 
 def single_user_text(prompt: Turns) -> str:
@@ -178,21 +183,34 @@ def _user(content: str) -> Turns:
     return (Message("user", content),)
 
 
+def system_turn(row: Row) -> Turns:
+    """The row's system message, if it has a filled column of that name."""
+    return (Message("system", text(row["system"], "system")),) if row.get("system") else ()
+
+
 # ---- squeeze -------------------------------------------------------------------------------------
 
 
 def parse_squeeze(row: Row) -> PreferenceExample:
     """The lossless format: id, prompt messages, chosen, rejected, responses by kind."""
-    responses = row.get("responses") or {}
-    if isinstance(responses, list):  # Parquet has no open-ended objects
-        responses = {r["kind"]: r["text"] for r in responses}
     return example(
         row_id(row),
         CHAT.read(column(row, "prompt"), "prompt"),
         text(column(row, CHOSEN), CHOSEN),
         text(column(row, REJECTED), REJECTED),
-        {kind: text(value, kind) for kind, value in responses.items()},
+        dict(_responses(row.get("responses") or {})),
     )
+
+
+def _responses(value: Any) -> Iterator[tuple[str, str]]:
+    """Kind and text: from an object, or from a list of both, as Parquet has no open-ended ones."""
+    if isinstance(value, dict):
+        value = [{"kind": kind, "text": said} for kind, said in value.items() if said is not None]
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise RowError("bad responses", "has 'responses' that do not map kinds to texts")
+    for entry in value:
+        kind = text(entry.get("kind"), "responses")
+        yield kind, text(entry.get("text"), kind)
 
 
 def write_squeeze(example: PreferenceExample) -> list[Row]:
@@ -208,25 +226,30 @@ def write_squeeze(example: PreferenceExample) -> list[Row]:
 def parse_trl(row: Row) -> PreferenceExample:
     """TRL's standard format; without a prompt column, the prompt is what both texts begin with.
 
-    That common beginning is cut at white space, so that no word is torn apart (TRL cuts anywhere).
+    That common beginning ends with a whole word (Chinese characters are words) and without white
+    space: TRL's rule, but that one tears words apart.
     """
     chosen, rejected = text(column(row, CHOSEN), CHOSEN), text(column(row, REJECTED), REJECTED)
     extra = extra_responses(row)
     if row.get("prompt") is not None:
         prompt = text(row["prompt"], "prompt")
         return example(row_id(row), _user(prompt), chosen, rejected, extra)
-    shared = 0
-    for a, b in zip(chosen, rejected, strict=False):
-        if a != b:
-            break
-        shared += 1
-    while shared and not chosen[shared - 1].isspace():
-        shared -= 1
-    shared = len(chosen[:shared].rstrip())
+    shared = _shared_beginning(chosen, rejected)
     if not shared:
         raise RowError("no shared prompt", "has no 'prompt', and its responses begin differently")
     prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
     return example(row_id(row), _user(prompt), chosen, rejected, extra)
+
+
+def _shared_beginning(chosen: str, rejected: str) -> int:
+    """How many characters the texts begin with together, in whole words, white space left out."""
+    first, second = pieces(chosen), pieces(rejected)
+    shared = min(len(first), len(second)) - 1  # something must be left to answer
+    for place, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            shared = min(shared, place)
+            break
+    return len("".join(first[: max(shared, 0)]).rstrip())
 
 
 def write_trl(example: PreferenceExample) -> list[Row]:
@@ -241,7 +264,8 @@ def parse_trl_conversational(row: Row) -> PreferenceExample:
     """Message lists, the prompt in its own column or at the beginning of both (TRL, UltraFeedback).
 
     A prompt *string* beside lists that hold the whole conversation (UltraFeedback) repeats what
-    they hold; beside lists of one answer it is the user's message.
+    they hold; beside lists of one answer it is the user's message. A prompt *list* that both lists
+    begin with is not repeated either.
     """
     chosen = CHAT.read(column(row, CHOSEN), CHOSEN)
     rejected = CHAT.read(column(row, REJECTED), REJECTED)
@@ -250,6 +274,8 @@ def parse_trl_conversational(row: Row) -> PreferenceExample:
         given = [{"role": "user", "content": given}]
     if isinstance(given, list):
         prompt = CHAT.read(given, "prompt")
+        if chosen[: len(prompt)] == prompt == rejected[: len(prompt)]:
+            chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
         best, worst = one_answer(chosen, CHOSEN), one_answer(rejected, REJECTED)
     else:
         prompt, best, worst = split_conversations(chosen, rejected)
@@ -277,8 +303,11 @@ def alpaca_prompt(row: Row) -> Turns:
     """LLaMA-Factory's reading of Alpaca: system, history, instruction and input on a new line."""
     instruction = text(column(row, "instruction"), "instruction")
     query = text(row.get("input") or "", "input")
-    turns = [Message("system", text(row["system"], "system"))] if row.get("system") else []
-    for past in row.get("history") or []:
+    turns = list(system_turn(row))
+    history = row.get("history") or []
+    if not isinstance(history, list):
+        raise RowError("bad history", "has a 'history' that is no list")
+    for past in history:
         if not isinstance(past, list | tuple) or len(past) != 2:
             raise RowError("bad history", "has a 'history' entry that is no [question, answer]")
         turns.append(Message("user", text(past[0], "history")))
@@ -305,6 +334,17 @@ def write_alpaca(example: PreferenceExample) -> list[Row]:
     row: Row = {"instruction": turns[-1].content, "input": ""}
     row |= {CHOSEN: example.chosen, REJECTED: example.rejected}
     return [{**row, "system": system, "history": history}]
+
+
+QUESTIONS = ("question", "query", "input")
+
+
+def parse_question(row: Row) -> PreferenceExample:
+    """Orca's pairs: a question (of any name in `QUESTIONS`), perhaps a system message, the pair."""
+    name = next((name for name in QUESTIONS if row.get(name) is not None), QUESTIONS[0])
+    prompt = (*system_turn(row), *_user(text(column(row, name), name)))
+    chosen, rejected = text(column(row, CHOSEN), CHOSEN), text(column(row, REJECTED), REJECTED)
+    return example(row_id(row), prompt, chosen, rejected)
 
 
 def parse_comparison(row: Row) -> PreferenceExample:
@@ -336,9 +376,7 @@ def parse_sharegpt(
     row: Row, tags: Tags = SHAREGPT, messages: str = "conversations"
 ) -> PreferenceExample:
     """ShareGPT ranking: conversations, and chosen and rejected as one message each."""
-    prompt = tags.read(column(row, messages), messages)
-    if row.get("system"):
-        prompt = (Message("system", text(row["system"], "system")), *prompt)
+    prompt = (*system_turn(row), *tags.read(column(row, messages), messages))
     chosen = _response(column(row, CHOSEN), CHOSEN, tags)
     rejected = _response(column(row, REJECTED), REJECTED, tags)
     return example(row_id(row), prompt, chosen, rejected)

@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import Any
 
 from squeeze.data.examples import Message, PreferenceExample
@@ -20,10 +19,12 @@ from squeeze.data.layouts import (
     SHAREGPT,
     Tags,
     Turns,
+    alpaca_prompt,
     column,
     content_id,
     one_answer,
     row_id,
+    system_turn,
     text,
 )
 from squeeze.data.layouts import example as checked_example
@@ -40,16 +41,28 @@ class Unpaired:
     label: bool
 
 
+LABELS = ("label", "kto_tag")
+_TEXTS = {"true": True, "1": True, "false": False, "0": False}
+
+
 def parse_label(value: Any, field: str) -> bool:
-    """A KTO label: true/false, or 1/0; raises `RowError` otherwise."""
-    if isinstance(value, bool | int) and value in (0, 1):
+    """A KTO label: true/false or 1/0, as text too; raises `RowError` otherwise."""
+    if isinstance(value, bool | int | float) and value in (0, 1):
         return bool(value)
+    if isinstance(value, str) and value.strip().lower() in _TEXTS:
+        return _TEXTS[value.strip().lower()]
     raise RowError("bad label", f"has {value!r} in {field!r}, neither true nor false")
+
+
+def _label(row: Row, name: str | None = None) -> bool:
+    """The label in this column, by default the one of `LABELS` that the row has."""
+    name = name or next((name for name in LABELS if row.get(name) is not None), LABELS[0])
+    return parse_label(column(row, name), name)
 
 
 def parse_unpaired(row: Row) -> Unpaired:
     """TRL's unpaired format (prompt, completion, label), as texts or message lists."""
-    label = parse_label(column(row, "label"), "label")
+    label = _label(row)
     prompt, completion = column(row, "prompt"), column(row, "completion")
     return Unpaired(
         row_id(row),
@@ -64,12 +77,19 @@ def parse_unpaired(row: Row) -> Unpaired:
 
 
 def parse_unpaired_messages(
-    row: Row, tags: Tags = SHAREGPT, messages: str = "conversations", label: str = "label"
+    row: Row, tags: Tags = SHAREGPT, messages: str = "conversations", label: str | None = None
 ) -> Unpaired:
     """A whole conversation, ending in the answer, and a label (LLaMA-Factory's KTO format)."""
     turns = tags.read(column(row, messages), messages)
     completion = one_answer(turns[-1:], messages)
-    return Unpaired(row_id(row), turns[:-1], completion, parse_label(column(row, label), label))
+    prompt = (*system_turn(row), *turns[:-1])
+    return Unpaired(row_id(row), prompt, completion, _label(row, label))
+
+
+def parse_unpaired_alpaca(row: Row, label: str | None = None) -> Unpaired:
+    """LLaMA-Factory's KTO format in Alpaca's columns: instruction, input, output and a label."""
+    output = text(column(row, "output"), "output")
+    return Unpaired(row_id(row), alpaca_prompt(row), output, _label(row, label))
 
 
 def write_unpaired(example: PreferenceExample) -> list[Row]:
@@ -96,7 +116,7 @@ class SeenIds:
         self._db = sqlite3.connect("")  # "" is a temporary file that SQLite deletes itself
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("PRAGMA cache_size = -32000")  # kilobytes
-        self._db.execute("CREATE TABLE seen (key INTEGER PRIMARY KEY, row INTEGER)")
+        self._db.execute("CREATE TABLE seen (key INTEGER PRIMARY KEY, row INTEGER, copies INTEGER)")
 
     def close(self) -> None:
         """Let the temporary database go."""
@@ -105,7 +125,7 @@ class SeenIds:
     def _first(self, identity: str, number: int) -> int:
         """Remember the id; return the row where it occurred first (`number` itself if new)."""
         key = _key(identity)
-        added = self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, number))
+        added = self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, 1)", (key, number))
         if added.rowcount == 1:
             return number
         return int(self._db.execute("SELECT row FROM seen WHERE key = ?", (key,)).fetchone()[0])
@@ -120,10 +140,15 @@ class SeenIds:
             return example
         if example.id != content_id(example.prompt, example.chosen, example.rejected):
             raise RowError("duplicate id", f"has the id {example.id!r}, which row {first} has too")
-        for copy in count(2):
+        while True:
+            copy = self._copy(example.id)
             if self._first(f"{example.id}-{copy}", number) == number:
                 return replace(example, id=f"{example.id}-{copy}")
-        raise AssertionError("count() does not end")
+
+    def _copy(self, identity: str) -> int:
+        """Count one more copy of an id: 2, 3, …, in the same time for the thousandth one."""
+        counted = "UPDATE seen SET copies = copies + 1 WHERE key = ? RETURNING copies"
+        return int(self._db.execute(counted, (_key(identity),)).fetchone()[0])
 
 
 class Waiting:
@@ -192,7 +217,8 @@ def _meet(
         prompt = json.dumps([(m.role, m.content) for m in one.prompt])
         waited = waiting.take(prompt, not one.label)
         if waited is None:
-            waiting.put(number, prompt, one.label, json.dumps(row))
+            # `default`: Parquet has dates and bytes; columns with a part in the pair have none.
+            waiting.put(number, prompt, one.label, json.dumps(row, default=str))
             return
         involved.insert(0, (waited[0], json.loads(waited[1])))
         other = parse(involved[0][1])

@@ -26,28 +26,31 @@ _JSON = (".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".ndjson.gz")
 class RowError(InputError):
     """One row cannot be used; `reason` is the category that summaries count.
 
-    `row` is what the file holds there, as far as it could be read.
+    `row` is what the file holds there, as far as it could be read; `rows` counts the rows that are
+    lost (two where a pair was made of two).
     """
 
     def __init__(self, reason: str, detail: str, row: Any = None) -> None:
         super().__init__(detail)
         self.reason = reason
         self.row = row
+        self.rows = 1
 
 
 def kind_of(path: Path) -> str:
     """The kind of data file by its name: "json" or "parquet"; raises `InputError` for others."""
-    suffixes = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-    if suffixes == ".parquet":
+    name = path.name.lower()
+    if name.endswith(".parquet"):
         return "parquet"
-    if suffixes in _JSON:
+    if name.endswith(_JSON):
         return "json"
-    raise InputError(f"{path}: data files end in .jsonl, .json, .parquet or .jsonl.gz")
+    hint = "; write a table as JSON lines, say with pandas' to_json" if ".csv" in name else ""
+    raise InputError(f"{path}: data files end in .jsonl, .json, .parquet or .jsonl.gz{hint}")
 
 
 def _as_row(value: Any) -> Row | RowError:
     if isinstance(value, dict):
-        return value
+        return value if is_unicode("".join(value)) else RowError(*_BAD_NAME, value)
     return RowError("not an object", f"holds a JSON {type(value).__name__}, not an object", value)
 
 
@@ -61,6 +64,20 @@ def _decode_line(line: bytes, number: int) -> Row | RowError:
         return RowError("not JSON", f"is not JSON ({error})", line.decode("utf-8").rstrip("\n"))
 
 
+_BAD_NAME = ("not Unicode", "has a lone surrogate in a column's name")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text holds no lone surrogate, so that it can be written to a file."""
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class RowReader:
     """Iterates (row number, row), numbers from 1: JSONL lines, array elements, Parquet rows.
 
@@ -70,13 +87,17 @@ class RowReader:
     """
 
     def __init__(self, path: Path) -> None:
+        if path.is_dir():
+            files = ", ".join(sorted(file.name for file in path.iterdir())[:5])
+            raise InputError(f"{path} is a directory; give one of its files ({files or 'none'})")
         if not path.is_file():
             raise InputError(f"the data file {path} does not exist")
         self.path = path
         self.kind = kind_of(path)
         self.position = 0
         self.extent: int | None = None
-        if self.kind == "json" and path.suffix != ".gz":
+        self.compressed = path.name.lower().endswith(".gz")
+        if self.kind == "json" and not self.compressed:
             self.extent = path.stat().st_size
 
     def __iter__(self) -> Iterator[tuple[int, Row | RowError]]:
@@ -105,9 +126,11 @@ class RowReader:
             yield number, row
 
     def _json(self) -> Iterator[tuple[int, Row | RowError]]:
-        opener = gzip.open if self.path.suffix == ".gz" else open
+        opener = gzip.open if self.compressed else open
         with cast(io.BufferedIOBase, opener(self.path, "rb")) as stream:
             start = stream.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()
+            if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise InputError(f"{self.path} is not UTF-8 but UTF-16; save it as UTF-8")
             stream.seek(0)
             if start.startswith(b"["):
                 raw = cast(io.BufferedReader, stream)

@@ -73,11 +73,11 @@ def ranked_pairs(
 
 def packed_loss(
     policy: Float[Tensor, " responses"],
-    reference: Float[Tensor, " responses"] | None,
+    reference: Float[Tensor, " _"] | None,
     cu_lengths: Int[Tensor, " offsets"],
     *,
     loss: str = "sigmoid",
-    lengths: Int[Tensor, " responses"] | None = None,
+    lengths: Int[Tensor, " _"] | None = None,
     against: Against = "all",
     **hyper: Any,
 ) -> Float[Tensor, " groups"]:
@@ -85,9 +85,13 @@ def packed_loss(
 
     `policy` and `reference` are sequence log-probs of all responses, packed; `lengths` their token
     counts, for losses that ask. With groups of two it is the pairwise `loss` itself.
-    Raises `InputError` as `ranked_pairs` and `get_loss` do.
+    Raises `InputError` as `ranked_pairs` and `get_loss` do, and when there are not as many
+    reference log-probs or lengths as responses.
     Source: Rafailov et al. 2023, arXiv 2305.18290, Eq. 7, applied to all pairs of a ranking.
     """
+    for name, values in (("reference", reference), ("lengths", lengths)):
+        if values is not None and len(values) != len(policy):
+            raise InputError(f"{name} has {len(values)} values for {len(policy)} responses")
     better, worse, group = ranked_pairs(cu_lengths, len(policy), against=against)
     pairs = PairLogps(
         chosen=policy[better],

@@ -9,27 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from squeeze.data.encoding import apply_template, encode_item, encode_prompt, with_system
+from squeeze.data.encoding import apply_template, encode_prompt
 from squeeze.data.enthusiasm import enthusiasm
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.families import build_probe_set
-from squeeze.data.loading import load_examples, split, split_validation
+from squeeze.data.families import CHOSEN, REJECTED, ProbeItem
 from squeeze.files import read_json, replacing, write_json
 from squeeze.generation import generate_texts
-from squeeze.models import cache_directory, load_model, load_tokenizer, model_sha256
+from squeeze.models import cache_directory, load_tokenizer, model_sha256
 from squeeze.scan import scan
-from squeeze.scan.ches import encode_pairs
 from squeeze.training.arms import ArmTrainer, Phases, not_default
+from squeeze.training.inputs import Pairs, encode, pretrained, probe_items
 from squeeze.training.pairs import OWN, Score, own_pairs, phase_examples
-from squeeze.training.phases import quiet
+from squeeze.training.phases import adapter_paths, quiet
 from squeeze.training.provenance import fast_dtype
 from squeeze.training.recipes import RunConfig
 from squeeze.training.variants import make_arm
@@ -37,29 +36,6 @@ from squeeze.trajectory import Trajectory
 
 # Raised when code changes what a trajectory of the same settings would be.
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The pairs of an experiment: trained on, and held out."""
-
-    train: Sequence[PreferenceExample]
-    held_out: Sequence[PreferenceExample]
-
-    @classmethod
-    def of(cls, config: RunConfig) -> Pairs:
-        """The main job's pairs under this configuration."""
-        examples = load_examples(
-            config.data,
-            None if config.data_format == "auto" else config.data_format,
-            max_samples=config.max_samples,
-            demonstrations=config.demonstrations,
-        )
-        if config.val_size is None:
-            parts = split(examples, config.pairs, config.held_out, seed=config.seed)
-        else:
-            parts = split_validation(examples, config.val_size, config.held_out, config.seed)
-        return cls(*[[with_system(e, config.system) for e in part] for part in parts])
 
 
 class Experiment:
@@ -79,18 +55,23 @@ class Experiment:
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.config, self.score = config, score
-        self.pairs = pairs or Pairs.of(config)
         self.tokenizer = load_tokenizer(config.model)
         apply_template(self.tokenizer, config.template)
-        train, held_out = list(self.pairs.train), list(self.pairs.held_out)
-        probe = build_probe_set(train, held_out, config.seed, config.probe_train)
-        items = [encode_item(self.tokenizer, i, config.max_length) for i in probe.items]
+        self.pairs = (pairs or Pairs.of(config)).fitting(self.tokenizer, config)
+        items = probe_items(self.tokenizer, self.pairs, config)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         auto = config.dtype == "auto"
         dtype = fast_dtype(device) if auto else getattr(torch, config.dtype)
         self.directory = (cache or cache_directory() / "experiments") / self._key(dtype)
         self.arms = ArmTrainer(
-            self._load, self.tokenizer, train, items, config, self.directory, dtype, self._examples
+            lambda: pretrained(config),
+            self.tokenizer,
+            self.pairs.train,
+            items,
+            config,
+            self.directory,
+            dtype,
+            self._examples,
         )
         self.arms.probed = lambda phases, probe: changed()
         self.arms.stepped = lambda phase: changed()
@@ -107,12 +88,10 @@ class Experiment:
             "dtype": str(dtype),
             "config": not_default(recipe),
         }
+        if self.config.adapters:  # a fact that others lack, so that their names stay as they are
+            facts["adapters"] = [model_sha256(path) for path in adapter_paths(self.config.adapters)]
         text = json.dumps(facts, sort_keys=True, default=str)
         return f"{self.config.seed}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-    def _load(self) -> Any:
-        model: Any = load_model(self.config.model)
-        return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def _examples(self, phases: Phases) -> list[PreferenceExample]:
         """What the last of these phases trains on; the policy's own pairs are sampled once."""
@@ -154,7 +133,11 @@ class Experiment:
         """
         path = self.arms.place(phases).directory / "scan.parquet"
         if not path.exists():
-            items = encode_pairs(self.tokenizer, self.pairs.train, self.config.max_length)
+            pairs = [
+                ProbeItem(e.id, "scan", e.prompt, {CHOSEN: e.chosen, REJECTED: e.rejected})
+                for e in self.pairs.train
+            ]
+            items = [encode(self.tokenizer, pair, self.config) for pair in pairs]
             frame = pd.DataFrame([asdict(row) for row in scan(self.arms.model(phases), items)])
             with replacing(path) as temporary:
                 frame.to_parquet(temporary, index=False)

@@ -51,6 +51,7 @@ _OVERRIDES = {
     "batch_size": "per_device_train_batch_size",
     "beta": "pref_beta",
     "learning_rate": "learning_rate",
+    "max_length": "cutoff_len",
     "seed": "seed",
 }
 
@@ -240,6 +241,7 @@ def _schedule(read: _Reader) -> dict[str, Any]:
         "max_grad_norm": read.number("max_grad_norm", 1.0),
         "seed": read.whole("seed", 42, positive=False),
         "dtype": "auto" if read.flag("bf16") or read.flag("pure_bf16") else "float32",
+        "weights": "bfloat16" if read.flag("pure_bf16") else "float32",
         "gradient_checkpointing": read.flag("gradient_checkpointing"),
     }
 
@@ -306,6 +308,8 @@ def translate(values: Mapping[str, Any], base: Path) -> Translation:
     _refuse_what_cannot_be_honoured(values)
     warnings = _key_warnings(values)
     settings = _model(read) | _lora(read) | _schedule(read) | _data(read, base)
+    if read.flag("pure_bf16"):
+        warnings.append("pure_bf16: the frozen weights are bfloat16 here, the adapter is float32")
     template, said = _template(read)
     settings |= template
     warnings += said

@@ -87,6 +87,8 @@ ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
     "label_smoothing_factor": (_OFF, "remove it: SFT has plain cross-entropy here"),
     "neftune_noise_alpha": (_OFF, "remove it: embeddings get no noise here"),
     "use_dft_loss": (_OFF, "remove it: SFT has plain cross-entropy here"),
+    "use_asft_loss": (_OFF, "remove it: SFT has plain cross-entropy here"),
+    "use_eaft_loss": (_OFF, "remove it: SFT has plain cross-entropy here"),
     "pref_bco_weight": (_OFF, "remove it: no BCO term is added here"),
     "ld_alpha": ((), "remove it: all tokens of a response count alike here"),
     "use_rslora": (_OFF, _LORA),
@@ -94,6 +96,7 @@ ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
     "pissa_init": (_OFF, _LORA),
     "loraplus_lr_ratio": ((), _LORA),
     "additional_target": ((), _LORA),
+    "pissa_convert": (_OFF, _LORA),
     "use_llama_pro": (_OFF, _LORA),
     "use_galore": (_OFF, _OPTIMIZER),
     "use_apollo": (_OFF, _OPTIMIZER),
@@ -109,6 +112,11 @@ ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
     "resize_vocab": (_OFF, _VOCABULARY),
     "add_tokens": ((), _VOCABULARY),
     "add_special_tokens": ((), _VOCABULARY),
+    "new_special_tokens": ((), _VOCABULARY),
+    "init_special_tokens": ((), _VOCABULARY),
+    "shift_attn": (_OFF, "remove it: attention stays as the model has it"),
+    "mixture_of_depths": ((), "remove it: layers stay as the model has them"),
+    "moe_aux_loss_coef": (_OFF, "remove it: no balancing loss is added here"),
     "rope_scaling": ((), "remove it: positions stay as the model has them"),
     "train_from_scratch": (_OFF, "remove it: finetuning starts from pretrained weights here"),
     "model_revision": (("main",), "download that revision and give its directory"),
@@ -164,7 +172,8 @@ include_tokens_per_second include_effective_tokens_per_second compute_accuracy
 do_eval do_predict predict_with_generate eval_steps eval_strategy evaluation_strategy
 eval_on_each_dataset eval_num_beams eval_delay per_device_eval_batch_size load_best_model_at_end
 metric_for_best_model greater_is_better early_stopping_steps
-preprocessing_num_workers preprocessing_batch_size dataloader_num_workers dataloader_pin_memory
+preprocessing_num_workers preprocessing_batch_size interleave_probs
+dataloader_num_workers dataloader_pin_memory
 dataloader_drop_last tokenized_path streaming buffer_size remove_unused_columns media_dir
 tool_format ignore_pad_token_for_loss data_seed group_by_length
 deepspeed fsdp fsdp_config ddp_timeout ddp_find_unused_parameters local_rank ray_run_name

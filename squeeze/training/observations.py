@@ -31,7 +31,8 @@ from squeeze.claims.registration import LevelPlan, plan
 from squeeze.claims.runs import Runs
 from squeeze.losses import LOSSES
 from squeeze.tinylm import tiny_examples, tiny_lm
-from squeeze.training.experiment import Experiment, Pairs
+from squeeze.training.experiment import Experiment
+from squeeze.training.inputs import Pairs
 from squeeze.training.recipes import make_config
 from squeeze.training.token_steps import pair_steps
 from squeeze.training.variants import make_arm

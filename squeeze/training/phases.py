@@ -188,7 +188,7 @@ def load_merged(name: str, adapters: str | None) -> PreTrainedModel:
     from peft import PeftModel
 
     model: Any = load_model(name)
-    for path in filter(None, map(str.strip, (adapters or "").split(","))):
+    for path in adapter_paths(adapters):
         if not (Path(path) / "adapter_config.json").is_file():
             raise InputError(
                 f"adapter {path!r} is no directory with adapter_config.json; give the directory "
@@ -196,6 +196,11 @@ def load_merged(name: str, adapters: str | None) -> PreTrainedModel:
             )
         model = PeftModel.from_pretrained(model, path).merge_and_unload()
     return model  # type: ignore[no-any-return]
+
+
+def adapter_paths(adapters: str | None) -> list[str]:
+    """The directories of a list with commas."""
+    return [path.strip() for path in (adapters or "").split(",") if path.strip()]
 
 
 def reference(config: RunConfig) -> PreTrainedModel | None:

@@ -313,4 +313,4 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError(f"the configuration {path} is not readable YAML ({error})") from error
     if not isinstance(values, dict):
         raise InputError(f"the configuration {path} must be a mapping of fields to values")
-    return values
+    return {str(key): value for key, value in values.items()}

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from squeeze.claims.finetuning import judge_run
 from squeeze.claims.model import Verdict
-from squeeze.data.encoding import EncodedItem, apply_template, encode_item, encode_prompt
+from squeeze.data.encoding import EncodedItem, apply_template, encode_prompt
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.families import ProbeItem, build_probe_set
+from squeeze.data.families import build_probe_set
 from squeeze.data.loading import data_sha256
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
@@ -28,8 +28,8 @@ from squeeze.models import load_tokenizer, model_sha256
 from squeeze.scoring import score
 from squeeze.training.arms import ArmTrainer, Phases, phases_key
 from squeeze.training.directory import RunDirectory
-from squeeze.training.experiment import Pairs
-from squeeze.training.phases import load_merged, quiet
+from squeeze.training.inputs import Pairs, encode, pretrained, probe_items
+from squeeze.training.phases import quiet
 from squeeze.training.progress import RunProgress, probe_line
 from squeeze.training.provenance import environment, fast_dtype, peak_memory_mb
 from squeeze.training.recipes import Arm, Phase, RunConfig
@@ -63,14 +63,17 @@ class Run:
     def prepare(self, known: dict[str, Any]) -> None:
         """Read data and tokenizer, encode the probe set: everything that bad input can stop."""
         config = self.config
-        pairs = Pairs.of(config)
-        self.train, self.held_out = list(pairs.train), list(pairs.held_out)
+        given = Pairs.of(config)
         self.tokenizer = load_tokenizer(config.model)
         apply_template(self.tokenizer, config.template)
-        if config.too_long == "cut":
-            self.train, self.held_out = self._with_room(self.train), self._with_room(self.held_out)
-        probe = build_probe_set(self.train, self.held_out, config.seed, config.probe_train)
-        self.items = [self._encode(item) for item in probe.items]
+        pairs = given.fitting(self.tokenizer, config)
+        if len(pairs) < len(given):
+            self.console.print(
+                f"left out: {len(given) - len(pairs)} of {len(given)} examples, whose prompts "
+                f"alone take {config.max_length} tokens or more"
+            )
+        self.train, self.held_out = list(pairs.train), list(pairs.held_out)
+        self.items = probe_items(self.tokenizer, pairs, config)
         self._encode_unprobed()
         self.state = {
             "schema": 1,
@@ -86,35 +89,12 @@ class Run:
         """Training pairs beyond the probe set must fit the model too."""
         rest = build_probe_set(self.train[self.config.probe_train :] or self.train[:1], [])
         for item in rest.items:
-            self._encode(item)
-
-    def _with_room(self, examples: list[PreferenceExample]) -> list[PreferenceExample]:
-        """The examples whose prompt leaves room for an answer, as TRL keeps them; says how many."""
-        limit = self.config.max_length
-        kept = [e for e in examples if len(encode_prompt(self.tokenizer, e.prompt)) < limit]
-        if len(kept) < len(examples):
-            self.console.print(
-                f"left out: {len(examples) - len(kept)} of {len(examples)} examples, whose prompts "
-                f"alone take {limit} tokens or more"
-            )
-        if examples and not kept:
-            raise InputError(
-                f"every prompt takes {limit} tokens or more; raise --max-length (cutoff_len)"
-            )
-        return kept
-
-    def _encode(self, item: ProbeItem) -> EncodedItem:
-        config = self.config
-        cut = config.too_long == "cut"
-        return encode_item(self.tokenizer, item, config.max_length, cut=cut)
+            encode(self.tokenizer, item, self.config)
 
     def load(self) -> None:
         """Load the model, settle the numeric type, and describe both in `run.json`."""
         with self._timed("load"):
-            self.base = load_merged(self.config.model, self.config.adapters)
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            weights = getattr(torch, self.config.weights)
-            self.base.to(device=device, dtype=weights)  # type: ignore[call-arg]
+            self.base = pretrained(self.config)
         limit = getattr(self.base.config.get_text_config(), "max_position_embeddings", None)
         if limit is not None and self.config.max_length > limit:
             raise InputError(

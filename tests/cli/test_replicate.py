@@ -36,7 +36,7 @@ DATA = {
     "number for text": (rows({}, {"rejected": 7}), r"(?s)2.*rejected"),
     "chosen is rejected": (rows({}, {"chosen": "Same.", "rejected": "Same."}), r"(?s)2.*rejected"),
     "too few pairs": (rows({}, {}, {}), "--pairs"),
-    "too long": (rows(*[{"chosen": "so " * 3000}] * 60), r"(?s)chosen.*tokens"),
+    "too long": (rows(*[{"chosen": "so " * 3000}] * 60), r"(?s)chosen.*tokens.*--too-long"),
 }
 
 

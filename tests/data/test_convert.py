@@ -83,6 +83,30 @@ def test_what_the_target_cannot_hold_is_refused_or_reported(tmp_path: Path) -> N
     assert refused["value"]["prompt"] == long
 
 
+def test_a_refused_pair_of_unpaired_rows_counts_both(tmp_path: Path) -> None:
+    turns = [{"role": r, "content": c} for r, c in [("user", "a"), ("assistant", "b")]]
+    prompts = [[*turns, turns[0]], turns[:1]]
+    rows = [
+        {"prompt": p, "completion": c, "label": c == "yes"} for p in prompts for c in ("yes", "no")
+    ]
+    source = write(tmp_path / "in.jsonl", [*rows, rows[0]])
+    summary = convert(source, tmp_path / "out.jsonl", "trl")
+    assert summary.refused == {
+        "prompt is a conversation": 2,
+        "unpaired: no rejected (label false) answer": 1,
+    }
+    used = summary.rows_per_example * summary.examples
+    assert summary.rows_in == 5 == used + sum(summary.refused.values())
+
+
+def test_a_response_that_is_no_text_is_reported_and_costs_no_row(tmp_path: Path) -> None:
+    rows = [GOOD | {"random": 0.5, "human": "said"}]  # both are names of response kinds
+    out = tmp_path / "out.jsonl"
+    summary = convert(write(tmp_path / "in.jsonl", rows), out, "squeeze")
+    assert (summary.examples, summary.not_carried) == (1, {"column random": 1})
+    assert lines(out)[0]["responses"] == {"human": "said"}
+
+
 def test_an_earlier_side_file_goes_when_nothing_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     convert(write(tmp_path / "a.jsonl", [GOOD, GOOD | {"chosen": ""}]), out, "trl")

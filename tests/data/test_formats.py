@@ -30,6 +30,9 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "trl": [{"prompt": "Q?", "chosen": "yes", "rejected": "no"}],
     "trl-conversational": [{"prompt": [USER], "chosen": [YES], "rejected": [NO]}],
     "trl-conversational implicit": [{"chosen": [USER, YES], "rejected": [USER, NO]}],
+    "trl-conversational repeated": [
+        {"prompt": [USER], "chosen": [USER, YES], "rejected": [USER, NO]}
+    ],
     "ultrafeedback": [
         {"prompt": "Q?", "chosen": [USER, YES], "rejected": [USER, NO], "score_chosen": 7.5}
     ],
@@ -37,6 +40,9 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "alpaca": [{"instruction": "Q?", "input": "", "chosen": "yes", "rejected": "no"}],
     "comparison": [{"instruction": "Q?", "input": "", "output": ["yes", "no"]}],
     "sharegpt": [{"conversations": [HUMAN], "chosen": GPT_YES, "rejected": GPT_NO}],
+    "sharegpt list": [{"conversations": [HUMAN], "chosen": [GPT_YES], "rejected": [GPT_NO]}],
+    "question": [{"question": "Q?", "chosen": "yes", "rejected": "no", "generations": 2}],
+    "question input": [{"input": "Q?", "chosen": "yes", "rejected": "no"}],
     "openai": [
         {
             "input": {"messages": [USER], "tools": [], "parallel_tool_calls": True},
@@ -63,6 +69,14 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "kto-sharegpt": [
         {"conversations": [HUMAN, GPT_YES], "label": True},
         {"conversations": [HUMAN, GPT_NO], "label": False},
+    ],
+    "kto-messages": [
+        {"messages": [USER, YES], "label": 1.0},
+        {"messages": [USER, NO], "label": 0.0},
+    ],
+    "kto-alpaca": [
+        {"instruction": "Q?", "input": "", "output": "no", "kto_tag": "False"},
+        {"instruction": "Q?", "input": "", "output": "yes", "kto_tag": "True"},
     ],
 }
 
@@ -109,6 +123,37 @@ def test_an_implicit_text_prompt_ends_at_a_whole_word(tmp_path: Path) -> None:
     assert isinstance(example, PreferenceExample)
     assert example.prompt == (Message("user", "The sky is"),)
     assert (example.chosen, example.rejected) == (" blue.", " black.")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "prompt", "answers"),
+    [
+        (
+            "问：天是什么颜色？答：蓝色",
+            "问：天是什么颜色？答：绿色",
+            "问：天是什么颜色？答：",
+            ("蓝色", "绿色"),
+        ),
+        ("Q: hi\nA:Yes", "Q: hi\nA:No", "Q: hi\nA:", ("Yes", "No")),
+        ("How? It's so", "How? It isn't", "How?", (" It's so", " It isn't")),
+        ("Why? yes", "Why? yes, indeed", "Why?", (" yes", " yes, indeed")),
+    ],
+)
+def test_an_implicit_text_prompt_ends_at_unicodes_word_boundary(
+    chosen: str, rejected: str, prompt: str, answers: tuple[str, str], tmp_path: Path
+) -> None:
+    row = {"chosen": chosen, "rejected": rejected}
+    (example,) = read(write(tmp_path / "d.jsonl", [row]))
+    assert isinstance(example, PreferenceExample)
+    assert example.prompt == (Message("user", prompt),)
+    assert (example.chosen, example.rejected) == answers
+
+
+def test_a_prompt_column_of_an_unknown_name_is_not_taken_for_no_prompt(tmp_path: Path) -> None:
+    """Both answers begin alike, so they could be read as texts that hold their own prompt."""
+    row = {"messages": "Q?", "chosen": "The one.", "rejected": "The other."}
+    with pytest.raises(InputError, match=r"no format .*messages, chosen.*dataset_info\.json"):
+        recognise(write(tmp_path / "d.jsonl", [row]))
 
 
 def test_two_formats_that_fit_are_an_error_that_lists_both(tmp_path: Path) -> None:
@@ -335,6 +380,18 @@ def test_dataset_info_reads_renamed_alpaca_columns_and_kto_labels(tmp_path: Path
         open_source(info)
 
 
+def test_dataset_info_reads_num_samples_rows_and_an_empty_column_name_is_none(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "rows.jsonl", [ROWS["alpaca"][0] | {"input": f"{i}"} for i in range(3)])
+    entry = {"file_name": "rows.jsonl", "ranking": True, "num_samples": 2, "split": "train"}
+    info = describe(tmp_path, mine=entry | {"columns": {"query": ""}})
+    found = read(info)
+    assert len(found) == 2
+    assert isinstance(found[0], PreferenceExample)
+    assert found[0].prompt == (Message("user", "Q?"),)  # not "Q?\n0"
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -344,8 +401,11 @@ def test_dataset_info_reads_renamed_alpaca_columns_and_kto_labels(tmp_path: Path
         ({"file_name": "rows.jsonl", "ranking": True, "formatting": "xml"}, "unknown formatting"),
         (
             {"file_name": "rows.jsonl", "ranking": True, "columns": []},
-            "'columns' must be an object",
+            "'columns' must be an object of names",
         ),
+        ({"file_name": ".", "ranking": True}, "is a directory"),
+        ({"file_name": "rows.jsonl", "ranking": "yes"}, "ranking must be true or false"),
+        ({"file_name": "rows.jsonl", "ranking": True, "num_samples": 0}, "num_samples must be"),
     ],
 )
 def test_an_unusable_dataset_info_entry_says_why(

@@ -10,7 +10,7 @@ from squeeze.cli import main
 from squeeze.data.loading import load_examples
 from squeeze.errors import InputError
 from squeeze.losses import PairLogps, get_loss
-from squeeze.training.experiment import Pairs
+from squeeze.training.inputs import Pairs
 from squeeze.training.llamafactory import is_llamafactory, overridden, translate
 from squeeze.training.phases import loss_options, reference
 from squeeze.training.recipes import RunConfig, make_config, read_config
@@ -219,6 +219,14 @@ REFUSED = [
     ({"fp16": True}, "fp16: True cannot be honoured.*bf16"),
     ({"use_dora": True}, "use_dora"),
     ({"packing": True}, "packing"),
+    ({"neat_packing": True}, "neat_packing: True cannot be honoured.*every row is one example"),
+    ({"optim": "adamw_8bit"}, "optim: 'adamw_8bit' cannot be honoured.*use adamw_torch"),
+    ({"shift_attn": True}, "shift_attn"),
+    ({"mixture_of_depths": "convert"}, "mixture_of_depths"),
+    ({"moe_aux_loss_coef": 0.01}, "moe_aux_loss_coef"),
+    ({"new_special_tokens": "<x>"}, "the vocabulary stays"),
+    ({"mix_strategy": "interleave_under"}, "use concat"),
+    ({"finetuning_type": "freeze"}, "finetuning_type: 'freeze'"),
     ({"max_steps": 200}, "max_steps: 200 cannot be honoured.*num_train_epochs"),
     ({"optim": "sgd"}, "optim: 'sgd' cannot be honoured.*adamw_torch"),
     ({"num_train_epochs": 2.5}, "num_train_epochs: 2.5 .* use 2 or 3"),
@@ -253,6 +261,21 @@ def test_an_unknown_key_is_a_warning_with_the_nearest_known_one(translated):
     assert translated(pref_betta=0.3).warnings == (
         "unknown key 'pref_betta' ignored; did you mean 'pref_beta'?",
     )
+
+
+def test_a_key_that_is_no_text_is_unknown_too(directory):
+    path = directory / "odd.yaml"
+    path.write_text("1: 2\nstage: dpo\nmodel_name_or_path: some/model\ndataset: pairs\n")
+    values = read_config(path)
+    assert translate(values, directory).warnings == ("unknown key '1' ignored",)
+    with pytest.raises(InputError, match="unknown configuration field '1'"):
+        make_config(values)
+
+
+def test_pure_bf16_makes_the_frozen_weights_bfloat16_and_says_what_stays_float32(translated):
+    translation = translated(pure_bf16=True)
+    assert translation.settings["weights"] == "bfloat16"
+    assert "the adapter is float32" in translation.warnings[-1]
 
 
 def test_a_quantized_reference_is_named_and_read_unquantized(translated):

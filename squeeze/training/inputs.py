@@ -1,0 +1,90 @@
+"""What a run starts from: pairs that fit the model, the encoded probe set, the pretrained model.
+
+Shared by the main job (`run`) and by claims and comparisons (`experiment`), so that every field of
+`RunConfig` that concerns data and model means the same in both. Nothing is trained here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from squeeze.data.encoding import EncodedItem, encode_item, encode_prompt, with_system
+from squeeze.data.examples import PreferenceExample
+from squeeze.data.families import ProbeItem, build_probe_set
+from squeeze.data.loading import load_examples, split, split_validation
+from squeeze.errors import InputError
+from squeeze.training.phases import load_merged
+from squeeze.training.recipes import RunConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of a run: trained on, and held out."""
+
+    train: Sequence[PreferenceExample]
+    held_out: Sequence[PreferenceExample]
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Pairs:
+        """The main job's pairs under this configuration."""
+        examples = load_examples(
+            config.data,
+            None if config.data_format == "auto" else config.data_format,
+            max_samples=config.max_samples,
+            demonstrations=config.demonstrations,
+        )
+        if config.val_size is None:
+            parts = split(examples, config.pairs, config.held_out, seed=config.seed)
+        else:
+            parts = split_validation(examples, config.val_size, config.held_out, config.seed)
+        return cls(*[[with_system(e, config.system) for e in part] for part in parts])
+
+    def fitting(self, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> Pairs:
+        """With `too_long: cut`, those whose prompt leaves room for an answer, as TRL keeps them.
+
+        Raises `InputError` when no pair of a part is left.
+        """
+        if config.too_long != "cut":
+            return self
+        limit = config.max_length
+
+        def kept(examples: Sequence[PreferenceExample]) -> Sequence[PreferenceExample]:
+            fit = [e for e in examples if len(encode_prompt(tokenizer, e.prompt)) < limit]
+            if examples and not fit:
+                raise InputError(
+                    f"every prompt takes {limit} tokens or more; raise --max-length (cutoff_len)"
+                )
+            return fit
+
+        return Pairs(kept(self.train), kept(self.held_out))
+
+    def __len__(self) -> int:
+        return len(self.train) + len(self.held_out)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, item: ProbeItem, config: RunConfig) -> EncodedItem:
+    """Tokenize an item; answers beyond `max_length` are cut or refused, as `too_long` says."""
+    return encode_item(tokenizer, item, config.max_length, cut=config.too_long == "cut")
+
+
+def probe_items(
+    tokenizer: PreTrainedTokenizerBase, pairs: Pairs, config: RunConfig
+) -> list[EncodedItem]:
+    """The probe set of these pairs, tokenized; raises `InputError` as `encode_item` does."""
+    train, held_out = list(pairs.train), list(pairs.held_out)
+    probe = build_probe_set(train, held_out, config.seed, config.probe_train)
+    return [encode(tokenizer, item, config) for item in probe.items]
+
+
+def pretrained(config: RunConfig) -> PreTrainedModel:
+    """The model with `adapters` merged, its frozen `weights` in their type, on the GPU if any."""
+    model: Any = load_merged(config.model, config.adapters)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device=device, dtype=getattr(torch, config.weights))  # type: ignore[no-any-return]

@@ -1,0 +1,150 @@
+"""Rows that other programs get wrong: whatever JSON stands there, an example or a refusal comes."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from squeeze.data.convert import convert, side_path
+from squeeze.data.examples import PreferenceExample
+from squeeze.data.formats import FORMATS, open_source
+from squeeze.data.rows import RowError, RowReader
+from squeeze.errors import InputError
+from tests.data.test_formats import ROWS
+
+pytestmark = pytest.mark.cpu
+
+_LEAVES = st.sampled_from(
+    [
+        None,
+        True,
+        0,
+        5,
+        1.5,
+        float("nan"),
+        "",
+        " ",
+        "x",
+        "\ud83d",
+        "👩‍👩‍👧",
+        "a\0b",
+        [],
+        {},
+        [[]],
+        [5],
+        {"a": 1},
+    ]
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths to every value within a row."""
+    inner: list[tuple[Any, ...]] = []
+    if isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            inner += [(*path, key), *places(part, (*path, key))]
+    return inner
+
+
+@pytest.mark.parametrize("shape", ROWS)
+@given(data=st.data())
+@settings(max_examples=12)
+def test_any_json_in_any_place_gives_an_example_or_a_refusal(
+    shape: str, data: st.DataObject
+) -> None:
+    row = copy.deepcopy(data.draw(st.sampled_from(ROWS[shape])))
+    for _ in range(data.draw(st.integers(1, 3))):
+        *outer, last = data.draw(st.sampled_from(places(row)))
+        holder = row
+        for key in outer:
+            holder = holder[key]
+        holder[last] = data.draw(_LEAVES)
+        if not places(row):
+            break
+    known = FORMATS[shape.split()[0]]
+    for other in FORMATS.values():
+        other.matches(row)
+    read = known.parse or known.parse_unpaired
+    assert read is not None
+    try:
+        example = read(row)
+    except RowError as error:
+        str(error).encode("utf-8")  # can be printed, whatever the row holds
+        return
+    if isinstance(example, PreferenceExample):
+        json.dumps(FORMATS["squeeze"].write(example), ensure_ascii=False).encode("utf-8")  # type: ignore[misc]
+
+
+def test_what_is_refused_of_a_wild_file_adds_up_and_can_be_told(tmp_path: Path) -> None:
+    good = {"prompt": "Q?", "chosen": "yes", "rejected": "no"}
+    wild = [good, [1], "x", None, 3, good | {"prompt": 5}, good | {"chosen": "\ud800"}]
+    wild += [{"\ud800": 1, **good}, good | {"rejected": "yes"}, good | {"prompt": "مرحبا 👩‍👩‍👧\0"}]
+    source = tmp_path / "in.jsonl"
+    text = "\ufeff" + "\r\n\r\n".join(json.dumps(row) for row in wild) + "\r\n{broken"
+    source.write_text(text, encoding="utf-8", newline="")
+    out = tmp_path / "out.jsonl"
+    summary = convert(source, out, "trl")
+    assert (summary.rows_in, summary.examples) == (11, 2)
+    assert sum(summary.refused.values()) == 9
+    refused = [json.loads(line) for line in side_path(out).read_text().splitlines()]
+    # Blank lines are lines, so that a row's number is what an editor shows.
+    assert [r["row"] for r in refused] == [3, 5, 7, 9, 11, 13, 15, 17, 20]
+    assert json.loads(out.read_text(encoding="utf-8").splitlines()[1])["prompt"] == "مرحبا 👩‍👩‍👧\0"
+
+
+def test_unpaired_parquet_rows_with_dates_and_bytes_pair(tmp_path: Path) -> None:
+    import datetime
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    day = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
+    rows = [
+        {"prompt": "Q?", "completion": c, "label": c == "yes", "when": day, "raw": b"\xff"}
+        for c in ("yes", "no", "maybe")
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    (_, pair), (number, alone) = open_source(tmp_path / "in.parquet").examples()
+    assert isinstance(pair, PreferenceExample)
+    assert isinstance(alone, RowError)
+    assert (number, pair.chosen, alone.row["completion"]) == (3, "yes", "maybe")
+
+
+GOOD = b'{"prompt": "Q?", "chosen": "yes", "rejected": "no"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("d.csv", b"prompt,chosen,rejected\n", "write a table as JSON lines"),
+        ("d.txt", GOOD, "data files end in"),
+        ("d.jsonl", GOOD.decode().encode("utf-16"), "not UTF-8 but UTF-16"),
+        ("d.json", json.dumps(json.loads(GOOD), indent=1).encode(), "one array of objects, or one"),
+        ("d.json", b'{"data": [' + GOOD.strip() + b"]}", "columns: data"),
+        ("d.jsonl.gz", GOOD, "Not a gzipped file"),
+        ("d.jsonl.gz", gzip.compress(GOOD * 1000)[:-9], "cannot be read"),
+        ("d.parquet", GOOD, "is not a Parquet file"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_one_sentence(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        list(open_source(tmp_path / name).examples())
+
+
+def test_a_directory_lists_its_files_and_capitals_in_the_extension_do_not_matter(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "DATA.JSONL").write_bytes(GOOD)
+    with pytest.raises(InputError, match=r"is a directory; give one of its files \(DATA\.JSONL\)"):
+        RowReader(tmp_path)
+    assert len(list(RowReader(tmp_path / "DATA.JSONL"))) == 1

@@ -2,7 +2,7 @@
 
 import os
 
-# Workers of pytest-xdist share the cores. Threads of OpenMP that outnumber them wait for one another
+# Workers of pytest-xdist share the cores. OpenMP threads that outnumber them wait for one another
 # and make everything ten times slower, in the processes that tests start as well.
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     threads = max(1, (os.cpu_count() or 1) // int(workers))

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from squeeze.errors import InputError
 
@@ -22,6 +22,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
+@runtime_checkable
 class Score(Protocol):
     """What says which response it belongs to."""
 

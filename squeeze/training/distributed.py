@@ -146,6 +146,17 @@ def in_item_order(items: Sequence[EncodedItem], rows: Iterable[Row]) -> list[Row
     return [found[i.example, i.split, kind] for i in items for kind in i.response_ids]
 
 
+def require_whole_weights() -> None:
+    """Raise `InputError` where the launcher shards the weights, which scoring needs whole."""
+    for name in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            raise InputError(
+                "squeeze replicate needs the whole model in each process, but this launch shards "
+                f"it ({name}); start it with torchrun, or with accelerate launch --multi_gpu and no "
+                "configuration of FSDP or DeepSpeed"
+            )
+
+
 def share_batch(batch_size: int, accumulation: int) -> tuple[int, int]:
     """Batch size and accumulation of each process, so that a step sees as many rows as in one.
 

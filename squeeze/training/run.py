@@ -33,6 +33,7 @@ from squeeze.training.distributed import (
     on_main,
     processes,
     repeated_rows,
+    require_whole_weights,
     share_batch,
     together,
 )
@@ -383,6 +384,7 @@ def replicate(
     Raises `InputError` for anything in the configuration, the data or the directory that cannot be
     used, before anything is written.
     """
+    together(require_whole_weights)
     directory = RunDirectory(out)
     console = (console or Console()) if is_main() else Console(quiet=True)
     known = on_main(lambda: directory.open(config, resume=resume, force=force))

@@ -170,6 +170,14 @@ def test_a_model_that_diverges_ends_both_processes_with_one_message(
     assert group.output(1) == ""
 
 
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_a_launch_that_shards_the_weights_is_refused(name, options, tmp_path, monkeypatch):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(InputError, match=f"whole model in each process.*{name}.*torchrun"):
+        replicate(make_config(options), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("batch_size", "accumulation", "n", "each"),
     [(4, 1, 2, (2, 1)), (1, 4, 2, (1, 2)), (2, 2, 4, (1, 1)), (6, 2, 4, (3, 1)), (3, 5, 1, (3, 5))],

@@ -152,7 +152,7 @@ def require_whole_weights() -> None:
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
             raise InputError(
                 "squeeze replicate needs the whole model in each process, but this launch shards "
-                f"it ({name}); start it with torchrun, or with accelerate launch --multi_gpu and no "
+                f"it ({name}); start it with torchrun, or accelerate launch --multi_gpu without a "
                 "configuration of FSDP or DeepSpeed"
             )
 

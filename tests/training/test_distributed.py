@@ -1,5 +1,6 @@
 """A run that two processes share: the same trajectory, one writer, one error, and no hang."""
 
+import re
 import shutil
 import time
 
@@ -20,7 +21,7 @@ from tests.training.processes import PATIENCE, Group
 pytestmark = pytest.mark.cpu
 
 # In float32 the sum of two half-batches' gradients and the gradient of the whole batch differ by
-# some ε = 1.2e-7 of their size, in each of at most 6 updates here, and Adam passes relative errors
+# some ε = 1.2e-7 of their size, in each of 8 updates here, and Adam passes relative errors
 # on undiminished: some 1e-6 of a log-prob. Ten times that; an update of other pairs or of another
 # size moves log-probs by 1e-3 of themselves at least (see the counterfactual).
 TOLERANCE = 1e-5
@@ -28,7 +29,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def options(tiny_options):
-    return tiny_options | {"arms": "sft-dpo", "epochs": 2, "generations": 0}
+    return tiny_options | {"arms": "sft-dpo", "epochs": 3, "generations": 0}
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +129,14 @@ def test_the_main_process_writes_all_files_and_says_all(shared, alone):
     assert names == {p.relative_to(alone) for p in alone.rglob("*")}
     assert group.output(1) == ""
     assert "report:" in group.output(0)
-    written = [path for path in group.written(1) if out in path.parents]
-    # transformers keeps each process' random state in the checkpoint
-    assert not [p for p in written if not p.name.startswith(("rng_state_1", "checkpoint-"))]
-    assert out / "run.json" not in group.written(1)
-    assert [path for path in group.written(0) if out in path.parents]
+    ours, theirs = (
+        [p.relative_to(out) for p in group.written(r) if out in p.parents] for r in (0, 1)
+    )
+    assert len(ours) > 10
+    # What the libraries of the other process keep for as long as they train: transformers its
+    # random state in the checkpoint, datasets its tables beside the data.
+    passing = [p for p in theirs if any(re.fullmatch(r"checkpoint-\d+|data", x) for x in p.parts)]
+    assert passing == theirs
 
 
 BAD = {

@@ -26,6 +26,7 @@ from squeeze.diagnosis.record import ARM, Record, headline, now
 from squeeze.diagnosis.verdict import VERDICTS, Diagnosis, diagnose
 from squeeze.errors import InputError
 from squeeze.scoring import ResponseScores, score
+from squeeze.training.distributed import on_main, score_shared
 from squeeze.training.provenance import environment
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ class SqueezeCallback(TrainerCallback):
             return
         if self._pace.unsettled(state.global_step, state.max_steps):
             left = state.max_steps - state.global_step + len(self._pace.steps)
-            self._pace.every = self._agreed(self._pace.settle(self._probe_seconds, left))
+            # Here and in `_take` the main process decides: all must score and stop at once.
+            self._pace.every = on_main(lambda: self._pace.settle(self._probe_seconds, left))
         if self._pace.due(state.global_step, state.max_steps):
             self._take(state, control, kwargs["model"])
 
@@ -186,7 +188,7 @@ class SqueezeCallback(TrainerCallback):
         self._record.add(self._phase, state.global_step, state.epoch or 0.0, scores)
         self.diagnosis = self._judged()
         self._alarms = self._alarms + 1 if self.diagnosis.verdict in self.alarming else 0
-        act = self._agreed(self._alarms >= self.patience and self.on_squeeze is not None)
+        act = on_main(lambda: self._alarms >= self.patience and self.on_squeeze is not None)
         self._probe_seconds = time.perf_counter() - self._mark
         self._scoring += self._probe_seconds
         self._log(control)
@@ -203,32 +205,7 @@ class SqueezeCallback(TrainerCallback):
 
         Raises `InputError`, on every process, if a log-prob is not finite on one of them.
         """
-        accelerator = self._trainer.accelerator
-        n, index = accelerator.num_processes, accelerator.process_index
-        if n == 1:
-            scores: list[ResponseScores] = score(model, self._items, dtype=self._dtype)
-            return scores
-        from accelerate.utils import gather_object  # type: ignore[import-untyped]
-
-        mine: list[ResponseScores | str]
-        try:
-            mine = [*score(model, self._items[index::n], dtype=self._dtype)]
-        except InputError as error:  # the others must hear of it: they wait in `gather_object`
-            mine = [str(error)]
-        gathered = gather_object(mine)
-        failed = [row for row in gathered if isinstance(row, str)]
-        if failed:
-            raise InputError(failed[0])
-        found = {(s.example, s.split, s.kind): s for s in gathered}
-        return [found[i.example, i.split, kind] for i in self._items for kind in i.response_ids]
-
-    def _agreed(self, value: Any) -> Any:
-        """The main process' value, on all: they must score and stop at the same steps."""
-        if self._trainer.accelerator.num_processes == 1:
-            return value
-        from accelerate.utils import broadcast_object_list
-
-        return broadcast_object_list([value])[0]
+        return score_shared(lambda items: score(model, items, dtype=self._dtype), self._items)
 
     def _log(self, control: TrainerControl) -> None:
         """Log the newest means through the trainer, so that whoever watches it sees them.

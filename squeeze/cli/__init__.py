@@ -15,6 +15,7 @@ from squeeze.cli import scan as scan
 from squeeze.cli import stories as stories
 from squeeze.cli.app import app
 from squeeze.errors import InputError
+from squeeze.training.distributed import EverywhereError, is_main, leave
 
 __all__ = ["app", "main"]
 
@@ -24,5 +25,9 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"squeeze: {error}", file=sys.stderr)
+        everywhere = isinstance(error, EverywhereError)
+        if is_main() or not everywhere:
+            print(f"squeeze: {error}", file=sys.stderr, flush=True)
+        if everywhere:
+            leave()
         raise SystemExit(2) from None

@@ -46,8 +46,9 @@ def replicate(
     from rich.console import Console
 
     from squeeze.cli.verdicts import verdict_table
+    from squeeze.training.distributed import is_main, leave, together
     from squeeze.training.llamafactory import is_llamafactory, overridden, translate
-    from squeeze.training.recipes import QUICK, make_config, read_config
+    from squeeze.training.recipes import QUICK, RunConfig, make_config, read_config
     from squeeze.training.run import replicate as run
 
     options = {
@@ -66,17 +67,21 @@ def replicate(
         "too_long": too_long,
         "dtype": dtype,
     }
-    console, given = Console(), {k: v for k, v in options.items() if v is not None}
-    values = read_config(config) if config else {}
-    if config and is_llamafactory(values):
+    given = {k: v for k, v in options.items() if v is not None}
+
+    def read() -> RunConfig:
+        values = read_config(config) if config else {}
+        if not (config and is_llamafactory(values)):
+            return make_config((QUICK if quick else {}) | values | given)
         theirs, ours = overridden(values, (QUICK if quick else {}) | given)
         translation = translate(theirs, config.parent)
-        for warning in translation.warnings:
+        for warning in translation.warnings if is_main() else ():
             typer.echo(f"{config.name}: {warning}", err=True)
-        settings = make_config(translation.settings | ours)
-    else:
-        settings = make_config((QUICK if quick else {}) | values | given)
+        return make_config(translation.settings | ours)
+
+    settings, console = together(read), Console(quiet=not is_main())
     target = out or Path("reports") / ("quick" if quick else "replicate")
     verdicts = run(settings, target, resume=resume, force=force, console=console)
     console.print(verdict_table(verdicts))
     console.print(f"report: {target / 'index.html'}", soft_wrap=True)
+    leave()

@@ -13,6 +13,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from squeeze.data.examples import PreferenceExample
 from squeeze.files import read_json, write_json
 from squeeze.scoring import ScoredResponse, score_responses
 from squeeze.training.callback import ProbeCallback, StepCallback
+from squeeze.training.distributed import is_main, main_only, on_main, score_shared
 from squeeze.training.phases import PhasePlace, make_trainer, merge_adapter, train_phase
 from squeeze.training.recipes import Arm, Phase, RunConfig
 from squeeze.training.samples import chosen_tokens
@@ -157,10 +159,12 @@ class ArmTrainer:
     def probe_base(self) -> None:
         """Score the untrained model, where every arm starts."""
         with self._alone(()):
-            if not self._rows(()).frame.empty:
+            if on_main(lambda: not self._rows(()).frame.empty):
                 return
             base, start = self.base, time.perf_counter()
-            responses = list(score_responses(base, self.items, dtype=self.dtype))
+            responses = score_shared(
+                lambda items: score_responses(base, items, dtype=self.dtype), self.items
+            )
             self._record((), 0, 0.0, responses)
             self.seconds["probe"] += time.perf_counter() - start
 
@@ -170,19 +174,25 @@ class ArmTrainer:
         for length in range(1, len(arm.phases) + 1):
             phases = arm.phases[:length]
             with self._alone(phases):
-                if not self.place(phases).adapter.exists():
+                adapter = self.place(phases).adapter
+                if not on_main(adapter.exists):
                     self._train_last(phases)
         return self.trajectory(arm)
 
-    def _alone(self, phases: Phases) -> FileLock:
-        """Two processes that need the same phase: one works, the other waits and reads."""
+    def _alone(self, phases: Phases) -> AbstractContextManager[object]:
+        """Two runs that need the same phase: one works, the other waits and reads.
+
+        Of a run in several processes the main one asks; the others wait for what it then says.
+        """
+        if not is_main():
+            return nullcontext()
         directory = self.place(phases).directory
         directory.mkdir(parents=True, exist_ok=True)
         return FileLock(directory / "lock")
 
     def _train_last(self, phases: Phases) -> None:
         phase, place = phases[-1], self.place(phases)
-        done = [point.step for point in self._rows(phases).points("")]
+        done = on_main(lambda: [point.step for point in self._rows(phases).points("")])
         start = time.perf_counter()
 
         def record(step: int, epoch: float, responses: list[ScoredResponse]) -> None:
@@ -202,11 +212,12 @@ class ArmTrainer:
             [probe, StepCallback(lambda: self.stepped(phase))],
             bf16=self.dtype == torch.bfloat16,
         )
-        self.started(phases, trainer)
+        on_main(lambda: self.started(phases, trainer))
         train_phase(trainer, place, max(done, default=None))
         self.seconds["probe"] += probe.seconds
         self.seconds["train"] += time.perf_counter() - start - probe.seconds
 
+    @main_only
     def _record(
         self, phases: Phases, step: int, epoch: float, responses: Sequence[ScoredResponse]
     ) -> None:

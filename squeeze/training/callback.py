@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from squeeze.data.encoding import EncodedItem
 from squeeze.scoring import ScoredResponse, score_responses
+from squeeze.training.distributed import score_shared
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,9 @@ class ProbeCallback(TrainerCallback):
     ) -> None:
         """Probe the model as it was just saved."""
         start = time.perf_counter()
-        responses = list(score_responses(kwargs["model"], self.items, dtype=self.dtype))
+        responses = score_shared(
+            lambda items: score_responses(kwargs["model"], items, dtype=self.dtype), self.items
+        )
         self.record(state.global_step, _epoch(state), responses)
         self.seconds += time.perf_counter() - start
 

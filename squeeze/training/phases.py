@@ -23,6 +23,7 @@ from squeeze.files import write_json
 from squeeze.losses import LOSSES, Loss, get_loss
 from squeeze.losses.registry import FTX, GATE, WEIGHTED
 from squeeze.models import load_model
+from squeeze.training.distributed import main_only, on_main, processes, share_batch
 from squeeze.training.recipes import Phase, RunConfig
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ class PhasePlace:
     def adapter(self) -> Path:
         """The finished phase's adapter; exists only when complete."""
         return self.directory / "adapter"
+
+    @property
+    def data(self) -> Path:
+        """What several processes train on, for as long as they do."""
+        return self.directory / "data"
 
     def checkpoint(self, step: int) -> Path:
         """The trainer's checkpoint after an optimizer step."""
@@ -92,6 +98,25 @@ def sft_dataset(examples: Sequence[PreferenceExample], on: str) -> Dataset:
     return Dataset.from_list(rows)
 
 
+def _on_disk(dataset: Dataset, place: PhasePlace) -> Dataset:
+    """The data from a directory that several processes read, if there are several.
+
+    TRL's main process hands them the reference log-probs in a file beside the data; data in memory
+    has a temporary directory for that, each process its own.
+    """
+    if processes() == 1:
+        return dataset
+    from datasets import load_from_disk
+
+    def write() -> None:
+        shutil.rmtree(place.data, ignore_errors=True)
+        dataset.save_to_disk(place.data)
+
+    on_main(write)
+    found: Dataset = load_from_disk(place.data)
+    return found
+
+
 def lora_config(config: RunConfig) -> LoraConfig:
     """PEFT's configuration of the run's adapter."""
     from peft import LoraConfig
@@ -107,12 +132,13 @@ def lora_config(config: RunConfig) -> LoraConfig:
 
 
 def _arguments(phase: Phase, config: RunConfig, place: PhasePlace, bf16: bool) -> dict[str, Any]:
+    batch_size, accumulation = share_batch(phase.batch_size, phase.accumulation)
     return {
         "output_dir": str(place.directory),
         "num_train_epochs": phase.epochs,
         "learning_rate": phase.learning_rate,
-        "per_device_train_batch_size": phase.batch_size,
-        "gradient_accumulation_steps": phase.accumulation,
+        "per_device_train_batch_size": batch_size,
+        "gradient_accumulation_steps": accumulation,
         "lr_scheduler_type": phase.schedule,
         "warmup_steps": phase.warmup,  # below 1: a share of all steps
         "weight_decay": phase.weight_decay,
@@ -129,6 +155,7 @@ def _arguments(phase: Phase, config: RunConfig, place: PhasePlace, bf16: bool) -
         "logging_strategy": "steps",
         "logging_steps": 1,
         "report_to": "none",
+        "ddp_find_unused_parameters": False,  # every part of the adapter has a gradient
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
@@ -158,9 +185,12 @@ def make_trainer(
     }
     if phase.kind == "sft":
         args = SFTConfig(**arguments)
-        trainer = SFTTrainer(args=args, train_dataset=sft_dataset(examples, phase.on), **common)
+        trainer = SFTTrainer(
+            args=args, train_dataset=_on_disk(sft_dataset(examples, phase.on), place), **common
+        )
     else:
-        common |= {"train_dataset": preference_dataset(examples), "ref_model": reference(config)}
+        common["train_dataset"] = _on_disk(preference_dataset(examples), place)
+        common["ref_model"] = reference(config)
         arguments |= {"beta": phase.beta, "precompute_ref_log_probs": True}
         if trained_by_trl(phase.loss_type):
             args = DPOConfig(**arguments, loss_type=[phase.loss_type])
@@ -231,6 +261,11 @@ def train_phase(trainer: Any, place: PhasePlace, resume_step: int | None) -> Non
     """Train to the end, from a checkpoint if told; store TRL's log and, last, the adapter."""
     checkpoint = str(place.checkpoint(resume_step)) if resume_step else None
     trainer.train(resume_from_checkpoint=checkpoint)
+    _store(trainer, place)
+
+
+@main_only
+def _store(trainer: Any, place: PhasePlace) -> None:
     write_json(place.directory / "log.json", [_finite(row) for row in trainer.state.log_history])
     scratch = place.directory / "adapter.partial"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -238,6 +273,7 @@ def train_phase(trainer: Any, place: PhasePlace, resume_step: int | None) -> Non
     scratch.rename(place.adapter)
     for old in place.directory.glob("checkpoint-*"):
         shutil.rmtree(old)
+    shutil.rmtree(place.data, ignore_errors=True)
 
 
 def merge_adapter(model: PreTrainedModel, place: PhasePlace) -> PreTrainedModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,16 @@ from squeeze.models import load_tokenizer, model_sha256
 from squeeze.scoring import score
 from squeeze.training.arms import ArmTrainer, Phases, phases_key
 from squeeze.training.directory import RunDirectory
+from squeeze.training.distributed import (
+    is_main,
+    main_only,
+    on_main,
+    processes,
+    repeated_rows,
+    require_whole_weights,
+    share_batch,
+    together,
+)
 from squeeze.training.inputs import Pairs, encode, pretrained, probe_items
 from squeeze.training.phases import quiet
 from squeeze.training.progress import RunProgress, probe_line
@@ -75,6 +84,7 @@ class Run:
         self.train, self.held_out = list(pairs.train), list(pairs.held_out)
         self.items = probe_items(self.tokenizer, pairs, config)
         self._encode_unprobed()
+        self._share_batches()
         self.state = {
             "schema": 1,
             "name": self.directory.path.name,
@@ -91,19 +101,26 @@ class Run:
         for item in rest.items:
             encode(self.tokenizer, item, self.config)
 
+    def _share_batches(self) -> None:
+        """Every phase's batch must be one that the processes can share; says what they repeat."""
+        for phase in self._phases():
+            batch_size, _ = share_batch(phase.batch_size, phase.accumulation)
+            rows = _rows(phase, len(self.train))
+            repeated = repeated_rows(rows, batch_size)
+            if repeated:
+                self.console.print(
+                    f"{phase.kind}: each epoch's last step repeats {repeated} of {rows} rows, for "
+                    f"{processes()} processes of batch size {batch_size} do not divide them; the "
+                    "trajectory is not exactly that of one process"
+                )
+
     def load(self) -> None:
         """Load the model, settle the numeric type, and describe both in `run.json`."""
-        with self._timed("load"):
-            self.base = pretrained(self.config)
-        limit = getattr(self.base.config.get_text_config(), "max_position_embeddings", None)
-        if limit is not None and self.config.max_length > limit:
-            raise InputError(
-                f"--max-length {self.config.max_length} is more than the {limit} tokens that "
-                f"{self.config.model} can read"
-            )
+        together(self._load_base)
         chosen = self.state.get("scoring", {}).get("dtype", self.config.dtype)
-        dtype = fast_dtype(self.base.device) if chosen == "auto" else getattr(torch, chosen)
-        self.dtype: torch.dtype = dtype
+        self.dtype: torch.dtype = on_main(
+            lambda: fast_dtype(self.base.device) if chosen == "auto" else getattr(torch, chosen)
+        )
         self.state |= {
             "arms": [asdict(arm) for arm in self.config.phase_arms()],
             "model": {
@@ -118,10 +135,22 @@ class Run:
                 "n_held_out": len(self.held_out),
                 "split_rule": SPLIT_RULE if self.config.val_size is None else VALIDATION_RULE,
             },
-            "scoring": {"dtype": str(dtype).removeprefix("torch.")},
+            "scoring": {"dtype": str(self.dtype).removeprefix("torch.")},
             "not_run": [],
             **environment(),
         }
+        if processes() > 1:
+            self.state["processes"] = processes()
+
+    def _load_base(self) -> None:
+        with self._timed("load"):
+            self.base = pretrained(self.config)
+        limit = getattr(self.base.config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and self.config.max_length > limit:
+            raise InputError(
+                f"--max-length {self.config.max_length} is more than the {limit} tokens that "
+                f"{self.config.model} can read"
+            )
 
     # --- arms -----------------------------------------------------------------------------------
 
@@ -156,6 +185,7 @@ class Run:
             self.progress.line(probe_line(self.trajectory, arm.name, newest))
         self.progress.advance(self._probe_cost)
 
+    @main_only
     def _state_precision(self) -> None:
         """What a fast numeric type costs, against float32 on a few items: nats per response."""
         if self.dtype == torch.float32 or "error_nats" in self.state["scoring"]:
@@ -187,6 +217,7 @@ class Run:
     def _generations(self, phases: Phases) -> Path:
         return self.arms.place(phases).directory / "generations.json"
 
+    @main_only
     def _generate(self, phases: Phases) -> None:
         """Store sample answers of the model as it is after these phases."""
         n, path = self.config.generations, self._generations(phases)
@@ -212,6 +243,7 @@ class Run:
 
     # --- the end --------------------------------------------------------------------------------
 
+    @main_only
     def _write_samples(self) -> None:
         splits = {item.example: item.split for item in self.items}
         examples: list[PreferenceExample] = self.train + self.held_out
@@ -229,13 +261,11 @@ class Run:
 
     def execute(self) -> list[Verdict]:
         """Train what is missing, then judge and report. Returns the verdicts."""
-        from squeeze.report import build_report
-
         quiet()
         self.trajectory = self.directory.trajectory()
         if self.state["status"] != "finished":
             self.load()
-            self.directory.write_config(self.config)
+            on_main(lambda: self.directory.write_config(self.config))
             self.arms = self._arm_trainer()
             self._state_precision()
             self._write_state()
@@ -246,6 +276,12 @@ class Run:
                     self._train_arm(arm)
             self._write_samples()
             self.state["peak_memory_mb"] = peak_memory_mb()
+        return self._conclude()
+
+    @main_only
+    def _conclude(self) -> list[Verdict]:
+        from squeeze.report import build_report
+
         with self._timed("report"):
             verdicts = judge_run(self.trajectory, level="pretrained", seeds=(self.config.seed,))
             self._write_verdicts(verdicts)
@@ -260,6 +296,7 @@ class Run:
         value = {"schema": 1, "verdicts": [asdict(verdict) for verdict in verdicts]}
         write_json(self.directory.path / "verdicts.json", value)
 
+    @main_only
     def _write_state(self) -> None:
         self.directory.write_run(self.state)
 
@@ -271,16 +308,20 @@ class Run:
         return float(sum(map(_item_tokens, self.items)))
 
     def _total_cost(self) -> float:
-        total, arms = self._probe_cost, self.config.phase_arms()
-        prefixes = [a.phases[:length] for a in arms for length in range(1, len(a.phases) + 1)]
-        for phases in {phases_key(phases): phases for phases in prefixes}.values():
-            phase = phases[-1]
-            rows = len(self.train) * (2 if phase.on == "chosen+rejected" else 1)
+        total = self._probe_cost
+        for phase in self._phases():
+            rows = _rows(phase, len(self.train))
             steps = -(-rows // (phase.batch_size * phase.accumulation)) * phase.epochs
             probes = -(-phase.epochs // phase.probe_every)
             total += steps * _step_cost(phase) + probes * self._probe_cost
         done = sum(len(self.trajectory.points(arm)) for arm in self.trajectory.arms())
         return max(total - done * self._probe_cost, 1.0)
+
+    def _phases(self) -> list[Phase]:
+        """Every phase that is trained; what several arms begin with once."""
+        arms = self.config.phase_arms()
+        prefixes = [a.phases[:length] for a in arms for length in range(1, len(a.phases) + 1)]
+        return list({phases_key(phases): phases[-1] for phases in prefixes}.values())
 
     def _add_seconds(self, stage: str, seconds: float) -> None:
         known = self.state["seconds"]
@@ -295,6 +336,11 @@ class Run:
 
 def _item_tokens(item: EncodedItem) -> int:
     return len(item.prompt_ids) + sum(map(len, item.response_ids.values()))
+
+
+def _rows(phase: Phase, pairs: int) -> int:
+    """How many rows an epoch of a phase has."""
+    return pairs * (2 if phase.on == "chosen+rejected" else 1)
 
 
 def _step_cost(phase: Phase) -> float:
@@ -313,19 +359,17 @@ def replicate(
 ) -> list[Verdict]:
     """Run the main job into directory `out` and return its verdicts.
 
+    Started by torchrun or `accelerate launch`, the processes share the training and the probes.
+
     Raises `InputError` for anything in the configuration, the data or the directory that cannot be
     used, before anything is written.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(
-            "squeeze replicate runs in one process so far; start it without accelerate launch or "
-            "torchrun (one 48 GB card is meant to hold the 4B run)"
-        )
+    together(require_whole_weights)
     directory = RunDirectory(out)
-    console = console or Console()
-    known = directory.open(config, resume=resume, force=force)
+    console = (console or Console()) if is_main() else Console(quiet=True)
+    known = on_main(lambda: directory.open(config, resume=resume, force=force))
     run = Run(config, directory, console)
-    run.prepare(known)
+    together(lambda: run.prepare(known))
     if force:
-        directory.clear()
+        on_main(directory.clear)
     return run.execute()

@@ -9,12 +9,10 @@ from transformers import Qwen3Config
 from squeeze.claims.qwen import check_pure_dpo
 from squeeze.claims.runs import Runs
 from squeeze.data.loading import load_examples
-from squeeze.errors import InputError
 from squeeze.models import load
 from squeeze.scoring import ResponseScores
 from squeeze.training.recipes import make_config, read_config
 from squeeze.training.rehearsal import QWEN3_4B, projected_hours, rehearse
-from squeeze.training.run import replicate
 from squeeze.training.seed_output import write_seed_output
 from squeeze.trajectory import ProbePoint, Trajectory
 
@@ -110,10 +108,3 @@ def test_a_directory_laid_out_as_a_hub_snapshot_loads(tiny_directory):
     assert len([name for name in names if name.endswith(".safetensors")]) > 1
     model, tokenizer = load(str(tiny_directory))
     assert model.get_input_embeddings().num_embeddings >= len(tokenizer)
-
-
-def test_several_processes_are_refused_before_they_write_over_each_other(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="one process"):
-        replicate(make_config({}), tmp_path / "run")
-    assert not (tmp_path / "run").exists()

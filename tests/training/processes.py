@@ -1,0 +1,97 @@
+"""The squeeze command in several processes, with the environment that torchrun gives them.
+
+A fork server imports torch, transformers and TRL once for all of them, which torchrun cannot.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+# At most so long; a healthy pair needs some seconds.
+PATIENCE = 240
+_IMPORTED = (
+    *(
+        "trl.trainer.dpo_trainer",
+        "trl.trainer.sft_trainer",
+        "peft",
+        "datasets",
+        "matplotlib.figure",
+    ),
+    *("squeeze.cli", "squeeze.training.run", "squeeze.training.hook", "squeeze.report", __name__),
+)
+
+
+class Group:
+    """`count` processes of `squeeze ARGUMENTS`; each one's output and writes stand in `notes`."""
+
+    def __init__(self, arguments: Sequence[object], notes: Path, count: int = 2) -> None:
+        notes.mkdir(parents=True, exist_ok=True)
+        self.notes = notes
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(_IMPORTED))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        given = [str(argument) for argument in arguments]
+        self.processes: list[BaseProcess] = [
+            context.Process(target=_work, args=(given, notes, rank, count, port), daemon=True)
+            for rank in range(count)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def wait(self) -> list[int | None]:
+        """Exit codes, by rank; None for one that hangs."""
+        for process in self.processes:
+            process.join(PATIENCE)
+        return [process.exitcode for process in self.processes]
+
+    def output(self, rank: int) -> str:
+        """What a process printed."""
+        return (self.notes / f"{rank}.out").read_text()
+
+    def written(self, rank: int) -> list[Path]:
+        """The files and directories that a process opened for writing, made, moved or removed."""
+        lines = (self.notes / f"{rank}.files").read_text().splitlines()
+        return [Path(line) for line in dict.fromkeys(lines)]
+
+
+def _work(arguments: list[str], notes: Path, rank: int, count: int, port: int) -> None:
+    os.environ |= {
+        **{"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        **{"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "HF_HUB_OFFLINE": "1"},
+    }
+    output = os.open(notes / f"{rank}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    _note_writes(notes / f"{rank}.files")
+    sys.argv = ["squeeze", *arguments]
+    from squeeze.cli import main
+
+    main()
+
+
+def _note_writes(path: Path) -> None:
+    """Note every path that Python writes to from now on."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    changing = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open":
+            _, mode, flags = arguments
+            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if not writes and not set(str(mode)) & set("wax+"):
+                return
+        elif event not in changing:
+            return
+        if not isinstance(arguments[0], int):
+            os.write(file, f"{os.fsdecode(arguments[0])}\n".encode())  # type: ignore[arg-type]
+
+    sys.addaudithook(hook)

@@ -212,7 +212,7 @@ class Run:
                 self._add_seconds(name, self.arms.seconds[stage] - before.get(stage, 0.0))
             self._generate(phases)
             self._write_state()
-        write_seed_output(self.directory.path, self.config.as_dict(), self.trajectory)
+        self._write_seed_output()
 
     def _generations(self, phases: Phases) -> Path:
         return self.arms.place(phases).directory / "generations.json"
@@ -295,6 +295,10 @@ class Run:
     def _write_verdicts(self, verdicts: list[Verdict]) -> None:
         value = {"schema": 1, "verdicts": [asdict(verdict) for verdict in verdicts]}
         write_json(self.directory.path / "verdicts.json", value)
+
+    @main_only
+    def _write_seed_output(self) -> None:
+        write_seed_output(self.directory.path, self.config.as_dict(), self.trajectory)
 
     @main_only
     def _write_state(self) -> None:

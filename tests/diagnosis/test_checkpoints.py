@@ -90,7 +90,6 @@ def test_command_prints_verdict_and_tokens_and_writes_the_main_report(
     assert {"logp_before", "argmax_after"} <= set(document["tokens"][0]["tokens"][0])
     page = (tmp_path / "out" / "index.html").read_text()
     assert document["reason"] in page
-    assert (tmp_path / "out" / "diagnosis.html").is_file()
     assert not list(tmp_path.glob("**/.*")), "a temporary file was left"
 
 

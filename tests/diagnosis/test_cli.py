@@ -91,7 +91,12 @@ def test_report_of_a_log_is_the_main_page_with_what_a_log_has(
     out = tmp_path / "page"
     invoke(falling, "--report", out)
     page = (out / "index.html").read_text()
-    for shown in ("Displacement: chosen falls", "What to do, in this order", "rewards", "log-0-"):
+    for shown in (
+        "Displacement: chosen falls",
+        "What to do, in this order",
+        "Rewards (β · nats)",
+        "log-0-",
+    ):
         assert shown in page
     for absent in ("Example by example", "The most squeezed answers", "not run: "):
         assert absent not in page.partition("</main>")[0]

@@ -79,6 +79,8 @@ _BEGINS_JSON = re.compile(r'\s*(\{\s*["}]|\[\s*(\{\s*["}]|[\[\]]))')
 
 def _is_lines(text: str) -> bool:
     """Whether the first non-empty line is a JSON object by itself, or lines each begin one."""
+    if text.lstrip()[0] == "[":
+        return False
     rows = [row for row in text.split("\n") if row.strip()]
     whole = re.compile(r'\s*\{("[^{}]*)?\}\s*$')
     if len(rows) == 1:

@@ -1,7 +1,6 @@
 """SqueezeCallback in real trainers: what watchers see, what is recorded, when it warns or stops."""
 
 import json
-import re
 import warnings
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,6 @@ from squeeze.errors import InputError
 from squeeze.models import load_tokenizer
 from squeeze.training.phases import preference_dataset, sft_dataset
 from squeeze.trajectory import Trajectory
-from tests.diagnosis.logs import jsonl
 
 pytestmark = [
     pytest.mark.cpu,
@@ -320,22 +318,3 @@ def test_tensorboard_gets_its_metrics(tiny_directory: Path, tmp_path: Path) -> N
     logged = callback.diagnosis.run.get("argmax_logp", "train")
     assert logged is not None
     assert list(shown.values()) == pytest.approx(logged.values.tolist(), rel=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore")  # the example sets nothing that a test needs to be quiet
-def test_every_code_block_of_the_page_runs(
-    tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    (tmp_path / "model").symlink_to(tiny_directory)
-    rows = [
-        {"prompt": e.prompt[-1].content, "chosen": e.chosen, "rejected": e.rejected} for e in PAIRS
-    ]
-    jsonl(tmp_path / "pairs.jsonl", rows)
-    page = (Path(__file__).parents[2] / "docs" / "callback.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, "docs/callback.md", "exec"), {})
-    assert json.loads((tmp_path / "run/squeeze/run.json").read_text())["status"] == "finished"

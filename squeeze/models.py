@@ -253,11 +253,18 @@ def model_sha256(name: str) -> str | None:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer; it gets a padding token if it has none."""
+    """Load a model's tokenizer, or an adapter's; it gets a padding token if it has none.
+
+    Raises `InputError` if the name cannot be resolved.
+    """
     from transformers import AutoTokenizer
 
+    # TRL saves the tokenizer beside an adapter, which has no config.json of a model.
+    own = name not in EMBEDDED and (Path(name) / "tokenizer_config.json").is_file()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(_source(name), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            name if own else _source(name), trust_remote_code=False
+        )
     except OSError as error:
         raise InputError(_unreachable(name, error)) from error
     if tokenizer.pad_token is None:

@@ -86,7 +86,8 @@ def _evidence_json(e: Evidence) -> dict[str, Any]:
 
 
 def _change_json(c: Change) -> dict[str, Any]:
-    return {"effect": c.effect, "interval": list(c.interval), "p": c.p}
+    interval = None if c.interval is None else list(c.interval)
+    return {"effect": c.effect, "interval": interval, "p": c.p}
 
 
 def _remedies(d: Diagnosis, ledger: Path) -> list[Remedy]:
@@ -148,6 +149,8 @@ def _table(split: SplitVerdict, axis: str) -> Table:
 
 
 def _interval(c: Change) -> str:
+    if c.interval is None:
+        return f"{c.effect:+.3g} [unknown]"
     return f"{c.effect:+.3g} [{c.interval[0]:+.3g}, {c.interval[1]:+.3g}]"
 
 

@@ -33,7 +33,7 @@ _STOP = Remedy(
 )
 _EXTEND = Remedy(
     "extend SFT first",
-    "one or two epochs of SFT on chosen and rejected answers before DPO (`sft-extend`)",
+    "one or two epochs of SFT on chosen and rejected answers before DPO (sft-extend)",
     "EX-1",
 )
 _ON_POLICY = Remedy(
@@ -50,7 +50,7 @@ _NLL = Remedy(
     "add an NLL term",
     "loss_type=['sigmoid', 'sft'] in TRL (rpo_alpha in older ones), pref_ftx in LLaMA-Factory, "
     "nll_loss_coef in OpenRLHF",
-    "VA-1",
+    "CP-2",
 )
 _GATED = Remedy(
     "use a gated or calibrated loss",
@@ -63,7 +63,7 @@ _DOSE = Remedy(
     "DO-3",
 )
 _BETA = Remedy(
-    "raise β", "a higher β holds the policy nearer to the reference at equal steps", "VA-1"
+    "raise β", "a higher β holds the policy nearer to the reference at equal steps", "CP-1"
 )
 _LABELS = Remedy("check the labels", "are chosen and rejected swapped, in the data or in the log?")
 _STRONGER = Remedy("train more", "raise the learning rate, or the number of epochs, step by step")
@@ -76,6 +76,8 @@ _RESTART = Remedy(
     "go back", "take an earlier checkpoint and a learning rate three to ten times lower"
 )
 
+# What the run's own curves and the user's own data show needs no claim to come first.
+_PLAIN = (_PROBE, _LABELS, _STRONGER, _RESTART, _STOP)
 _FALLING = (_STOP, _EXTEND, _ON_POLICY, _FILTER, _NLL, _GATED, _DOSE, _BETA)
 _BY_VERDICT: Mapping[Name, tuple[Remedy, ...]] = {
     "healthy": (),
@@ -110,7 +112,7 @@ MEANING: Mapping[Name, str] = {
         "Pushing down rejected answers that are already unlikely moves probability from almost "
         "everything, the chosen answers included, to the few tokens that the model already prefers "
         "(the squeezing effect). The margin and the loss go on improving meanwhile; generations "
-        "become confident and repetitive."
+        "can become confident and repetitive."
     ),
     "collapse": (
         "The model loses likelihood everywhere, or what it generates degenerates. This is "
@@ -120,23 +122,38 @@ MEANING: Mapping[Name, str] = {
 
 
 def remedies(verdict: Name, ledger: Path, argmax_known: bool = False) -> list[Remedy]:
-    """Return what to do about a verdict; claims' statuses come from `ledger`/claims.json.
+    """Return what to do about a verdict, best backed first by `ledger`/claims.json.
 
     A displacement whose argmax is known needs no further logging. Raises `InputError` if that file
     is not a ledger.
     """
     entries = read(ledger)
-    return [
-        Remedy(r.action, r.how, r.claim, status(r.claim, entries) if r.claim else "")
+    wanted = [
+        r
         for r in _BY_VERDICT[verdict]
         if not (r is _PROBE and verdict == "displacement" and argmax_known)
     ]
+    wanted.sort(key=lambda r: -2.0 if r in _PLAIN else -_support(r.claim, entries))
+    return [
+        Remedy(r.action, r.how, r.claim, status(r.claim, entries) if r.claim else "")
+        for r in wanted
+    ]
+
+
+def _support(claim: str, entries: Mapping[Key, Entry]) -> float:
+    """The share of a claim's checks that support it; between all and none where none was run."""
+    run = _run(claim, entries)
+    return sum(e.verdict.supported for e in run) / len(run) if run else 0.5
+
+
+def _run(claim: str, entries: Mapping[Key, Entry]) -> list[Entry]:
+    checks = [e for e in entries.values() if e.verdict.claim == claim]
+    return [e for e in checks if e.verdict.status != "not run"]
 
 
 def status(claim: str, entries: Mapping[Key, Entry]) -> str:
     """Sum up a claim's checks: "supported (tiny)", "supported in 2 of 3 checks", "not run here"."""
-    checks = [e for e in entries.values() if e.verdict.claim == claim]
-    run = [e for e in checks if e.verdict.status != "not run"]
+    run = _run(claim, entries)
     if not run:
         return NOT_RUN
     good = sum(e.verdict.supported for e in run)

@@ -14,7 +14,7 @@ import numpy as np
 
 from squeeze.diagnosis import series as q
 from squeeze.diagnosis.series import RunSeries
-from squeeze.diagnosis.trend import Change
+from squeeze.diagnosis.trend import FEWEST, Change
 from squeeze.diagnosis.view import Measured, View, both, view
 from squeeze.errors import InputError
 
@@ -90,7 +90,7 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
         raise InputError(f"--beta must be positive, not {beta:g}")
     splits = run.splits() or list(dict.fromkeys(s.split for s in run.series))
     views = [view(run, split, beta) for split in splits]
-    judged = [judge(v, run.phase) for v in views if v.chosen is not None or v.margin is not None]
+    judged = [judge(v) for v in views if v.chosen is not None or v.margin is not None]
     missing = _missing(views)
     if not judged:
         return Diagnosis(run, "undetermined", "", _nothing_to_judge(run), (), missing)
@@ -126,22 +126,22 @@ def fall_p(n: int) -> float:
 # --- one split --------------------------------------------------------------------------------
 
 
-def judge(v: View, phase: str = "") -> SplitVerdict:
+def judge(v: View) -> SplitVerdict:
     """Return the verdict on one split."""
     evidence = tuple(_evidence(v))
-    name, reason, cautions = _rule(v, phase)
+    name, reason, cautions = _rule(v)
     return SplitVerdict(v.split, name, reason, tuple(cautions), evidence, v.notes)
 
 
-def _rule(v: View, phase: str) -> tuple[Name, str, list[str]]:
+def _rule(v: View) -> tuple[Name, str, list[str]]:
     if v.chosen is None:
         return "undetermined", "the log has margins but not where the chosen answers go", []
     n = v.chosen.fit.n
-    if n < 2 or not v.chosen.fit.known_noise:
+    if not v.chosen.fit.known_noise:
         lines = "1 evaluation" if n == 1 else f"{n} evaluations"
         return (
             "undetermined",
-            f"{lines} cannot show a trend; at least 3 are needed, better 8 or more",
+            f"{lines} cannot show a trend; at least {FEWEST} are needed, better {SHORT} or more",
             [],
         )
     degenerate = _degenerate(v)
@@ -153,22 +153,22 @@ def _rule(v: View, phase: str) -> tuple[Name, str, list[str]]:
     if fell and rose and -fall.effect < LEVEL_SHARE * rise.effect:
         fell = False
     if fell:
-        return _fallen(v, fall, rise if rose else None, phase)
-    return _not_fallen(v, fall, phase)
+        return _fallen(v, fall, rise if rose else None)
+    return _not_fallen(v, fall)
 
 
-def _fallen(v: View, fall: Change, rise: Change | None, phase: str) -> tuple[Name, str, list[str]]:
+def _fallen(v: View, fall: Change, rise: Change | None) -> tuple[Name, str, list[str]]:
     """Chosen falls; what else happens since its peak says which kind of fall it is."""
     assert v.chosen is not None
     since = float(v.chosen.fit.steps[v.chosen.fit.peak])
     argmax = _direction(v, v.argmax, since)
     rejected, margin = _direction(v, v.rejected, since), _margin(v, since)
     chosen = _sentence("chosen", fall, v.chosen, rise is not None)
-    if phase == "sft" or (phase == "" and rise is not None and _looks_like_sft(v)):
+    if v.phase == "sft" or (v.phase == "" and rise is not None and _looks_like_sft(v)):
         return (
             "undetermined",
-            f"{chosen} in an SFT run: overfitting, if these prompts are held out; the verdicts on "
-            "preference runs do not apply",
+            f"{chosen} in an SFT run: overfitting, if these prompts are held out, and divergence, "
+            "if they are trained on; the verdicts on preference runs do not apply",
             [],
         )
     if rise is not None and -fall.effect < EARLY_SHARE * rise.effect:
@@ -206,7 +206,7 @@ def _displaced(
     return "displacement", f"{chosen}{grown}{not_up}", cautions
 
 
-def _not_fallen(v: View, fall: Change, phase: str) -> tuple[Name, str, list[str]]:
+def _not_fallen(v: View, fall: Change) -> tuple[Name, str, list[str]]:
     assert v.chosen is not None
     chosen = _direction(v, v.chosen, -np.inf)
     margin = _margin(v, -np.inf)
@@ -220,6 +220,7 @@ def _not_fallen(v: View, fall: Change, phase: str) -> tuple[Name, str, list[str]
             )
         return "healthy", "chosen rises and has not turned", []
     limit = _noise_limit(v)
+    assert fall.interval is not None  # else `_rule` has ended
     if -fall.interval[0] > limit:
         return (
             "undetermined",
@@ -227,7 +228,7 @@ def _not_fallen(v: View, fall: Change, phase: str) -> tuple[Name, str, list[str]
             f"{-fall.interval[0]:.3g} {_unit(v.chosen)} cannot be told from none",
             [],
         )
-    if phase != "sft" and margin in ("level", "falls"):
+    if v.phase != "sft" and margin in ("level", "falls"):
         cautions = []
         if margin == "falls":
             cautions = ["the margin falls: check whether chosen and rejected are swapped"]
@@ -252,8 +253,7 @@ def _moved(change: Change, threshold: float, known_noise: bool) -> Direction:
         return "unclear"
     if both(change) <= MOVE_P and abs(change.effect) >= threshold:
         return "rises" if change.effect > 0 else "falls"
-    low, high = change.interval
-    return "level" if max(-low, high) <= 3 * threshold else "unclear"
+    return "level" if change.largest <= 3 * threshold else "unclear"
 
 
 def _margin(v: View, since: float) -> Direction | None:

@@ -53,7 +53,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class View:
-    """What a verdict on one split is drawn from; `notes` say how the series were derived."""
+    """What a verdict on one split is drawn from; `notes` say how the series were derived.
+
+    `phase` is the run's, or "sft" where only an SFT trainer logs what the run has.
+    """
 
     split: str
     chosen: Measured | None
@@ -62,6 +65,7 @@ class View:
     argmax: Measured | None
     extra: tuple[Measured, ...] = ()
     has_rewards: bool = False
+    phase: str = ""
     notes: tuple[str, ...] = field(default=())
 
     @cached_property
@@ -87,8 +91,9 @@ def view(run: RunSeries, split: str, beta: float | None) -> View:
     logps = (run.get(q.CHOSEN, split), run.get(q.REJECTED, split))
     rewards = (run.get(q.CHOSEN_REWARD, split), run.get(q.REJECTED_REWARD, split))
     beta = _beta(run, notes) if beta is None else beta
-    if logps[0] is None and rewards[0] is None and run.phase != "dpo":
-        logps = (_sft(run, split, notes), None)
+    phase = "sft" if _is_sft(run) else run.phase
+    if logps[0] is None and rewards[0] is None and phase != "dpo":
+        logps = (_trained(run, split, phase, notes), None)
     if rewards[0] is not None and (logps[0] is None or _quieter(rewards[0], logps[0], beta, split)):
         chosen, rejected = _rewards(rewards, logps, beta, notes)
         margin = run.get(q.MARGIN, split)
@@ -116,6 +121,7 @@ def view(run: RunSeries, split: str, beta: float | None) -> View:
         argmax=None if argmax is None else _nats(argmax),
         extra=tuple(Measured(s, "", None) for s in _extra(run, split)),
         has_rewards=any(s.quantity in (q.CHOSEN_REWARD, q.MARGIN) for s in run.series),
+        phase=phase,
         notes=tuple(notes),
     )
 
@@ -223,11 +229,17 @@ def _extra(run: RunSeries, split: str) -> list[Series]:
     ]
 
 
-def _sft(run: RunSeries, split: str, notes: list[str]) -> Series | None:
-    """An SFT trainer's loss is the mean negative log-prob of the trained answers' tokens."""
+def _is_sft(run: RunSeries) -> bool:
+    """Whether the run says so, or has what SFT trainers log and no series of preference pairs."""
+    quantities = {s.quantity for s in run.series}
+    silent = not run.phase and not quantities & set(q.TELLING)
+    return run.phase == "sft" or (silent and q.TOKEN_ACCURACY in quantities)
+
+
+def _trained(run: RunSeries, split: str, phase: str, notes: list[str]) -> Series | None:
+    """An SFT trainer's loss, or an NLL, is the mean negative log-prob of the trained answers."""
     nll = run.get(q.NLL, split)
-    sft = run.phase == "sft" or any(s.quantity == q.TOKEN_ACCURACY for s in run.series)
-    loss = nll if nll is not None else (run.get(q.LOSS, split) if sft else None)
+    loss = nll if nll is not None else (run.get(q.LOSS, split) if phase == "sft" else None)
     if loss is None:
         return None
     notes.append(f"chosen is read off {loss.column}: minus the loss is nats per trained token")

@@ -14,10 +14,13 @@ A report is a pure function of a run directory, whose files are the contract:
   argmax_before, argmax_logp_before, argmax_after, argmax_logp_after}]}` (before = at the start of
   DPO, after = at its end; the most squeezed examples first) and a `generations` entry is
   `{arm, phase, epoch, example, prompt, text}`;
+- `diagnosis.json`: `{"schema": 1, "runs": [...]}`, each run as `squeeze diagnose --json` has it,
+  and `curves`, empty but of a log: `{kind, split, unit, steps, values, trend_steps, trend}`;
 - `config.yaml`: only named in the command that makes the run again.
 
-Only the trajectory is required, so that a diagnosis or a row of checkpoints can be reported too;
-what is absent is listed as not run. Such sources may set three more fields of `run.json`:
+Only the trajectory or the diagnosis is required, so that a log or a row of checkpoints can be
+reported too. A log has no scores of single examples: its page has the diagnosis alone. What else is
+absent is listed as not run. Such sources may set three more fields of `run.json`:
 `headline` and `tone` ("yes" | "partly" | "no" | "unknown") instead of the headline that claim DO-2
 gives, and `command` (text or a list of words), which makes the run again.
 """

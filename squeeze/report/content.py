@@ -5,6 +5,7 @@ Words and tables only: numbers come from `summary`, pictures from `figures` and 
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -98,6 +99,22 @@ def effect(mean: Mean | None) -> str:
     return "not run" if mean is None else f"{number(mean.value)} {interval(mean)}"
 
 
+def measured(value: float) -> str:
+    """A level in any unit: four significant digits, no exponent, a real minus sign."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    digits = max(0, 3 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(digits, 6)}f}".replace("-", "−")
+
+
+def changed(change: Mapping[str, Any]) -> str:
+    """A change of `diagnosis.json` with its interval, in any unit."""
+    if change["interval"] is None:
+        return f"{change['effect']:+.3g} [unknown]".replace("-", "−")
+    low, high = change["interval"]
+    return f"{change['effect']:+.3g} [{low:+.3g}, {high:+.3g}]".replace("-", "−")
+
+
 def duration(seconds: float) -> str:
     """Seconds in words: 42 s, 3 min 05 s, 2 h 10 min."""
     if seconds < 100:
@@ -142,6 +159,9 @@ def _headline(run: RunData) -> tuple[str, str]:
 
 def _lead(run: RunData) -> str:
     """What was trained on what, in one sentence."""
+    if run.from_log:
+        read = [f"{d['source']} ({d['format']})" for d in run.diagnoses]
+        return f"Read from {', '.join(dict.fromkeys(read))}: means, and no single examples."
     model, data = run.section("model"), run.section("data")
     if not run.run:
         return "What was trained is not recorded here (no run.json)."

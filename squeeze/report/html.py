@@ -15,7 +15,15 @@ from markupsafe import Markup
 
 from squeeze.report import figures as png
 from squeeze.report import interactive
-from squeeze.report.content import Content, duration, effect, interval, number
+from squeeze.report.content import (
+    Content,
+    changed,
+    duration,
+    effect,
+    interval,
+    measured,
+    number,
+)
 from squeeze.report.style import ARGMAX, split_name, style
 from squeeze.report.tokens import visible
 
@@ -33,6 +41,7 @@ def environment(autoescape: bool) -> Environment:
     )
     env.filters |= {"number": number, "interval": interval, "duration": duration}
     env.filters |= {"visible": visible, "split_name": split_name, "effect": effect}
+    env.filters |= {"measured": measured, "changed": changed}
     return env
 
 
@@ -45,6 +54,9 @@ def _plots(content: Content) -> dict[str, Any]:
         plots[f"curves-{index}"] = interactive.arm_curves(run, page.arm, split)
         if any(s.chosen is not None for s in page.splits):
             plots[f"spread-{index}"] = interactive.arm_distribution(run, page.arm, split)
+    for index, diagnosed in enumerate(run.diagnoses):
+        for unit, figure in interactive.log_curves(diagnosed).items():
+            plots[f"log-{index}-{unit}"] = figure
     for metric in interactive.SIDE:
         plots[f"side-{metric}"] = interactive.side_figure(run, metric, split)
     return {name: figure for name, figure in plots.items() if figure.data}
@@ -77,6 +89,7 @@ def render_html(content: Content, figures: list[Path]) -> str:
             splits=interactive.split_options(content.run),
             main_split=png.main_split(content.run),
             side=interactive.SIDE,
+            log_panels=interactive.LOG_PANELS,
             argmax=ARGMAX,
             plots=set(plots),
             plots_json=_embedded(plots),

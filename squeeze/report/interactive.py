@@ -31,6 +31,8 @@ SIDE = {
     "peakiness": "Peakiness ‖π‖² along chosen (mean)",
 }
 
+LOG_PANELS = {"nats": "Log-probs (nats)", "reward": "Rewards (β · nats)"}
+
 _AXIS = {
     "gridcolor": "#ECECEC",
     "zerolinecolor": "#9A9A9A",
@@ -201,6 +203,40 @@ def side_figure(run: RunData, metric: str, split: str) -> go.Figure:
     unit = run.scores.timeline(run.arms[0].name).unit if run.arms else ""
     title = {"title": {"text": unit, "standoff": 8}, "zeroline": False, "showgrid": False}
     return go.Figure(data, _layout(250, xaxis=_AXIS | title, yaxis=_AXIS | {"zeroline": False}))
+
+
+def log_curves(diagnosed: dict[str, Any]) -> dict[str, go.Figure]:
+    """A log's values, faint, and their trends, by unit; empty for a run with scored examples."""
+    data: dict[str, list[Any]] = {}
+    for curve in diagnosed["curves"]:
+        look = style(curve["kind"])
+        held_out = curve["split"].startswith(("eval", "held"))
+        name = escape(f"{look.name} ({curve['split']})" if curve["split"] else look.name)
+        shared = {"name": name, "legendgroup": name, "hovertemplate": "%{x}: %{y:.4~g}"}
+        data.setdefault(curve["unit"], []).extend(
+            (
+                go.Scatter(
+                    x=curve["steps"],
+                    y=curve["values"],
+                    mode="markers",
+                    marker={"size": 4, "color": look.colour, "opacity": 0.35},
+                    showlegend=False,
+                    **shared,
+                ),
+                go.Scatter(
+                    x=curve["trend_steps"],
+                    y=_rounded(curve["trend"]),
+                    mode="lines",
+                    line={"color": look.colour, "dash": "dash" if held_out else "solid"},
+                    showlegend=True,
+                    **shared,
+                ),
+            )
+        )
+    title = {"title": {"text": escape(str(diagnosed["axis"])), "standoff": 8}, "showgrid": False}
+    layout = _layout(340, xaxis=_AXIS | title, yaxis=_AXIS | {"zeroline": False})
+    layout.update(showlegend=True, legend={"orientation": "h", "y": 1.12})
+    return {unit: go.Figure(traces, layout) for unit, traces in data.items()}
 
 
 def split_options(run: RunData) -> list[tuple[str, str]]:

@@ -15,12 +15,13 @@ from squeeze.report.source import read_run
 def build_report(run_dir: Path) -> Path:
     """Write figures, report.md and index.html of a run directory; return the path of index.html.
 
-    Each file is replaced whole, index.html last. Raises `InputError` when the directory holds no
-    trajectory, when a file of the run is malformed, or when the report cannot be written.
+    Each file is replaced whole, index.html last. Raises `InputError` when the directory holds
+    neither trajectory nor diagnosis, when a file of the run is malformed, or when the report cannot
+    be written.
     """
     run = read_run(run_dir)
     content = build_content(run)
-    figures = write_figures(run)
+    figures = [] if run.from_log else write_figures(run)
     write_text(run_dir / "report.md", render_markdown(content))
     page = run_dir / "index.html"
     write_text(page, render_html(content, figures))

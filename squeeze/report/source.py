@@ -1,7 +1,7 @@
 """Reading a run directory, with nothing taken for granted: what is absent stays empty.
 
-Only the trajectory is needed; a report of another source (a diagnosis, a row of checkpoints) may
-have nothing else. No numbers are computed here.
+Only a trajectory or a diagnosis is needed; a report of another source (a log, a row of checkpoints)
+may have nothing else. No numbers are computed here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ def _phase(phase: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class RunData:
-    """A run directory's contents; `run` is `run.json`, `verdicts` is None when not run."""
+    """A run directory's contents; `run` is `run.json`, `verdicts` is None when not run.
+
+    `diagnoses` are the runs of `diagnosis.json`.
+    """
 
     directory: Path
     scores: Scores
@@ -54,6 +57,7 @@ class RunData:
     verdicts: tuple[Verdict, ...] | None = None
     tokens: tuple[dict[str, Any], ...] = ()
     generations: tuple[dict[str, Any], ...] = ()
+    diagnoses: tuple[dict[str, Any], ...] = ()
     absent: tuple[str, ...] = ()
 
     @property
@@ -65,6 +69,11 @@ class RunData:
     def name(self) -> str:
         """The run's name, else its directory's."""
         return str(self.run.get("name") or self.directory.resolve().name)
+
+    @property
+    def from_log(self) -> bool:
+        """Whether there is a diagnosis and no score of an example, as of a trainer's log."""
+        return bool(self.diagnoses) and self.trajectory.frame.empty
 
     @property
     def running(self) -> bool:
@@ -112,14 +121,18 @@ def _arms(run: dict[str, Any], trajectory: Trajectory) -> tuple[Arm, ...]:
 
 
 def read_run(directory: Path) -> RunData:
-    """Read a run directory; raises `InputError` when it has no trajectory or a malformed file."""
+    """Read a run directory.
+
+    Raises `InputError` when it has neither trajectory nor diagnosis, or a malformed file.
+    """
     parquet = directory / "trajectory.parquet"
-    if not parquet.exists():
+    diagnosis = _object(directory / "diagnosis.json")
+    if not parquet.exists() and diagnosis is None:
         raise InputError(
             f"{directory} holds no trajectory.parquet, so there is nothing to report; "
             "give the directory that a run wrote"
         )
-    trajectory = Trajectory.read(parquet)
+    trajectory = Trajectory.read(parquet) if parquet.exists() else Trajectory.empty()
     found = {n: _object(directory / n) for n in ("run.json", "verdicts.json", "samples.json")}
     run, verdicts, samples = found.values()
     return RunData(
@@ -132,5 +145,6 @@ def read_run(directory: Path) -> RunData:
         else tuple(verdict_from(v) for v in verdicts.get("verdicts", [])),
         tokens=tuple((samples or {}).get("tokens", [])),
         generations=tuple((samples or {}).get("generations", [])),
+        diagnoses=tuple((diagnosis or {}).get("runs", [])),
         absent=tuple(name for name, value in found.items() if value is None),
     )

@@ -118,7 +118,7 @@ def test_the_directory_is_a_run_that_diagnose_and_report_read(watched: Any, tmp_
     assert about["verdict"] == diagnose(run).verdict
     page = write_report([diagnose(run)], tmp_path / "report", tmp_path)
     assert about["headline"] in page.read_text()
-    assert (tmp_path / "report" / "diagnosis.html").is_file()
+    assert diagnose(run).reason in page.read_text()
 
 
 def test_the_log_alone_gives_the_same_verdict_on_the_probe(watched: Any, tmp_path: Path) -> None:
@@ -303,3 +303,18 @@ def test_interval_keeps_all_probes_within_the_share_of_time(
     assert probes == 2 or probes * probe_seconds <= 0.1 * n_steps * 1.0
     twice_as_often = 1 + n_steps // max(pace.every // 2, 1)
     assert pace.every == 1 or probes >= 50 or twice_as_often * probe_seconds > 0.1 * n_steps
+
+
+def test_tensorboard_gets_its_metrics(tiny_directory: Path, tmp_path: Path) -> None:
+    reading = "tensorboard.backend.event_processing.event_accumulator"
+    reader = pytest.importorskip(reading, reason="tensorboard is not installed")
+    callback = SqueezeCallback(every=2, examples=2)
+    dpo(tiny_directory, tmp_path, [callback], report_to="tensorboard").train()
+    (events,) = tmp_path.glob("**/events.out.tfevents*")
+    scalars = reader.EventAccumulator(str(events)).Reload()
+    shown = {e.step: e.value for e in scalars.Scalars("train/squeeze/argmax")}
+    assert list(shown) == [0, 2, 4]
+    assert callback.diagnosis is not None
+    logged = callback.diagnosis.run.get("argmax_logp", "train")
+    assert logged is not None
+    assert list(shown.values()) == pytest.approx(logged.values.tolist(), rel=1e-5)

@@ -1,30 +1,20 @@
-"""The callback in a training that two processes share.
-
-Not marked cpu: two processes that import transformers and TRL take 15 s of CPU time.
-"""
+"""The callback in a training that two processes share."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
+
 from squeeze.trajectory import Trajectory
+from tests.diagnosis import two_processes
+
+pytestmark = pytest.mark.cpu
 
 
 def test_two_processes_share_the_probe_and_stop_together(
     tiny_directory: Path, tmp_path: Path
 ) -> None:
-    script = Path(__file__).with_name("two_processes.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(script), str(tiny_directory), str(tmp_path)]
-    root = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
+    two_processes.run(tiny_directory, tmp_path)
     first, second = (json.loads((tmp_path / f"rank-{r}.json").read_text()) for r in (0, 1))
     assert first["world"] == 2
     assert [line["step"] for line in first["history"]] == [0, 1, 2]

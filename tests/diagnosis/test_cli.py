@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from squeeze.cli import app, main
 from squeeze.diagnosis.output import SCHEMA
+from squeeze.errors import InputError
 from tests.diagnosis.logs import jsonl, noisy, trainer_state, trl_records
 
 pytestmark = pytest.mark.cpu
@@ -82,6 +83,34 @@ def test_unusable_input_exits_with_2_and_one_sentence(
         main()
     assert left.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_report_of_a_log_is_the_main_page_with_what_a_log_has(
+    falling: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "page"
+    invoke(falling, "--report", out)
+    page = (out / "index.html").read_text()
+    for shown in (
+        "Displacement: chosen falls",
+        "What to do, in this order",
+        "Rewards (β · nats)",
+        "log-0-",
+    ):
+        assert shown in page
+    for absent in ("Example by example", "The most squeezed answers", "not run: "):
+        assert absent not in page.partition("</main>")[0]
+    assert "displacement" in (out / "report.md").read_text()
+    again = CliRunner().invoke(app, ["report", str(out)])
+    assert again.exit_code == 0, again.output
+    assert (out / "index.html").read_text() == page
+
+
+def test_report_does_not_mix_a_log_with_another_run(falling: Path, tmp_path: Path) -> None:
+    (tmp_path / "trajectory.parquet").touch()
+    result = CliRunner().invoke(app, ["diagnose", str(falling), "--report", str(tmp_path)])
+    assert isinstance(result.exception, InputError)
+    assert "another run" in str(result.exception)
 
 
 def test_report_is_one_page_that_escapes_what_the_log_says(tmp_path: Path) -> None:

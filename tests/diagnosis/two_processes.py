@@ -1,29 +1,65 @@
-"""A DPO training that two processes share, watched by the callback; started by test_callback_ddp.
+"""A DPO training that two processes share, watched by the callback; `test_callback_ddp` starts it.
 
-Not a test: `torchrun --nproc-per-node 2 two_processes.py MODEL OUT`.
+A fork server imports torch, transformers and TRL once for both processes, which torchrun cannot.
 """
 
+from __future__ import annotations
+
 import json
+import multiprocessing
+import os
+import socket
 import sys
 import warnings
 from pathlib import Path
 
-import torch.distributed
-from trl import DPOConfig, DPOTrainer
+PATIENCE = 240  # seconds, at most; a healthy pair needs a few
 
-from squeeze import SqueezeCallback
-from squeeze.data.loading import load_examples
-from squeeze.diagnosis import VERDICTS
-from squeeze.training.phases import preference_dataset
 
-if __name__ == "__main__":
+def run(model: Path, out: Path) -> None:
+    """Train in two processes, which leave rank-0.json and rank-1.json in `out`.
+
+    Raises `RuntimeError` with what they printed if one of them fails.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trl.trainer.dpo_trainer", "squeeze", __name__])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        context.Process(target=_train, args=(model, out, rank, port), daemon=True)
+        for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(PATIENCE)
+    if [process.exitcode for process in processes] != [0, 0]:
+        raise RuntimeError("\n".join(path.read_text()[-3000:] for path in out.glob("rank-*.out")))
+
+
+def _train(model: Path, out: Path, rank: int, port: int) -> None:
+    os.environ |= {
+        **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "HF_HUB_OFFLINE": "1"},
+    }
+    output = os.open(out / f"rank-{rank}.out", os.O_WRONLY | os.O_CREAT)
+    os.dup2(output, sys.__stdout__.fileno())
+    os.dup2(output, sys.__stderr__.fileno())
     warnings.simplefilter("ignore")
-    model, out = sys.argv[1:]
-    pairs = load_examples("enthusiastic_en")[:5]
+    import torch
+    from trl import DPOConfig, DPOTrainer
+
+    from squeeze import SqueezeCallback
+    from squeeze.data.loading import load_examples
+    from squeeze.diagnosis import VERDICTS
+    from squeeze.training.phases import preference_dataset
+
+    torch.set_num_threads(1)
     # Every verdict alarms, so that both processes have to stop at the same step.
     callback = SqueezeCallback(every=1, on_squeeze="stop", alarming=VERDICTS, patience=3)
     args = DPOConfig(
-        output_dir=out,
+        output_dir=str(out),
         max_steps=6,
         per_device_train_batch_size=1,
         learning_rate=1e-3,
@@ -35,12 +71,10 @@ if __name__ == "__main__":
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
     )
-    trainer = DPOTrainer(
-        model, args=args, train_dataset=preference_dataset(pairs), callbacks=[callback]
-    )
+    pairs = preference_dataset(load_examples("enthusiastic_en")[:5])
+    trainer = DPOTrainer(str(model), args=args, train_dataset=pairs, callbacks=[callback])
     trainer.train()
     history = [line for line in trainer.state.log_history if "squeeze/chosen" in line]
-    rank = torch.distributed.get_rank()
     result = {"world": trainer.accelerator.num_processes, "history": history}
-    Path(out, f"rank-{rank}.json").write_text(json.dumps(result))
+    (out / f"rank-{rank}.json").write_text(json.dumps(result))
     torch.distributed.destroy_process_group()

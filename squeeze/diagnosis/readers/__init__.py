@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from squeeze.diagnosis.readers.tables import Table, build, split_by_run
+from squeeze.diagnosis.readers.text import parse_json, read_text
 from squeeze.diagnosis.series import RunSeries
 from squeeze.errors import InputError
 
@@ -20,6 +21,11 @@ def load(path: Path) -> list[RunSeries]:
     if not path.exists():
         raise InputError(f"{path} does not exist; give a log file or a run directory")
     if path.is_dir():
+        from squeeze.diagnosis.readers import sheets
+
+        scalars = [p for p in sorted(path.glob("*.csv")) if sheets.is_tensorboard(p)]
+        if scalars:
+            return [build(sheets.read_tensorboard(scalars))]
         path = _log_in(path)
     if path.suffix == ".parquet":
         from squeeze.diagnosis.readers.trajectories import read_trajectory
@@ -34,22 +40,32 @@ def _tables(path: Path) -> list[Table]:
 
     if path.name.startswith("events.out.tfevents"):
         raise InputError(
-            f"{path} is a TensorBoard event file, which is not read; export the scalars as CSV, or "
-            "give the trainer_state.json of the same run"
+            f"{path} is a TensorBoard event file, which is not read; export the scalars as CSV (a "
+            "directory of them is one run), or give the trainer_state.json of the same run"
         )
-    text = _text(path)
-    if path.suffix in (".csv", ".tsv"):
+    text = read_text(path)
+    if Path(path.name.removesuffix(".gz")).suffix in (".csv", ".tsv"):
         return sheets.read_csv(path, text)
-    start = text.lstrip()[:1]
-    if start in ("{", "["):
-        if _is_lines(text):
-            return [lines.read_jsonl(path, text)]
-        if not re.match(r"\{'", text.lstrip()):
-            return structured.read_json(path, text)
+    if _is_lines(text):
+        return [lines.read_jsonl(path, text)]
+    if text.lstrip()[0] in "{[":
+        try:
+            document = parse_json(text)
+        except ValueError as error:
+            if _BEGINS_JSON.match(text):
+                raise InputError(
+                    f"{path} is cut off or not JSON ({error}); copy it again from the machine that "
+                    "trained, or give the console output"
+                ) from error
+        else:
+            return structured.read_document(path, document)
+    card = sheets.markdown_table(text)
+    if card is not None:
+        return sheets.read_csv(path, card)
     console = lines.read_console(path, text)
     if console is not None:
         return [console]
-    if "," in text.splitlines()[0] or "\t" in text.splitlines()[0]:
+    if any(mark in text.lstrip().splitlines()[0] for mark in sheets.DELIMITERS):
         return sheets.read_csv(path, text)
     raise InputError(
         f"{path} is no log that is known here; give trainer_state.json, JSON Lines, CSV, the "
@@ -57,33 +73,27 @@ def _tables(path: Path) -> list[Table]:
     )
 
 
+# What else begins with a bracket: a printed dict, or a logger's "[2024-05-01 12:00:00] ".
+_BEGINS_JSON = re.compile(r'\s*(\{\s*["}]|\[\s*(\{\s*["}]|[\[\]]))')
+
+
 def _is_lines(text: str) -> bool:
     """Whether the first non-empty line is a JSON object by itself, or lines each begin one."""
-    rows = [row for row in text.splitlines() if row.strip()]
-    whole = re.compile(r'\{"[^{}]*\}\s*$')
+    if text.lstrip()[0] == "[":
+        return False
+    rows = [row for row in text.split("\n") if row.strip()]
+    whole = re.compile(r'\s*\{("[^{}]*)?\}\s*$')
     if len(rows) == 1:
         return bool(whole.match(rows[0])) and "[" not in rows[0]
     begun = sum(row.lstrip().startswith('{"') for row in rows)
     return begun > len(rows) / 2 or bool(whole.match(rows[0]))
 
 
-def _text(path: Path) -> str:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text (byte {error.start}); is it a log, and not weights or a "
-            "compressed file?"
-        ) from error
-    if not text.strip():
-        raise InputError(f"{path} is empty")
-    return text
-
-
 def _log_in(directory: Path) -> Path:
-    """The log of a run directory: ours, the trainer's own, its newest checkpoint's, a lone file."""
+    """The log of a run directory: ours, the trainer's own, its newest checkpoint's, a lone file.
+
+    Without a checkpoint, what `SqueezeCallback` left in squeeze/.
+    """
     for name in ("trajectory.parquet", "trainer_state.json"):
         if (directory / name).is_file():
             return directory / name
@@ -92,8 +102,9 @@ def _log_in(directory: Path) -> Path:
     )
     if checkpoints:
         return checkpoints[-1]
-    if (directory / "trainer_log.jsonl").is_file():
-        return directory / "trainer_log.jsonl"
+    for name in ("trainer_log.jsonl", "squeeze/trajectory.parquet"):
+        if (directory / name).is_file():
+            return directory / name
     logs = [
         p
         for p in sorted(directory.iterdir())

@@ -6,18 +6,19 @@ A line cut off at the end of the file is left out with a note; a broken line ins
 from __future__ import annotations
 
 import ast
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from squeeze.diagnosis.names import is_step, recognise
 from squeeze.diagnosis.readers.tables import Table
+from squeeze.diagnosis.readers.text import parse_json
 from squeeze.errors import InputError
 
-_DICT = re.compile(r"\{'[^{}]*\}")
+_DICT = re.compile(r"\{['\"][^{}]*\}")
 _PAIR = re.compile(r"\b([A-Za-z_][\w/]*)=(-?(?:\d[\d.]*(?:e[+-]?\d+)?|nan|inf))\b", re.I)
 _WORDS = re.compile(r"\b((?:Chosen|Rejected) reward|Train loss|Iter) (-?\d[\d.]*(?:e[+-]?\d+)?)")
-_BARE = re.compile(r"(?<=[:\s\[])(nan|-?inf)(?=[,}\s\]])")
+_BARE = re.compile(r"(?<=[:\s\[])(nan|-?inf)(?=[,}\s\]])", re.IGNORECASE)
 
 
 def read_jsonl(path: Path, text: str) -> Table:
@@ -25,10 +26,10 @@ def read_jsonl(path: Path, text: str) -> Table:
     records: list[dict[str, Any]] = []
     lines: list[int] = []
     notes: list[str] = []
-    numbered = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    numbered = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     for number, line in numbered:
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except ValueError as error:
             if number == numbered[-1][0] and records:
                 notes.append(f"line {number}, the last, is cut off and was left out")
@@ -56,28 +57,27 @@ def _jsonl_format(records: list[dict[str, Any]]) -> str:
 
 
 def read_console(path: Path, text: str) -> Table | None:
-    """Read what a trainer printed: `{'loss': ...}` dicts, or `name=value` of a progress bar.
+    """Read what a trainer printed: dicts, Python's or JSON's, or `name=value` of a progress bar.
 
     Returns None if the text has neither.
     """
     records: list[dict[str, Any]] = []
     lines: list[int] = []
     broken = 0
-    # A progress bar rewrites its line with \r; each state is a line of its own.
-    for number, line in enumerate(text.replace("\r", "\n").split("\n"), 1):
+    # A progress bar rewrites its line with \r, which `read_text` made an end of line.
+    numbered = list(enumerate(text.split("\n"), 1))
+    for number, line in numbered:
         for found in _DICT.findall(line):
-            try:
-                value = ast.literal_eval(_BARE.sub(r"'\1'", found))
-            except (ValueError, SyntaxError):
+            value = _printed(found)
+            if value is None:
                 broken += 1
-                continue
-            if isinstance(value, dict):
-                records.append({str(k): v for k, v in value.items()})
+            elif any(recognise(name) or is_step(name) for name in value):
+                records.append(value)
                 lines.append(number)
     kind = "console output of a transformers trainer"
     if not records:
         kind = "console output with name=value pairs"
-        for number, line in enumerate(text.replace("\r", "\n").split("\n"), 1):
+        for number, line in numbered:
             pairs = dict(_PAIR.findall(line)) or {
                 name.lower().replace(" ", "_"): value for name, value in _WORDS.findall(line)
             }
@@ -88,3 +88,15 @@ def read_console(path: Path, text: str) -> Table | None:
         return None
     notes = (f"{broken} printed dicts could not be read and were left out",) if broken else ()
     return Table(path.stem, str(path), kind, records, lines, notes)
+
+
+def _printed(text: str) -> dict[str, Any] | None:
+    """A printed dict; None if it is none."""
+    try:
+        value = ast.literal_eval(_BARE.sub(r"'\1'", text))
+    except (ValueError, SyntaxError):
+        try:
+            value = parse_json(text)
+        except ValueError:
+            return None
+    return {str(k): v for k, v in value.items()} if isinstance(value, dict) else None

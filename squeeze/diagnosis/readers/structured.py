@@ -6,7 +6,6 @@ names a series by something `names` recognises, as a list or as a list of record
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,13 @@ from squeeze.errors import InputError
 _DEPTH = 4
 
 
-def read_json(path: Path, text: str) -> list[Table]:
-    """Read a JSON document into one table a run.
-
-    Raises `InputError` if it is cut off, not JSON, or holds no series.
-    """
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise InputError(
-            f"{path} is cut off or not JSON ({error}); copy it again from the machine that "
-            "trained, or give the console output"
-        ) from error
+def read_document(path: Path, document: Any) -> list[Table]:
+    """Read a parsed JSON document into one table a run; raises `InputError` if it has no series."""
     if isinstance(document, Mapping) and "log_history" in document:
         return [_trainer_state(path, document)]
     tables = _find(path, document, path.stem, _DEPTH)
+    if not tables and isinstance(document, Mapping):
+        tables = _single(path, document)
     if not tables:
         raise InputError(
             f"{path} holds no series that a diagnosis can use: neither log_history nor lists named "
@@ -54,7 +45,6 @@ def _trainer_state(path: Path, document: Mapping[str, Any]) -> Table:
     done, planned = document.get("global_step"), document.get("max_steps")
     if isinstance(done, int) and isinstance(planned, int) and 0 < done < planned:
         notes = (f"the run stands at step {done} of {planned}",)
-    # The closing summary line repeats the last step with train_loss and runtimes only.
     return Table(
         path.parent.name or path.stem,
         str(path),
@@ -65,11 +55,19 @@ def _trainer_state(path: Path, document: Mapping[str, Any]) -> Table:
     )
 
 
+def _single(path: Path, document: Mapping[str, Any]) -> list[Table]:
+    """One evaluation by itself, as transformers' all_results.json."""
+    record = {k: v for k, v in _flat(document).items() if isinstance(v, (int, float))}
+    if not any(_telling(c) for c in record):
+        return []
+    return [Table(path.stem, str(path), "JSON with values", [record], unit="evaluation")]
+
+
 def _find(path: Path, node: Any, name: str, depth: int) -> list[Table]:
     """Depth-first: the shallowest nodes that are a table of telling series."""
     records = _records(node)
     if records is not None:
-        return [Table(name, str(path), "JSON with series", records, notes=(), unit="evaluation")]
+        return [Table(name, str(path), "JSON with series", records, unit="evaluation")]
     if depth == 0 or not isinstance(node, Mapping):
         return []
     return [

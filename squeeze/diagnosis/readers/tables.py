@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,14 +42,22 @@ class Table:
     records: Sequence[Mapping[str, Any]]
     lines: Sequence[int] = ()
     notes: tuple[str, ...] = ()
-    phase: str = ""
     unit: str = "line"
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def at(self, index: int) -> str:
         """Where record `index` stands, for messages."""
         number = self.lines[index] if self.lines else index + 1
         return f"{self.unit} {number}"
+
+    def only(self, rows: Sequence[int], name: str = "") -> Table:
+        """The table of some of its records, under another name if one is given."""
+        numbers = self.lines or range(1, len(self.records) + 1)
+        return replace(
+            self,
+            name=name or self.name,
+            records=[self.records[i] for i in rows],
+            lines=[numbers[i] for i in rows],
+        )
 
 
 def build(table: Table) -> RunSeries:
@@ -58,6 +66,7 @@ def build(table: Table) -> RunSeries:
     Raises `InputError` if no column is recognised, a value is not a number, log-probs are
     positive, or the file mixes runs.
     """
+    table = _without_summary(table)
     columns = list(dict.fromkeys(str(c) for record in table.records for c in record))
     meanings = {c: m for c in columns if (m := recognise(c)) is not None}
     _require_usable(table, columns, meanings)
@@ -71,9 +80,12 @@ def build(table: Table) -> RunSeries:
             continue
         key = (meaning.quantity, meaning.split)
         if key in found:
-            kept, left = sorted((found[key], series), key=len, reverse=True)
+            # The longer series; of two alike the plainer name ("chosen" before "chosen_sum").
+            kept, left = sorted((found[key], series), key=lambda s: (-len(s), len(s.column)))
             found[key] = kept
-            notes.append(f"{left.column} holds the same as {kept.column} and was left out")
+            notes.append(
+                f"{left.column} seems to be the same quantity as {kept.column} and was left out"
+            )
         else:
             found[key] = series
     if not found:
@@ -87,13 +99,22 @@ def build(table: Table) -> RunSeries:
         format=table.format,
         axis=axis,
         series=tuple(found.values()),
-        phase=table.phase,
         notes=tuple(dict.fromkeys(notes)),
     )
 
 
+def _without_summary(table: Table) -> Table:
+    """Without transformers' closing line: the mean loss and runtimes, at the last step again."""
+    rows = [
+        i
+        for i, record in enumerate(table.records)
+        if not {"train_runtime", "train/train_runtime"} & set(record)
+    ]
+    return table.only(rows) if 0 < len(rows) < len(table.records) else table
+
+
 def number(value: Any, where: str, column: str) -> float:
-    """Return a logged value as a float; NaN for what loggers write for it.
+    """Return a logged value as a float; NaN for what loggers write for it, shares for percents.
 
     Raises `InputError` if it is no number.
     """
@@ -104,8 +125,12 @@ def number(value: Any, where: str, column: str) -> float:
             f"{where}: {column!r} is {type(value).__name__}, not a number; is this a training log?"
         )
     try:
+        if isinstance(value, str) and value.rstrip().endswith("%"):
+            return float(value.rstrip().rstrip("%")) / 100
         return float(value)
-    except (ValueError, OverflowError):
+    except OverflowError:
+        return math.inf
+    except ValueError:
         shown = str(value)[:40]
         raise InputError(
             f"{where}: {column!r} is {shown!r}, not a number; is this a training log? "
@@ -192,6 +217,8 @@ def _axis(table: Table, columns: list[str], telling: list[str]) -> tuple[str, Ar
             continue
         if "epoch" in column.lower() and _rounded(steps[used]):
             continue
+        if len(used) > 1 and np.ptp(steps[used]) == 0:  # it counts something else
+            continue
         return column.rpartition("/")[2].strip("_").lower(), steps, notes
     return table.unit, order, notes
 
@@ -207,11 +234,19 @@ def _rounded(steps: Array) -> bool:
 def _series(
     table: Table, column: str, meaning: Meaning, positions: Array, notes: list[str]
 ) -> Series | None:
-    where = f"{table.source}, {{}}"
     rows = [i for i, r in enumerate(table.records) if column in r]
-    values = np.array(
-        [number(table.records[i][column], where.format(table.at(i)), column) for i in rows]
-    )
+    try:
+        values = np.array(
+            [
+                number(table.records[i][column], f"{table.source}, {table.at(i)}", column)
+                for i in rows
+            ]
+        )
+    except InputError as error:
+        if meaning.quantity in TELLING:
+            raise
+        notes.append(f"{column} was left out: {str(error).partition(';')[0]}")
+        return None
     rows, values = _without_nan(table, column, np.array(rows, dtype=int), values, notes)
     if values.size == 0:
         return None
@@ -318,13 +353,4 @@ def split_by_run(table: Table) -> list[Table]:
     groups: dict[str, list[int]] = {}
     for i, record in enumerate(table.records):
         groups.setdefault(str(record.get(name, "")), []).append(i)
-    numbers = table.lines or range(1, len(table.records) + 1)
-    return [
-        replace(
-            table,
-            name=run or table.name,
-            records=[table.records[i] for i in rows],
-            lines=[numbers[i] for i in rows],
-        )
-        for run, rows in groups.items()
-    ]
+    return [table.only(rows, run) for run, rows in groups.items()]

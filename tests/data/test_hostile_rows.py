@@ -65,7 +65,7 @@ def test_any_json_in_any_place_gives_an_example_or_a_refusal(
         holder = row
         for key in outer:
             holder = holder[key]
-        holder[last] = data.draw(_LEAVES)
+        holder[last] = copy.deepcopy(data.draw(_LEAVES))  # a later one may change it
         if not places(row):
             break
     known = FORMATS[shape.split()[0]]

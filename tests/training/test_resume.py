@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from squeeze.training.recipes import make_config
 from squeeze.training.run import replicate
 from squeeze.trajectory import KEYS, Trajectory
 
@@ -46,17 +47,18 @@ def _kill_after(process, out, probes):
     process.stderr.close()
 
 
-def test_a_killed_run_resumes_to_the_same_trajectory(tmp_path, tiny_config, tiny_options):
-    whole = tmp_path / "whole"
-    replicate(tiny_config, whole)
+def test_a_killed_run_resumes_to_the_same_trajectory(tmp_path, tiny_options):
+    options = tiny_options | {"arms": "dpo,sft-dpo"}
+    config, whole = make_config(options), tmp_path / "whole"
+    replicate(config, whole)
 
     config_file, out = tmp_path / "config.yaml", tmp_path / "killed"
-    config_file.write_text(yaml.safe_dump(tiny_options))
-    # 3 probes are the untrained model; 5: inside DPO of the first arm; 8: inside the second arm.
-    for probes in (5, 8):
+    config_file.write_text(yaml.safe_dump(options))
+    # 2 probes are the untrained model; 4: inside DPO of the first arm; 7: of the second.
+    for probes in (4, 7):
         _kill_after(_start(config_file, out), out, probes)
     left = _probes(out)
-    replicate(tiny_config, out, resume=True)
+    replicate(config, out, resume=True)
 
     expected, actual = (
         Trajectory.read(p / "trajectory.parquet").frame.sort_values(KEYS) for p in (whole, out)

@@ -180,6 +180,7 @@ class Run:
         tables = [self.arms.trajectory(arm) for arm in arms]
         self.trajectory = Trajectory(pd.concat([t.frame for t in tables], ignore_index=True))
         self.trajectory.write(self.directory.trajectory_file)
+        write_seed_output(self.directory.path, self.config.as_dict(), self.trajectory)
         for arm in arms if not phases else [self.arm]:
             newest = self.trajectory.points(arm.name)[-1].probe
             self.progress.line(probe_line(self.trajectory, arm.name, newest))
@@ -212,7 +213,6 @@ class Run:
                 self._add_seconds(name, self.arms.seconds[stage] - before.get(stage, 0.0))
             self._generate(phases)
             self._write_state()
-        self._write_seed_output()
 
     def _generations(self, phases: Phases) -> Path:
         return self.arms.place(phases).directory / "generations.json"
@@ -295,10 +295,6 @@ class Run:
     def _write_verdicts(self, verdicts: list[Verdict]) -> None:
         value = {"schema": 1, "verdicts": [asdict(verdict) for verdict in verdicts]}
         write_json(self.directory.path / "verdicts.json", value)
-
-    @main_only
-    def _write_seed_output(self) -> None:
-        write_seed_output(self.directory.path, self.config.as_dict(), self.trajectory)
 
     @main_only
     def _write_state(self) -> None:

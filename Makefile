@@ -19,7 +19,7 @@ replicate: setup  ## train SmolLM2 three ways and report; a finished run is only
 
 test: setup  ## the fast suite
 	$(BIN)/squeeze models fetch
-	HF_HUB_OFFLINE=1 $(BIN)/pytest -m cpu -n 2
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -m cpu -n 2 --dist worksteal
 
 lint: setup
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from squeeze.cli.app import app
+from squeeze.cli.app import Plugin, app, load_plugin
 
 if TYPE_CHECKING:
     from squeeze.claims.model import Level
@@ -25,7 +25,7 @@ def compare_losses(
     template: Annotated[str | None, Option(help="model, seed, chatml or plain.")] = None,
     losses: Annotated[str, Option(help="all, or names with commas.")] = "all",
     seeds: Annotated[str, Option(help="With commas.")] = "0,1,2",
-    plugin: Annotated[Path | None, Option(help="Python file that registers losses.")] = None,
+    plugin: Plugin = None,
     pairs: Annotated[int | None, Option(help="Training pairs.")] = None,
     held_out: Annotated[int | None, Option(help="Held-out prompts to probe.")] = None,
     probe_train: Annotated[int | None, Option(help="Training prompts to probe.")] = None,
@@ -83,15 +83,10 @@ def compare_losses(
 
 
 def _losses(named: str, plugin: Path | None) -> list[str]:
-    import runpy
-
     from squeeze.errors import InputError
     from squeeze.losses import LOSSES, get_loss
 
-    if plugin is not None:
-        if not plugin.is_file():
-            raise InputError(f"--plugin {plugin} is not a file")
-        runpy.run_path(str(plugin))
+    load_plugin(plugin)
     gated = ["gated_sigmoid", "gated_dpo_shift"]
     everything = [*(name for name in LOSSES if name != "sft"), *gated]
     given = [n.strip() for n in named.split(",") if n.strip()]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from squeeze.cli.app import app
+from squeeze.cli.app import Plugin, app, load_plugin
 
 Option = typer.Option
 
@@ -37,6 +37,7 @@ def replicate(
     config: Annotated[
         Path | None, Option(help="YAML or JSON: our fields, or LLaMA-Factory's.")
     ] = None,
+    plugin: Plugin = None,
     out: Annotated[Path | None, Option(help="The run's directory.")] = None,
     quick: Annotated[bool, Option("--quick", help="A few pairs and epochs, all arms.")] = False,
     resume: Annotated[bool, Option("--resume", help="Go on with the run in --out.")] = False,
@@ -70,6 +71,7 @@ def replicate(
     given = {k: v for k, v in options.items() if v is not None}
 
     def read() -> RunConfig:
+        load_plugin(plugin)
         values = read_config(config) if config else {}
         if not (config and is_llamafactory(values)):
             return make_config((QUICK if quick else {}) | values | given)

@@ -6,8 +6,10 @@ import re
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
-from squeeze.cli import main
+from squeeze.cli import app, main
+from squeeze.losses import LOSSES
 
 pytestmark = pytest.mark.cpu
 
@@ -111,3 +113,29 @@ def test_too_little_disk_space_is_said_before_training(
     )
     assert code == 2
     assert "has 1 MB free" in err
+
+
+PLUGIN = """
+from squeeze.losses import register_loss
+
+@register_loss("thrice", paper="a test")
+def thrice(logps, *, beta: float = 0.1):
+    \"\"\"3 × hinge.\"\"\"
+    return 3 * (1 - beta * logps.margin).clamp(min=0)
+"""
+
+
+def test_a_loss_of_ones_own_is_trained(tmp_path, tiny_directory):
+    plugin, config = tmp_path / "mine.py", tmp_path / "run.yaml"
+    plugin.write_text(PLUGIN)
+    config.write_text("loss_type: thrice\narms: dpo\npairs: 4\nheld_out: 2\nepochs: 1\n")
+    options = ["--config", config, "--plugin", plugin, "--out", tmp_path / "out"]
+    try:
+        arguments = ["replicate", "--model", tiny_directory, *options]
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    finally:
+        LOSSES.pop("thrice", None)
+    assert result.exit_code == 0, result.output
+    about = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert about["arms"][0]["phases"][0]["loss_type"] == "thrice"
+    assert (tmp_path / "out" / "index.html").is_file()

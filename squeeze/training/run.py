@@ -174,14 +174,17 @@ class Run:
         self.state["model"]["trainable_parameters"] = trainable
         self.directory.require_space(3 * 12 * trainable + 50_000_000)
 
-    def _probed(self, phases: Phases, probe: int) -> None:
-        """Bring the run's trajectory on disk up to date, and show the new probe."""
-        arms = self.config.phase_arms()
-        tables = [self.arms.trajectory(arm) for arm in arms]
+    def _update_trajectory(self) -> None:
+        """Bring the run's trajectory on disk up to date with its arms'."""
+        tables = [self.arms.trajectory(arm) for arm in self.config.phase_arms()]
         self.trajectory = Trajectory(pd.concat([t.frame for t in tables], ignore_index=True))
         self.trajectory.write(self.directory.trajectory_file)
         write_seed_output(self.directory.path, self.config.as_dict(), self.trajectory)
-        for arm in arms if not phases else [self.arm]:
+
+    def _probed(self, phases: Phases, probe: int) -> None:
+        """Take a new probe over, and show it."""
+        self._update_trajectory()
+        for arm in self.config.phase_arms() if not phases else [self.arm]:
             newest = self.trajectory.points(arm.name)[-1].probe
             self.progress.line(probe_line(self.trajectory, arm.name, newest))
         self.progress.advance(self._probe_cost)
@@ -274,6 +277,7 @@ class Run:
                 self.arms.probe_base()
                 for arm in self.config.phase_arms():
                     self._train_arm(arm)
+            on_main(self._update_trajectory)  # a kill may have come between an arm's file and ours
             self._write_samples()
             self.state["peak_memory_mb"] = peak_memory_mb()
         return self._conclude()

@@ -117,6 +117,23 @@ def test_resuming_a_finished_run_trains_nothing_and_judges_again(finished, tiny_
     assert (out / "trajectory.parquet").stat().st_mtime_ns == before
 
 
+def test_a_kill_between_the_last_probe_and_the_runs_own_file_loses_nothing(
+    finished, tiny_config, tmp_path
+):
+    out = tmp_path / "killed"
+    shutil.copytree(finished[0], out)
+    whole = Trajectory.read(out / "trajectory.parquet")
+    last = (whole.frame["arm"] == whole.arms()[-1]) & (
+        whole.frame["probe"] == whole.frame["probe"].max()
+    )
+    assert last.any()
+    Trajectory(whole.frame[~last]).write(out / "trajectory.parquet")
+    about = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(about | {"status": "running"}))
+    replicate(tiny_config, out, resume=True)
+    assert Trajectory.read(out / "trajectory.parquet").frame.equals(whole.frame)
+
+
 def test_another_run_in_out_is_refused_unless_resumed_or_forced(finished, tiny_config):
     with pytest.raises(InputError, match=r"already holds a run.*--resume.*--force"):
         replicate(tiny_config, finished[0])

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,7 @@ from torch import Tensor
 from squeeze.data.encoding import EncodedItem
 from squeeze.errors import InputError
 from squeeze.kernels import TokenStatistics, token_statistics
+from squeeze.kernels.chunked import has_bf16_matmul
 from squeeze.tree_attention import Tree, supports_tree, tree_attention
 
 if TYPE_CHECKING:
@@ -267,6 +268,31 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContext
     return torch.autocast(device.type, dtype)
 
 
+@contextmanager
+def _exact_weights(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
+    """Within it, 16-bit weights on a CPU without 16-bit arithmetic are float32, the same numbers.
+
+    Such a CPU converts them for every product, several times slower than it multiplies float32, and
+    rounds what goes from layer to layer. Costs a float32 copy of the weights while it lasts.
+    """
+    emulated = device.type == "cpu" and not has_bf16_matmul()
+    places: list[tuple[dict[str, Any], str, Tensor]] = [
+        (place, name, tensor)
+        for module in (model.modules() if emulated else ())
+        for place in (cast(dict[str, Any], module._parameters), module._buffers)
+        for name, tensor in place.items()
+        if tensor is not None and tensor.dtype in (torch.bfloat16, torch.float16)
+    ]
+    copies = {id(tensor): tensor.detach().float() for _, _, tensor in places}  # tied ones stay one
+    try:
+        for place, name, tensor in places:
+            place[name] = copies[id(tensor)]
+        yield
+    finally:
+        for place, name, tensor in places:
+            place[name] = tensor
+
+
 @torch.no_grad()
 def score_responses(
     model: torch.nn.Module,
@@ -278,21 +304,25 @@ def score_responses(
     """Score every response of every item, yielding per-token statistics item by item.
 
     `model` is a transformers causal LM, possibly wrapped by PEFT or DDP; it is put in eval mode and
-    restored. `dtype` runs its body under autocast; accumulation is float32 either way.
+    restored. `dtype` runs its body under autocast; accumulation is float32 either way. Without it,
+    16-bit weights on a CPU that has no arithmetic for them are scored in float32.
     `shared_prefix=False` makes one pass a response instead of one an item.
     """
     inner = _unwrapped(model)
     was_training = model.training
     model.eval()
+    asked_for_rounding = dtype not in (None, torch.float32)
+    exact = nullcontext() if asked_for_rounding else _exact_weights(inner, inner.device)
     try:
-        head = lm_head(inner)
-        share = shared_prefix and all(_shares_prefix(inner, item) for item in items)
-        with autocast(inner.device, dtype):
-            start = _common_start(inner, items) if share else None
-        for pack in _packs(items, inner.device):
+        with exact:
+            head = lm_head(inner)
+            share = shared_prefix and all(_shares_prefix(inner, item) for item in items)
             with autocast(inner.device, dtype):
-                hidden = _hidden(inner, pack, share, start)
-            yield from _split(pack, hidden.to(head["head"].dtype), head)
+                start = _common_start(inner, items) if share else None
+            for pack in _packs(items, inner.device):
+                with autocast(inner.device, dtype):
+                    hidden = _hidden(inner, pack, share, start)
+                yield from _split(pack, hidden.to(head["head"].dtype), head)
     finally:
         model.train(was_training)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from squeeze import scoring
 from squeeze.data.encoding import EncodedItem, encode_item
 from squeeze.data.families import build_probe_set
 from squeeze.data.loading import load_examples, split
@@ -108,6 +109,33 @@ def test_bfloat16_is_close_and_not_equal(items):
     errors = [abs(a.logp - b.logp) for a, b in zip(exact, fast, strict=True)]
     # 8 bits of mantissa: 2^-8 relative on logits of order 10, over some 60 tokens, random signs.
     assert 0 < max(errors) < 10
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_16_bit_weights_are_scored_exactly_where_the_cpu_would_emulate_them(
+    adapter, items, monkeypatch
+):
+    monkeypatch.setattr(scoring, "has_bf16_matmul", lambda: False)
+    model = tiny_model().to(torch.bfloat16)
+    if adapter:
+        model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
+    weights = {name: (id(w), w.clone()) for name, w in model.named_parameters()}
+    rows = score(model, items[:1])
+    assert {name: id(w) for name, w in model.named_parameters()} == {
+        name: found for name, (found, _) in weights.items()
+    }
+    assert all(torch.equal(w, weights[name][1]) for name, w in model.named_parameters())
+    assert model.dtype == torch.bfloat16
+    expected = by_definition(model.float(), items[0], "chosen")["logp"]
+    assert rows[0].logp == pytest.approx(expected, abs=1e-3)
+
+
+def test_16_bit_weights_are_multiplied_as_they_are_where_the_cpu_can(items, monkeypatch):
+    monkeypatch.setattr(scoring, "has_bf16_matmul", lambda: True)
+    model = tiny_model().to(torch.bfloat16)
+    rounded = score(model, items[:1])[0].logp
+    exact = by_definition(model.float(), items[0], "chosen")["logp"]
+    assert 1e-3 < abs(rounded - exact) < 10
 
 
 def test_a_response_of_one_token_is_scored_from_the_prompt_alone(items):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -94,15 +96,35 @@ class Trajectory:
         return list(dict.fromkeys(self.frame["kind"]))
 
     def by_example(self, arm: str, kind: str, split: str, metric: str = "logp") -> pd.DataFrame:
-        """One metric as a table: a row an example, a column a probe (in order of time)."""
-        rows = self.where(arm=arm, kind=kind, split=split).frame
-        return rows.pivot(index="example", columns="probe", values=metric).sort_index(axis=1)
+        """One metric as a table: a row an example, a column a probe (in order of time).
+
+        The tables of a trajectory are cut once, since judging and drawing ask for the same ones.
+        """
+        key = (arm, kind, split, metric)
+        if key not in self._tables:
+            rows = self.frame.iloc[self._rows.get(key[:3], [])]
+            table = rows.pivot(index="example", columns="probe", values=metric)
+            self._tables[key] = table.sort_index(axis=1)
+        return self._tables[key].copy()
+
+    @cached_property
+    def _rows(self) -> dict[Any, Any]:
+        """Where the rows of an arm, kind and split stand."""
+        return dict(self.frame.groupby(["arm", "kind", "split"], sort=False).indices)
+
+    @cached_property
+    def _tables(self) -> dict[tuple[str, str, str, str], pd.DataFrame]:
+        return {}
 
     def points(self, arm: str) -> list[ProbePoint]:
         """The probes of an arm in order of time."""
-        rows = self.frame[self.frame["arm"] == arm]
-        unique = rows[["phase", "step", "epoch", "probe"]].drop_duplicates().sort_values("probe")
-        return [
-            ProbePoint(arm, str(p.phase), int(p.step), float(p.epoch), int(p.probe))  # type: ignore[arg-type]
-            for p in unique.itertuples()
-        ]
+        return list(self._points.get(arm, []))
+
+    @cached_property
+    def _points(self) -> dict[str, list[ProbePoint]]:
+        names = ["arm", "phase", "step", "epoch", "probe"]
+        points: dict[str, list[ProbePoint]] = {}
+        for p in self.frame[names].drop_duplicates().sort_values("probe").itertuples():
+            point = ProbePoint(str(p.arm), str(p.phase), int(p.step), float(p.epoch), int(p.probe))  # type: ignore[arg-type]
+            points.setdefault(point.arm, []).append(point)
+        return points

@@ -6,12 +6,11 @@ What the page says is decided in `content`.
 from __future__ import annotations
 
 import base64
-import json
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from plotly.io.json import to_json_plotly
 
 from squeeze.report import figures as png
 from squeeze.report import interactive
@@ -45,11 +44,11 @@ def environment(autoescape: bool) -> Environment:
     return env
 
 
-def _plots(content: Content) -> dict[str, Any]:
-    """The plotly figures of the page by the id of their element."""
+def _plots(content: Content) -> dict[str, interactive.Figure]:
+    """The figures of the page by the id of their element."""
     run = content.run
     split = png.main_split(run)
-    plots: dict[str, Any] = {}
+    plots: dict[str, interactive.Figure] = {}
     for index, page in enumerate(content.arms):
         plots[f"curves-{index}"] = interactive.arm_curves(run, page.arm, split)
         if any(s.chosen is not None for s in page.splits):
@@ -59,13 +58,11 @@ def _plots(content: Content) -> dict[str, Any]:
             plots[f"log-{index}-{unit}"] = figure
     for metric in interactive.SIDE:
         plots[f"side-{metric}"] = interactive.side_figure(run, metric, split)
-    return {name: figure for name, figure in plots.items() if figure.data}
+    return {name: figure for name, figure in plots.items() if figure["data"]}
 
 
-def _embedded(plots: dict[str, Any]) -> Markup:
-    return interactive.embed(
-        json.dumps({name: json.loads(figure.to_json()) for name, figure in plots.items()})
-    )
+def _embedded(plots: dict[str, interactive.Figure]) -> Markup:
+    return interactive.embed(to_json_plotly(plots))
 
 
 def _data_uri(path: Path) -> str:

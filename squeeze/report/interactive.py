@@ -1,4 +1,7 @@
-"""The interactive plots as plotly figures, and their safe embedding in a page.
+"""The interactive plots as figures of plotly.js, and their safe embedding in a page.
+
+Plain dictionaries, as plotly.js reads them: plotly's Python objects check every field of a thousand
+traces, which takes a second a page and is a test's business.
 
 Every trace carries its kind, split and view in `meta`; the page's script only switches visibility.
 All text that comes from data is escaped here, since plotly interprets HTML in labels.
@@ -9,7 +12,6 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -23,6 +25,8 @@ from squeeze.report.summary import (
     series,
     values,
 )
+
+Figure = dict[str, Any]
 
 VIEWS = [View(per_token, change) for change in (True, False) for per_token in (False, True)]
 SIDE = {
@@ -56,19 +60,26 @@ def embed(json_text: str) -> Markup:
     return Markup(safe.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
-def _layout(height: int, **more: Any) -> go.Layout:
-    return go.Layout(
-        template="none",
-        height=height,
-        margin={"l": 52, "r": 10, "t": 10, "b": 42},
-        font={"family": "system-ui, -apple-system, 'Segoe UI', sans-serif", "size": 12},
-        hoverlabel={"bgcolor": "white", "align": "left", "namelength": -1},
-        hovermode="closest",
-        showlegend=False,
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
+def _layout(height: int, **more: Any) -> dict[str, Any]:
+    return {
+        "height": height,
+        "margin": {"l": 52, "r": 10, "t": 10, "b": 42},
+        "font": {"family": "system-ui, -apple-system, 'Segoe UI', sans-serif", "size": 12},
+        "hoverlabel": {"bgcolor": "white", "align": "left", "namelength": -1},
+        "hovermode": "closest",
+        "showlegend": False,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
         **more,
-    )
+    }
+
+
+def _trace(type_: str, **fields: Any) -> dict[str, Any]:
+    return {"type": type_, **{k: value for k, value in fields.items() if value is not None}}
+
+
+def _figure(data: list[Any], layout: dict[str, Any]) -> Figure:
+    return {"data": data, "layout": layout}
 
 
 def _rgba(colour: str, alpha: float) -> str:
@@ -85,7 +96,8 @@ def _traces(name: str, look: dict[str, Any], line: Series, hover: str, **common:
     traces = []
     if line.low is not None and line.high is not None:
         traces.append(
-            go.Scatter(
+            _trace(
+                "scatter",
                 x=line.x + line.x[::-1],
                 y=_rounded(line.high + line.low[::-1]),
                 fill="toself",
@@ -101,7 +113,8 @@ def _traces(name: str, look: dict[str, Any], line: Series, hover: str, **common:
     else:
         custom = None
     traces.append(
-        go.Scatter(
+        _trace(
+            "scatter",
             x=line.x,
             y=_rounded(line.mean),
             customdata=custom,
@@ -115,7 +128,7 @@ def _traces(name: str, look: dict[str, Any], line: Series, hover: str, **common:
     return traces
 
 
-def arm_curves(run: RunData, arm: Arm, shown_split: str) -> go.Figure:
+def arm_curves(run: RunData, arm: Arm, shown_split: str) -> Figure:
     """Curves of every kind of an arm, in every view and split; only the first view is visible."""
     time = run.scores.timeline(arm.name)
     data: list[Any] = []
@@ -152,10 +165,10 @@ def arm_curves(run: RunData, arm: Arm, shown_split: str) -> go.Figure:
         ]
     axis = {"title": {"text": time.unit, "standoff": 8}, "zeroline": False, "showgrid": False}
     layout = _layout(370, xaxis=_AXIS | axis, yaxis=_AXIS, shapes=shapes, annotations=notes)
-    return go.Figure(data, layout)
+    return _figure(data, layout)
 
 
-def arm_distribution(run: RunData, arm: Arm, shown_split: str) -> go.Figure:
+def arm_distribution(run: RunData, arm: Arm, shown_split: str) -> Figure:
     """Each example's change over DPO by kind, as boxes with every example a dot."""
     data = []
     kinds = in_order(run.scores.kinds)
@@ -166,7 +179,8 @@ def arm_distribution(run: RunData, arm: Arm, shown_split: str) -> go.Figure:
                 continue
             look = style(kind)
             data.append(
-                go.Box(
+                _trace(
+                    "box",
                     x=_rounded(found.tolist()),
                     y=[escape(look.name)] * len(found),
                     text=[escape(str(example)) for example in found.index],
@@ -186,10 +200,10 @@ def arm_distribution(run: RunData, arm: Arm, shown_split: str) -> go.Figure:
     names = [escape(style(k).name) for k in kinds]
     across = {"title": {"text": "change (nats per response)", "standoff": 8}}
     down = {"categoryorder": "array", "categoryarray": names[::-1], "ticks": "", "showgrid": False}
-    return go.Figure(data, _layout(30 * len(kinds) + 90, xaxis=_AXIS | across, yaxis=_AXIS | down))
+    return _figure(data, _layout(30 * len(kinds) + 90, xaxis=_AXIS | across, yaxis=_AXIS | down))
 
 
-def side_figure(run: RunData, metric: str, split: str) -> go.Figure:
+def side_figure(run: RunData, metric: str, split: str) -> Figure:
     """Margin, entropy or peakiness over time, a line an arm."""
     data: list[Any] = []
     for index, arm in enumerate(run.arms):
@@ -202,10 +216,10 @@ def side_figure(run: RunData, metric: str, split: str) -> go.Figure:
         data += _traces(arm.name, look, line, f"{unit} %{{x:.3~g}}: %{{y:.3f}}")
     unit = run.scores.timeline(run.arms[0].name).unit if run.arms else ""
     title = {"title": {"text": unit, "standoff": 8}, "zeroline": False, "showgrid": False}
-    return go.Figure(data, _layout(250, xaxis=_AXIS | title, yaxis=_AXIS | {"zeroline": False}))
+    return _figure(data, _layout(250, xaxis=_AXIS | title, yaxis=_AXIS | {"zeroline": False}))
 
 
-def log_curves(diagnosed: dict[str, Any]) -> dict[str, go.Figure]:
+def log_curves(diagnosed: dict[str, Any]) -> dict[str, Figure]:
     """A log's values, faint, and their trends, by unit; empty for a run with scored examples."""
     data: dict[str, list[Any]] = {}
     for curve in diagnosed["curves"]:
@@ -215,7 +229,8 @@ def log_curves(diagnosed: dict[str, Any]) -> dict[str, go.Figure]:
         shared = {"name": name, "legendgroup": name, "hovertemplate": "%{x}: %{y:.4~g}"}
         data.setdefault(curve["unit"], []).extend(
             (
-                go.Scatter(
+                _trace(
+                    "scatter",
                     x=curve["steps"],
                     y=curve["values"],
                     mode="markers",
@@ -223,7 +238,8 @@ def log_curves(diagnosed: dict[str, Any]) -> dict[str, go.Figure]:
                     showlegend=False,
                     **shared,
                 ),
-                go.Scatter(
+                _trace(
+                    "scatter",
                     x=curve["trend_steps"],
                     y=_rounded(curve["trend"]),
                     mode="lines",
@@ -235,8 +251,8 @@ def log_curves(diagnosed: dict[str, Any]) -> dict[str, go.Figure]:
         )
     title = {"title": {"text": escape(str(diagnosed["axis"])), "standoff": 8}, "showgrid": False}
     layout = _layout(340, xaxis=_AXIS | title, yaxis=_AXIS | {"zeroline": False})
-    layout.update(showlegend=True, legend={"orientation": "h", "y": 1.12})
-    return {unit: go.Figure(traces, layout) for unit, traces in data.items()}
+    layout |= {"showlegend": True, "legend": {"orientation": "h", "y": 1.12}}
+    return {unit: _figure(traces, layout) for unit, traces in data.items()}
 
 
 def split_options(run: RunData) -> list[tuple[str, str]]:

@@ -79,24 +79,17 @@ class SplitSummary:
 
 
 class Scores:
-    """A trajectory cut into tables once, since every figure asks for the same ones."""
+    """A trajectory with what every figure asks of it."""
 
     def __init__(self, trajectory: Trajectory) -> None:
         self.trajectory = trajectory
-        groups = trajectory.frame.groupby(["arm", "kind", "split"], sort=False)
-        self._groups = {key: Trajectory(rows) for key, rows in groups}
-        self._tables: dict[tuple[str, str, str, str], pd.DataFrame] = {}
         self._timelines: dict[str, Timeline] = {}
         self.kinds = trajectory.kinds()
         self.splits = list(dict.fromkeys(trajectory.frame["split"]))
 
     def table(self, arm: str, kind: str, split: str, metric: str) -> pd.DataFrame:
         """`Trajectory.by_example`, in float64; empty for what was not scored."""
-        key = (arm, kind, split, metric)
-        if key not in self._tables:
-            rows = self._groups.get(key[:3], Trajectory.empty())
-            self._tables[key] = rows.by_example(arm, kind, split, metric).astype(float)
-        return self._tables[key]
+        return self.trajectory.by_example(arm, kind, split, metric).astype(float)
 
     def timeline(self, arm: str) -> Timeline:
         """The time axis of an arm that has a probe."""

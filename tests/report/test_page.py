@@ -6,6 +6,7 @@ import re
 import struct
 from pathlib import Path
 
+import plotly.graph_objects
 import pytest
 
 from squeeze.data.families import KINDS
@@ -54,6 +55,15 @@ def test_every_kind_has_a_chip_and_a_description(page: Page, kind: str) -> None:
     assert len(chips) == 1
     assert STYLES[kind].name in page.text
     assert KINDS[kind][1] in page.text
+
+
+def test_every_figure_is_one_that_plotly_knows(page: Page) -> None:
+    assert {trace["type"] for plot in page.plots.values() for trace in plot["data"]} == {
+        "scatter",
+        "box",
+    }
+    for plot in page.plots.values():
+        plotly.graph_objects.Figure(plot)  # raises on an unknown field or value
 
 
 def test_every_curve_exists_for_both_splits_and_all_four_views(page: Page) -> None:

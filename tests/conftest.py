@@ -1,6 +1,7 @@
 """Shape checks while tests run, and fixtures that tests of several stations share."""
 
 import gc
+import re
 
 import pytest
 from jaxtyping import install_import_hook
@@ -33,3 +34,22 @@ def quick_collections():
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+# The tests that train the tiny language model, each claim's own and its counterfactual.
+TRAININGS = ("tests/lm/test_observations.py", "tests/meta/test_finetuning_counterfactuals.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Trainings first, a claim beside its counterfactual, and the claim with most of them in front.
+
+    Two workers then seldom wait for the same training, and none begins a long one at the end.
+    """
+
+    def place(item):
+        if not item.nodeid.startswith(TRAININGS):
+            return (1, "", False)
+        claim = "-".join(re.search(r"([A-Z]{2})[-_](\d)", item.nodeid).groups())
+        return (0, "" if claim == "VA-1" else claim, item.nodeid.startswith(TRAININGS[1]))
+
+    items.sort(key=place)

@@ -10,7 +10,8 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -257,10 +258,21 @@ def _finite(row: dict[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in row.items()}
 
 
+@contextmanager
+def _without_cards(trainer: Any) -> Iterator[None]:
+    """Checkpoints without model cards: only a resumed run reads them, and a card takes longer."""
+    trainer.create_model_card = trainer.model.create_or_update_model_card = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        del trainer.create_model_card, trainer.model.create_or_update_model_card
+
+
 def train_phase(trainer: Any, place: PhasePlace, resume_step: int | None) -> None:
     """Train to the end, from a checkpoint if told; store TRL's log and, last, the adapter."""
     checkpoint = str(place.checkpoint(resume_step)) if resume_step else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with _without_cards(trainer):
+        trainer.train(resume_from_checkpoint=checkpoint)
     _store(trainer, place)
 
 

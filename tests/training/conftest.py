@@ -1,6 +1,9 @@
 """A configuration that trains the tiny model in seconds."""
 
+import shutil
+
 import pytest
+from safetensors.torch import load_file, save_file
 
 from squeeze.training.recipes import make_config
 
@@ -25,3 +28,14 @@ def tiny_options(tiny_directory):
 @pytest.fixture(scope="session")
 def tiny_config(tiny_options):
     return make_config(tiny_options)
+
+
+@pytest.fixture
+def nan_directory(tiny_directory, tmp_path):
+    """The tiny model with every weight NaN."""
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_directory, broken)
+    for shard in broken.glob("*.safetensors"):
+        tensors = {name: t.fill_(float("nan")) for name, t in load_file(shard).items()}
+        save_file(tensors, shard, metadata={"format": "pt"})
+    return broken

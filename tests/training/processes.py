@@ -1,4 +1,4 @@
-"""The squeeze command in several processes, with the environment that torchrun gives them.
+"""The squeeze command in processes of its own; several have the environment that torchrun gives.
 
 A fork server imports torch, transformers and TRL once for all of them, which torchrun cannot.
 """
@@ -63,11 +63,12 @@ class Group:
 
 
 def _work(arguments: list[str], notes: Path, rank: int, count: int, port: int) -> None:
-    os.environ |= {
-        **{"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        **{"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)},
-        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "HF_HUB_OFFLINE": "1"},
-    }
+    if count > 1:
+        os.environ |= {
+            **{"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            **{"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)},
+            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+        }
     output = os.open(notes / f"{rank}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)

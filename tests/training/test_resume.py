@@ -1,9 +1,6 @@
 """Killed at any moment, a run resumes from its last probe and ends as if nothing had happened."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -13,19 +10,9 @@ import yaml
 from squeeze.training.recipes import make_config
 from squeeze.training.run import replicate
 from squeeze.trajectory import KEYS, Trajectory
+from tests.training.processes import PATIENCE, Group
 
 pytestmark = pytest.mark.cpu
-
-
-def _start(config_file, out):
-    command = [sys.executable, "-m", "squeeze", "replicate", "--config", str(config_file)]
-    return subprocess.Popen(
-        [*command, "--out", str(out), "--resume"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-    )
 
 
 def _probes(out):
@@ -35,16 +22,17 @@ def _probes(out):
     )
 
 
-def _kill_after(process, out, probes):
-    """SIGKILL as soon as so many probes are on disk."""
-    deadline = time.monotonic() + 240
+def _kill_after(probes, config_file, out, notes):
+    """Start or resume the run, and SIGKILL it as soon as so many probes are on disk."""
+    group = Group(["replicate", "--config", config_file, "--out", out, "--resume"], notes, count=1)
+    [process] = group.processes
+    deadline = time.monotonic() + PATIENCE
     while _probes(out) < probes:
-        assert process.poll() is None, process.stderr.read()
+        assert process.is_alive(), group.output(0)
         assert time.monotonic() < deadline, "the run made no progress"
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+    process.kill()
+    assert group.wait() == [-signal.SIGKILL]
 
 
 def test_a_killed_run_resumes_to_the_same_trajectory(tmp_path, tiny_options):
@@ -56,7 +44,7 @@ def test_a_killed_run_resumes_to_the_same_trajectory(tmp_path, tiny_options):
     config_file.write_text(yaml.safe_dump(options))
     # 2 probes are the untrained model; 4: inside DPO of the first arm; 7: of the second.
     for probes in (4, 7):
-        _kill_after(_start(config_file, out), out, probes)
+        _kill_after(probes, config_file, out, tmp_path / f"notes-{probes}")
     left = _probes(out)
     replicate(config, out, resume=True)
 

@@ -54,34 +54,36 @@ class ScoredResponse:
     `pack` holds the statistics of all tokens that were scored with it, `first` its own first row.
     """
 
-    example: str
-    split: str
-    kind: str
+    scores: ResponseScores
     token_ids: list[int]
     pack: TokenStatistics
     first: int
 
     @property
+    def example(self) -> str:
+        """The example that it answers."""
+        return self.scores.example
+
+    @property
+    def split(self) -> str:
+        """The example's part of the data."""
+        return self.scores.split
+
+    @property
+    def kind(self) -> str:
+        """What kind of response it is."""
+        return self.scores.kind
+
+    @property
     def statistics(self) -> TokenStatistics:
         """Its own rows."""
         values = {f.name: getattr(self.pack, f.name) for f in fields(self.pack)}
-        return TokenStatistics(**{n: self._own(v) for n, v in values.items() if v is not None})
-
-    def _own(self, values: Tensor) -> Tensor:
-        return values[self.first : self.first + len(self.token_ids)]
+        own = slice(self.first, self.first + len(self.token_ids))
+        return TokenStatistics(**{n: v[own] for n, v in values.items() if v is not None})
 
     def summary(self) -> ResponseScores:
-        """Reduce to one row; raise `InputError` when a log-prob is NaN or infinite."""
-        scores = ResponseScores(
-            example=self.example,
-            split=self.split,
-            kind=self.kind,
-            logp=float(self._own(self.pack.target_logp).double().sum()),
-            argmax_logp=float(self._own(self.pack.argmax_logp).double().sum()),
-            entropy=float(self._own(self.pack.entropy).double().mean()),
-            peakiness=float(self._own(self.pack.peakiness).double().mean()),
-            n_tokens=len(self.token_ids),
-        )
+        """One row; raise `InputError` when a log-prob is NaN or infinite."""
+        scores = self.scores
         if not (math.isfinite(scores.logp) and math.isfinite(scores.argmax_logp)):
             raise InputError(
                 f"the log-prob of example {self.example!r}, {self.kind}, is {scores.logp}: the "
@@ -336,9 +338,24 @@ def _split(
     values = {f.name: getattr(found, f.name) for f in fields(found)}
     pack = TokenStatistics(**{n: v.cpu() for n, v in values.items() if v is not None})
     first = 0
-    for item, kind, ids in responses:
-        yield ScoredResponse(item.example, item.split, kind, ids, pack, first)
-        first += len(ids)
+    for (item, kind, ids), sums in zip(responses, _sums(pack, responses), strict=True):
+        logp, argmax_logp, entropy, peakiness = sums
+        n = len(ids)
+        scores = ResponseScores(
+            item.example, item.split, kind, logp, argmax_logp, entropy / n, peakiness / n, n
+        )
+        yield ScoredResponse(scores, ids, pack, first)
+        first += n
+
+
+def _sums(
+    pack: TokenStatistics, responses: Sequence[tuple[EncodedItem, str, list[int]]]
+) -> list[list[float]]:
+    """Each response's sums of log-prob, argmax log-prob, entropy and peakiness, in float64."""
+    columns = (pack.target_logp, pack.argmax_logp, pack.entropy, pack.peakiness)
+    lengths = torch.tensor([len(ids) for _, _, ids in responses])
+    found = torch.segment_reduce(torch.stack(columns, 1).double(), "sum", lengths=lengths)
+    return found.tolist()
 
 
 def score(

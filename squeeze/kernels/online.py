@@ -53,23 +53,17 @@ class OnlineState:
         cls, n_tokens: int, top_k: int, dtype: torch.dtype, device: torch.device
     ) -> OnlineState:
         """Return the state before the first tile."""
-
-        def full(value: float, *shape: int) -> Tensor:
-            return torch.full(shape, value, dtype=dtype, device=device)
-
-        def tokens(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.int64, device=device)
-
-        minus_inf = float("-inf")
+        one = torch.full((n_tokens,), float("-inf"), dtype=dtype, device=device)
+        none = torch.zeros((n_tokens,), dtype=torch.int64, device=device)
         return cls(
-            maximum=full(minus_inf, n_tokens),
-            argmax_token=tokens(n_tokens),
-            sum_exp=full(0.0, n_tokens),
-            sum_shifted_exp=full(0.0, n_tokens),
-            sum_square_exp=full(0.0, n_tokens),
-            target_logit=full(minus_inf, n_tokens),
-            topk_logits=full(minus_inf, n_tokens, top_k),
-            topk_tokens=tokens(n_tokens, top_k),
+            maximum=one,
+            argmax_token=none,
+            sum_exp=torch.zeros_like(one),
+            sum_shifted_exp=torch.zeros_like(one),
+            sum_square_exp=torch.zeros_like(one),
+            target_logit=one.clone(),
+            topk_logits=one.new_full((n_tokens, top_k), float("-inf")),
+            topk_tokens=none.new_zeros((n_tokens, top_k)),
         )
 
     def rows(self, start: int, stop: int) -> OnlineState:

@@ -165,16 +165,18 @@ def _pick(rng: random.Random, n: int, zipf: float, skip: int | None = None) -> i
     return rng.choices(ranks, [(rank + 1) ** -zipf for rank in ranks])[0]
 
 
+_SLOT = re.compile(r"\{(\w+)\}")
+
+
 def _fill(rng: random.Random, template: str, zipf: float, avoid: set[str]) -> str:
     """The template with its slots filled by words that are not in `avoid`; adds them to it."""
 
-    def word(match: re.Match[str]) -> str:
-        options = [w for w in SLOTS[match[1]] if w not in avoid]
+    for slot in _SLOT.findall(template):
+        options = [word for word in SLOTS[slot] if word not in avoid]
         found = options[_pick(rng, len(options), zipf)]
         avoid.add(found)
-        return found
-
-    return re.sub(r"\{(\w+)\}", word, template)
+        template = template.replace(f"{{{slot}}}", found, 1)
+    return template
 
 
 def draw_wording(

@@ -5,6 +5,7 @@ The directory is laid out as by `save_pretrained`, so that it loads as any local
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import random
@@ -160,6 +161,7 @@ def pretrain(
     return model.eval(), losses
 
 
+@functools.cache
 def checkpoint_key(recipe: Recipe = RECIPE) -> str:
     """Hash of all that the weights depend on: text, architecture, recipe and torch's version."""
     sample = "\n".join(rendered(text) for text in corpus(2000, recipe.seed))

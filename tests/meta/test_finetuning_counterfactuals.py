@@ -18,7 +18,7 @@ pytestmark = pytest.mark.cpu
 SEEDS = plan("tiny").evaluation[:2]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lab(quick_collections):
     return Observatory("tiny", SEEDS)
 

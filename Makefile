@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+unexport PYTHONDONTWRITEBYTECODE # imports from bytecode: seconds for each process that tests start
 
 .PHONY: replicate test setup check lint mutation clean
 

@@ -36,20 +36,25 @@ def quick_collections():
     gc.unfreeze()
 
 
-# The tests that train the tiny language model, each claim's own and its counterfactual.
+# Tests that start processes of their own from one fork server.
+PROCESSES = ("tests/training/test_distributed.py", "tests/training/test_resume.py")
+# Tests that train the tiny language model: each claim's own, and its counterfactual.
 TRAININGS = ("tests/lm/test_observations.py", "tests/meta/test_finetuning_counterfactuals.py")
 
 
 def pytest_collection_modifyitems(items):
-    """Trainings first, a claim beside its counterfactual, and the claim with most of them in front.
+    """What takes long first, and what shares something side by side.
 
-    Two workers then seldom wait for the same training, and none begins a long one at the end.
+    Two workers then seldom need the same fork server or the same training (a claim's and its
+    counterfactual's), and none begins a long test at the end.
     """
 
     def place(item):
+        if item.nodeid.startswith(PROCESSES):
+            return (0, "", False)
         if not item.nodeid.startswith(TRAININGS):
-            return (1, "", False)
+            return (2, "", False)
         claim = "-".join(re.search(r"([A-Z]{2})[-_](\d)", item.nodeid).groups())
-        return (0, "" if claim == "VA-1" else claim, item.nodeid.startswith(TRAININGS[1]))
+        return (1, "" if claim == "VA-1" else claim, item.nodeid.startswith(TRAININGS[1]))
 
     items.sort(key=place)

@@ -44,14 +44,13 @@ def observe(
     names = claims_at(registered_level)
     if claims is not None:
         names = [registry.get(name.strip()).id for name in claims.split(",")]
-    recorded = chosen == registered.evaluation and model in (None, registered.model)
-    if recorded:
+    observatory = Observatory(registered_level, chosen, model=model)
+    if observatory.registered:
         read(out)  # a file that is not ours is better refused before the training
     entries, verdicts = [], []
     digest = registration_sha256(registered_level)[:12]
     console.print(f"registration {digest}, seeds {', '.join(map(str, chosen))}")
     with RunProgress(console, float(len(names))) as progress:
-        observatory = Observatory(registered_level, chosen, model=model)
         for name in names:
             progress.describe(name)
             start = time.perf_counter()
@@ -62,7 +61,7 @@ def observe(
             entries += [new_entry(v, registry.get(name), seconds=seconds, test=test) for v in found]
             progress.advance(1.0)
     console.print(verdict_table(verdicts))
-    if recorded:
+    if observatory.registered:
         merge(out, entries)
         console.print(f"recorded in {out / 'claims.md'}", soft_wrap=True)
     else:

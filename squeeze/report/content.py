@@ -289,7 +289,7 @@ def _not_run(
     scored = run.trajectory.arms()
     rows += [(f"Arm {name}", "no probe of it yet") for name in declared if name not in scored]
     if "held_out" not in splits:
-        rows.append(("Held-out prompts", "the run scored training prompts only"))
+        rows.append(("Held-out prompts", "the run did not score any"))
     absent = [style(kind).name for kind in KINDS if kind not in run.scores.kinds]
     if absent:
         rows.append((f"Response kinds: {', '.join(absent)}", "the data does not have them"))

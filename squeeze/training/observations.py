@@ -39,13 +39,15 @@ from squeeze.training.variants import make_arm
 
 SFT_DPO = "sft-dpo"
 TINY = "tinylm"  # the model that is made here, with the pairs of its world
+# What another model than the registered one needs: this base model knows Chinese and no chat.
+OTHERS = {"gemma3-270m": {"data": "enthusiastic_zh", "template": "seed"}}
 
 
 class Observatory:
     """The registered experiments of a level on some seeds.
 
-    `model`, single fields of the `recipe` and single `settings` may be replaced (quick forms);
-    `cache` and `changed` are `Experiment`'s.
+    `model`, single fields of the `recipe` and single `settings` may be replaced (quick forms, other
+    models: `registered` says whether nothing was); `cache` and `changed` are `Experiment`'s.
     """
 
     def __init__(
@@ -64,10 +66,15 @@ class Observatory:
         self.plan: LevelPlan = replace(
             registered,
             model=model or registered.model,
-            recipe={**registered.recipe, **(recipe or {})},
+            recipe={
+                **registered.recipe,
+                **OTHERS.get(model or "", {}),
+                **(recipe or {}),
+            },
             settings={**registered.settings, **(settings or {})},
         )
         self.seeds = tuple(self.plan.evaluation if seeds is None else seeds)
+        self.registered = self.plan == registered and self.seeds == registered.evaluation
         self._cache, self._changed = cache, changed
         self._experiments: dict[int, Experiment] = {}
 

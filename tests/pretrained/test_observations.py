@@ -1,8 +1,9 @@
 """Every observation of Section 4 on the embedded real model, as pre-registered.
 
-Trained on the evaluation seeds (hours of nothing but cache on a second run; `squeeze observe
-pretrained` shows its progress). With --quick, one seed and a few examples check the machinery, and
-nothing is recorded.
+Trained on the evaluation seeds (an hour; a second run only judges again; `squeeze observe
+pretrained` shows its progress). Nothing is recorded of another model or other data (--squeeze-model
+gemma3-270m trains on the Chinese set) nor with --quick, where one seed and a few examples check the
+machinery.
 """
 
 import json
@@ -43,13 +44,15 @@ def observatory(request, tmp_path_factory):
     name = request.config.getoption("--squeeze-model")
     if name in models.EMBEDDED and not models.is_cached(name):
         pytest.skip(f"{name} is not cached; run: squeeze models fetch {name}")
+    data = request.config.getoption("--squeeze-data")
+    recipe = {} if data is None else {"data": data}
     if not request.config.getoption("--quick"):
-        return Observatory("pretrained", model=name)
+        return Observatory("pretrained", model=name, recipe=recipe)
     return Observatory(
         "pretrained",
         (0,),
         model=name,
-        recipe=QUICK_RECIPE,
+        recipe=recipe | QUICK_RECIPE,
         settings=QUICK_SETTINGS,
         cache=tmp_path_factory.mktemp("experiments"),
     )
@@ -66,8 +69,10 @@ def test_observation(claim, observatory, ledger, request):
     verdicts = observatory.judge(claim)
     assert verdicts or request.config.getoption("--quick")
     assert not unregistered(verdicts)
+    if not observatory.registered:  # another model, other data, a few examples: shown with -rP
+        print(*verdicts, sep="\n")
+        return
     ledger.record(*verdicts)
     registered = plan("pretrained")
-    if observatory.seeds == registered.evaluation and observatory.plan.model == registered.model:
-        assert {v.seeds for v in verdicts} == {registered.seeds_of(claim, registered.evaluation)}
-        assert not regressions(verdicts, json.loads(REFERENCE.read_text()))
+    assert {v.seeds for v in verdicts} == {registered.seeds_of(claim, registered.evaluation)}
+    assert not regressions(verdicts, json.loads(REFERENCE.read_text()))

@@ -41,7 +41,8 @@ def test_kinds_that_the_data_lacks_are_named(tmp_path: Path) -> None:
 def test_without_held_out_prompts_the_report_says_so(tmp_path: Path) -> None:
     make_run(tmp_path, **SMALL, n_held_out=0)
     page = Page(build_report(tmp_path))
-    assert "the run scored training prompts only" in page.text
+    assert "Held-out prompts" in page.text
+    assert "the run did not score any" in page.text
     assert not any(a.get("data-value") == "held_out" for _, a in page.tags)
 
 

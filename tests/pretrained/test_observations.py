@@ -1,6 +1,6 @@
 """Every observation of Section 4 on the embedded real model, as pre-registered.
 
-Trained on the evaluation seeds (an hour; a second run only judges again; `squeeze observe
+Trained on the evaluation seeds (over an hour; a second run only judges again; `squeeze observe
 pretrained` shows its progress). Nothing is recorded of another model or other data (--squeeze-model
 gemma3-270m trains on the Chinese set) nor with --quick, where one seed and a few examples check the
 machinery.

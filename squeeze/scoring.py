@@ -49,7 +49,7 @@ class ResponseScores:
 
 @dataclass(frozen=True)
 class ScoredResponse:
-    """One response's token ids and the next-token statistics at each of its positions.
+    """One response's scores, its token ids and the next-token statistics at its positions.
 
     `pack` holds the statistics of all tokens that were scored with it, `first` its own first row.
     """

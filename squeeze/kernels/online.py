@@ -53,17 +53,17 @@ class OnlineState:
         cls, n_tokens: int, top_k: int, dtype: torch.dtype, device: torch.device
     ) -> OnlineState:
         """Return the state before the first tile."""
-        one = torch.full((n_tokens,), float("-inf"), dtype=dtype, device=device)
-        none = torch.zeros((n_tokens,), dtype=torch.int64, device=device)
+        low = torch.full((n_tokens,), float("-inf"), dtype=dtype, device=device)
+        zero = torch.zeros((n_tokens,), dtype=torch.int64, device=device)
         return cls(
-            maximum=one,
-            argmax_token=none,
-            sum_exp=torch.zeros_like(one),
-            sum_shifted_exp=torch.zeros_like(one),
-            sum_square_exp=torch.zeros_like(one),
-            target_logit=one.clone(),
-            topk_logits=one.new_full((n_tokens, top_k), float("-inf")),
-            topk_tokens=none.new_zeros((n_tokens, top_k)),
+            maximum=low,
+            argmax_token=zero,
+            sum_exp=torch.zeros_like(low),
+            sum_shifted_exp=torch.zeros_like(low),
+            sum_square_exp=torch.zeros_like(low),
+            target_logit=low.clone(),
+            topk_logits=low.new_full((n_tokens, top_k), float("-inf")),
+            topk_tokens=zero.new_zeros((n_tokens, top_k)),
         )
 
     def rows(self, start: int, stop: int) -> OnlineState:

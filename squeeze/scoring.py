@@ -228,7 +228,8 @@ def hidden_states(
     """What the LM head reads to predict each response's tokens, [tokens, hidden] by kind.
 
     The first row is the state of the prompt's last token, the last that of the response's last but
-    one. The model's mode (train or eval) is the caller's; options as for `score_responses`.
+    one. The model's mode (train or eval) and its weights' types are the caller's: 16-bit ones are
+    multiplied as they are. Options as for `score_responses`.
     """
     inner = _unwrapped(model)
     share = shared_prefix and _shares_prefix(inner, item)

@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import socket
 import sys
 import warnings
 from pathlib import Path
 
-PATIENCE = 240  # seconds, at most; a healthy pair needs a few
+from tests.training.processes import PATIENCE, environment, free_port
 
 
 def run(model: Path, out: Path) -> None:
@@ -23,9 +22,7 @@ def run(model: Path, out: Path) -> None:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["trl.trainer.dpo_trainer", "squeeze", __name__])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes = [
         context.Process(target=_train, args=(model, out, rank, port), daemon=True)
         for rank in (0, 1)
@@ -39,10 +36,7 @@ def run(model: Path, out: Path) -> None:
 
 
 def _train(model: Path, out: Path, rank: int, port: int) -> None:
-    os.environ |= {
-        **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
-        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "HF_HUB_OFFLINE": "1"},
-    }
+    os.environ |= environment(rank, 2, port)
     output = os.open(out / f"rank-{rank}.out", os.O_WRONLY | os.O_CREAT)
     os.dup2(output, sys.__stdout__.fileno())
     os.dup2(output, sys.__stderr__.fileno())

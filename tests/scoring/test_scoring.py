@@ -119,12 +119,11 @@ def test_16_bit_weights_are_scored_exactly_where_the_cpu_would_emulate_them(
     model = tiny_model().to(torch.bfloat16)
     if adapter:
         model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
-    weights = {name: (id(w), w.clone()) for name, w in model.named_parameters()}
+    before = [(weight, weight.clone()) for weight in model.parameters()]
     rows = score(model, items[:1])
-    assert {name: id(w) for name, w in model.named_parameters()} == {
-        name: found for name, (found, _) in weights.items()
-    }
-    assert all(torch.equal(w, weights[name][1]) for name, w in model.named_parameters())
+    for now, (then, values) in zip(model.parameters(), before, strict=True):
+        assert now is then
+        assert torch.equal(now, values)
     assert model.dtype == torch.bfloat16
     expected = by_definition(model.float(), items[0], "chosen")["logp"]
     assert rows[0].logp == pytest.approx(expected, abs=1e-3)

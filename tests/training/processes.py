@@ -27,6 +27,23 @@ _IMPORTED = (
 )
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def environment(rank: int, count: int, port: int) -> dict[str, str]:
+    """What torchrun tells process `rank` of `count` on one machine, which meet at `port`."""
+    return {
+        **{"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        **{"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+    }
+
+
 class Group:
     """`count` processes of `squeeze ARGUMENTS`; each one's output and writes stand in `notes`."""
 
@@ -35,9 +52,7 @@ class Group:
         self.notes = notes
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(_IMPORTED))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         given = [str(argument) for argument in arguments]
         self.processes: list[BaseProcess] = [
             context.Process(target=_work, args=(given, notes, rank, count, port), daemon=True)
@@ -64,11 +79,7 @@ class Group:
 
 def _work(arguments: list[str], notes: Path, rank: int, count: int, port: int) -> None:
     if count > 1:
-        os.environ |= {
-            **{"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            **{"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)},
-            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
-        }
+        os.environ |= environment(rank, count, port)
     output = os.open(notes / f"{rank}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)

@@ -33,8 +33,8 @@ TEMPLATE = (
 )
 ARCHITECTURE: dict[str, Any] = {
     "hidden_size": 128,
-    "intermediate_size": 512,
-    "num_hidden_layers": 4,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 32,

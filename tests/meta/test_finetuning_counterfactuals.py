@@ -115,9 +115,13 @@ def test_RP_1_without_the_rejected_term_long_training_does_not_repeat(lab):
     none_supported(check_repetition(before, after, level="tiny", seeds=SEEDS))
 
 
-def test_ON_1_the_same_rounds_on_the_datas_pairs_are_no_better(lab):
-    """Random ranking is no control: what is ranked stays on-policy and squeezes less as well."""
-    none_supported(judge_on_policy(lab, "-data"))
+def test_ON_1_the_same_rounds_on_the_datas_pairs_are_no_better(quick_collections):
+    """Random ranking is no control: what is ranked stays on-policy and squeezes less as well.
+
+    On all seeds: where either arm crosses the common margin differs so much between them that an
+    interval over two says little.
+    """
+    none_supported(judge_on_policy(Observatory("tiny"), "-data"))
 
 
 def test_SF_4_answers_that_were_left_out_of_training_do_not_rise(lab):

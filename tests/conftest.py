@@ -37,7 +37,11 @@ def quick_collections():
 
 
 # Tests that start processes of their own from one fork server.
-PROCESSES = ("tests/training/test_distributed.py", "tests/training/test_resume.py")
+PROCESSES = (
+    "tests/training/test_distributed.py",
+    "tests/training/test_resume.py",
+    "tests/diagnosis/test_callback_ddp.py",
+)
 # Tests that train the tiny language model: each claim's own, and its counterfactual.
 TRAININGS = ("tests/lm/test_observations.py", "tests/meta/test_finetuning_counterfactuals.py")
 

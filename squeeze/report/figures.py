@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from squeeze.files import replacing
 from squeeze.report.source import Arm, RunData
 from squeeze.report.style import ARGMAX, in_order, split_name, style
-from squeeze.report.summary import Series, View, final_changes, series, values
+from squeeze.report.summary import Series, View, final_changes
 
 LOOK: dict[str, Any] = {
     "font.size": 9,
@@ -66,9 +66,7 @@ def _draw(axes: Axes, kind: str, line: Series, band: bool = True) -> None:
 def _curves(run: RunData, arm: Arm, split: str, view: View, kinds: list[str]) -> dict[str, Series]:
     if arm not in run.arms:
         return {}
-    time = run.scores.timeline(arm.name)
-    tables = {k: values(run.scores, arm.name, k, split, view) for k in kinds}
-    found = {kind: series(table, time) for kind, table in tables.items()}
+    found = {kind: run.scores.curve(arm.name, kind, split, view) for kind in kinds}
     return {kind: line for kind, line in found.items() if line is not None}
 
 

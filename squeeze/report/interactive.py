@@ -22,8 +22,6 @@ from squeeze.report.summary import (
     View,
     final_changes,
     metric_series,
-    series,
-    values,
 )
 
 Figure = dict[str, Any]
@@ -135,8 +133,7 @@ def arm_curves(run: RunData, arm: Arm, shown_split: str) -> Figure:
     for split in run.scores.splits:
         for view in VIEWS:
             for kind in reversed(in_order(run.scores.kinds)):
-                table = values(run.scores, arm.name, kind, split, view)
-                line = series(table, time)
+                line = run.scores.curve(arm.name, kind, split, view)
                 if line is None:
                     continue
                 look = style(kind)

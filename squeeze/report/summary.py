@@ -84,12 +84,20 @@ class Scores:
     def __init__(self, trajectory: Trajectory) -> None:
         self.trajectory = trajectory
         self._timelines: dict[str, Timeline] = {}
+        self._curves: dict[tuple[str, str, str, View], Series | None] = {}
         self.kinds = trajectory.kinds()
         self.splits = list(dict.fromkeys(trajectory.frame["split"]))
 
     def table(self, arm: str, kind: str, split: str, metric: str) -> pd.DataFrame:
         """`Trajectory.by_example`, in float64; empty for what was not scored."""
-        return self.trajectory.by_example(arm, kind, split, metric).astype(float)
+        return self.trajectory.by_example(arm, kind, split, metric).astype(np.dtype(float))
+
+    def curve(self, arm: str, kind: str, split: str, view: View) -> Series | None:
+        """Mean and band over time of `values`; figures and interactive curves share them."""
+        key = (arm, kind, split, view)
+        if key not in self._curves:
+            self._curves[key] = series(values(self, *key), self.timeline(arm))
+        return self._curves[key]
 
     def timeline(self, arm: str) -> Timeline:
         """The time axis of an arm that has a probe."""

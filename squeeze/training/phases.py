@@ -192,7 +192,12 @@ def make_trainer(
     else:
         common["train_dataset"] = _on_disk(preference_dataset(examples), place)
         common["ref_model"] = reference(config)
-        arguments |= {"beta": phase.beta, "precompute_ref_log_probs": True}
+        arguments |= {
+            "beta": phase.beta,
+            "precompute_ref_log_probs": True,
+            # Without gradients, a few batches at once need no more memory than one in training.
+            "precompute_ref_batch_size": 4 * arguments["per_device_train_batch_size"],
+        }
         if trained_by_trl(phase.loss_type):
             args = DPOConfig(**arguments, loss_type=[phase.loss_type])
             trainer = DPOTrainer(args=args, **common)
@@ -260,7 +265,7 @@ def _finite(row: dict[str, float]) -> dict[str, float | None]:
 
 @contextmanager
 def _without_cards(trainer: Any) -> Iterator[None]:
-    """Checkpoints without model cards: only a resumed run reads them, and a card takes longer."""
+    """Weights saved without model cards: only this run reads them, and a card takes longer."""
     trainer.create_model_card = trainer.model.create_or_update_model_card = lambda *_, **__: None
     try:
         yield
@@ -273,7 +278,7 @@ def train_phase(trainer: Any, place: PhasePlace, resume_step: int | None) -> Non
     checkpoint = str(place.checkpoint(resume_step)) if resume_step else None
     with _without_cards(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
-    _store(trainer, place)
+        _store(trainer, place)
 
 
 @main_only

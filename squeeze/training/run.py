@@ -43,7 +43,7 @@ from squeeze.training.progress import RunProgress, probe_line
 from squeeze.training.provenance import environment, fast_dtype, peak_memory_mb
 from squeeze.training.recipes import Arm, Phase, RunConfig
 from squeeze.training.samples import token_changes
-from squeeze.training.seed_output import write_seed_output
+from squeeze.training.seed_output import draw_seed_png, write_seed_json
 from squeeze.trajectory import Trajectory
 
 SPLIT_RULE = (
@@ -54,6 +54,7 @@ VALIDATION_RULE = (
     "val_size of the rows are held out, whole prompts, drawn by the seed; all others are trained on"
 )
 SHOWN_EXAMPLES = 4
+SECONDS_BETWEEN_PICTURES = 60.0  # a short run would draw longer than it trains
 MARGIN_OF_PRECISION = 4  # items scored twice to state what bfloat16 costs
 
 
@@ -66,6 +67,7 @@ class Run:
         self.console = console
         self.state: dict[str, Any] = {}
         self.trajectory = Trajectory.empty()
+        self._drawn = float("-inf")  # when, by the monotonic clock
 
     # --- set-up ---------------------------------------------------------------------------------
 
@@ -174,16 +176,19 @@ class Run:
         self.state["model"]["trainable_parameters"] = trainable
         self.directory.require_space(3 * 12 * trainable + 50_000_000)
 
-    def _update_trajectory(self) -> None:
+    def _update_trajectory(self, draw: bool = True) -> None:
         """Bring the run's trajectory on disk up to date with its arms'."""
         tables = [self.arms.trajectory(arm) for arm in self.config.phase_arms()]
         self.trajectory = Trajectory(pd.concat([t.frame for t in tables], ignore_index=True))
         self.trajectory.write(self.directory.trajectory_file)
-        write_seed_output(self.directory.path, self.config.as_dict(), self.trajectory)
+        write_seed_json(self.directory.path, self.config.as_dict(), self.trajectory)
+        if draw:
+            draw_seed_png(self.directory.path, self.trajectory)
+            self._drawn = time.monotonic()
 
     def _probed(self, phases: Phases, probe: int) -> None:
         """Take a new probe over, and show it."""
-        self._update_trajectory()
+        self._update_trajectory(draw=time.monotonic() - self._drawn > SECONDS_BETWEEN_PICTURES)
         for arm in self.config.phase_arms() if not phases else [self.arm]:
             newest = self.trajectory.points(arm.name)[-1].probe
             self.progress.line(probe_line(self.trajectory, arm.name, newest))

@@ -32,16 +32,17 @@ def seed_series(trajectory: Trajectory, arm: str) -> dict[str, list[Any]]:
     return series
 
 
-def write_seed_output(path: Path, config: Mapping[str, Any], trajectory: Trajectory) -> None:
-    """Write `seed.json` (config and series by arm) and `seed.png` into a run's directory."""
+def write_seed_json(path: Path, config: Mapping[str, Any], trajectory: Trajectory) -> None:
+    """Write `seed.json` (config and series by arm) into a run's directory."""
     arms = {arm: seed_series(trajectory, arm) for arm in trajectory.arms()}
     write_json(path / "seed.json", {"config": dict(config), "arms": arms})
-    _draw(path / "seed.png", arms)
 
 
-def _draw(path: Path, arms: Mapping[str, Mapping[str, list[Any]]]) -> None:
+def draw_seed_png(path: Path, trajectory: Trajectory) -> None:
+    """Draw the series of every arm into `seed.png` in a run's directory."""
     from matplotlib.figure import Figure
 
+    arms = {arm: seed_series(trajectory, arm) for arm in trajectory.arms()}
     figure = Figure(figsize=(5 * max(len(arms), 1), 4))
     figure.subplots_adjust(bottom=0.22, left=0.15, wspace=0.3)
     for axes, (arm, series) in zip(
@@ -54,5 +55,5 @@ def _draw(path: Path, arms: Mapping[str, Mapping[str, list[Any]]]) -> None:
         axes.set_xticks(range(0, len(labels), every), labels[::every], rotation=45, ha="right")
         axes.set(title=arm, ylabel="mean log-prob of an answer, nats")
         axes.legend()
-    with replacing(path) as temporary:
+    with replacing(path / "seed.png") as temporary:
         figure.savefig(temporary, format="png", dpi=100)

@@ -108,6 +108,7 @@ def test_too_little_disk_space_is_said_before_training(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
     quick = ["--arms", "dpo", "--pairs", "2", "--held-out", "1", "--epochs", "1"]
+    quick += ["--dtype", "float32"]
     code, err = run(
         monkeypatch, capsys, "--model", tiny_directory, "--out", tmp_path / "out", *quick
     )
@@ -128,7 +129,10 @@ def thrice(logps, *, beta: float = 0.1):
 def test_a_loss_of_ones_own_is_trained(tmp_path, tiny_directory):
     plugin, config = tmp_path / "mine.py", tmp_path / "run.yaml"
     plugin.write_text(PLUGIN)
-    config.write_text("loss_type: thrice\narms: dpo\npairs: 4\nheld_out: 2\nepochs: 1\n")
+    config.write_text(
+        "loss_type: thrice\narms: dpo\npairs: 4\nheld_out: 2\nepochs: 1\ngenerations: 0\n"
+        "dtype: float32\n"
+    )
     options = ["--config", config, "--plugin", plugin, "--out", tmp_path / "out"]
     try:
         arguments = ["replicate", "--model", tiny_directory, *options]

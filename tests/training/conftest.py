@@ -8,6 +8,11 @@ from safetensors.torch import load_file, save_file
 from squeeze.training.recipes import make_config
 
 
+@pytest.fixture(scope="session", autouse=True)
+def trainings_without_slow_collections(quick_collections):
+    """As the tiny language model's."""
+
+
 @pytest.fixture(scope="session")
 def tiny_options(tiny_directory):
     return {
@@ -22,6 +27,7 @@ def tiny_options(tiny_directory):
         "sft_learning_rate": 1e-2,
         "dtype": "float32",
         "generations": 1,
+        "max_new_tokens": 8,
     }
 
 

@@ -5,6 +5,7 @@ A fork server imports torch, transformers and TRL once for all of them, which to
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -84,6 +85,7 @@ def _work(arguments: list[str], notes: Path, rank: int, count: int, port: int) -
     os.dup2(output, 1)
     os.dup2(output, 2)
     _note_writes(notes / f"{rank}.files")
+    gc.freeze()  # accelerate collects after every training, which is slow with all that is imported
     sys.argv = ["squeeze", *arguments]
     from squeeze.cli import main
 

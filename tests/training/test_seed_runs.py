@@ -13,7 +13,7 @@ from squeeze.models import load
 from squeeze.scoring import ResponseScores
 from squeeze.training.recipes import make_config, read_config
 from squeeze.training.rehearsal import QWEN3_4B, projected_hours, rehearse
-from squeeze.training.seed_output import write_seed_output
+from squeeze.training.seed_output import draw_seed_png, write_seed_json
 from squeeze.trajectory import ProbePoint, Trajectory
 
 pytestmark = pytest.mark.cpu
@@ -64,7 +64,9 @@ def test_qw_1_holds_on_a_rise_and_fall_and_not_without_the_rejected_term():
 
 
 def test_the_seeds_files_hold_configuration_and_the_three_series(tmp_path):
-    write_seed_output(tmp_path, {"beta": 0.1}, curves([-90, -80], [-40, -35]))
+    trajectory = curves([-90, -80], [-40, -35])
+    write_seed_json(tmp_path, {"beta": 0.1}, trajectory)
+    draw_seed_png(tmp_path, trajectory)
     found = json.loads((tmp_path / "seed.json").read_text())
     assert found["config"] == {"beta": 0.1}
     assert found["arms"]["dpo"]["chosen"] == pytest.approx([-89.85, -79.85], abs=1e-4)

@@ -2,14 +2,22 @@
 
 import gc
 import re
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
 
 # Every shape annotation in squeeze is checked while tests run (benchmarks measure without). The
 # option --jaxtyping-packages refuses a package that is already imported, and pytest imports
-# squeeze.pytest_plugin (which annotates no tensor) before any option is read; hence the hook here.
-install_import_hook("squeeze", "beartype.beartype")
+# squeeze.pytest_plugin before any option is read; hence the hook here. Modules that annotate no
+# shape are mypy's business: to compile them for checks takes seconds in every process.
+SOURCES = Path(__file__).parents[1]
+SHAPES = [
+    ".".join(path.relative_to(SOURCES).with_suffix("").parts)
+    for path in SOURCES.glob("squeeze/**/*.py")
+    if "from jaxtyping import" in path.read_text(encoding="utf-8")
+]
+install_import_hook(SHAPES, "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

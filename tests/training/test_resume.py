@@ -36,14 +36,14 @@ def _kill_after(probes, config_file, out, notes):
 
 
 def test_a_killed_run_resumes_to_the_same_trajectory(tmp_path, tiny_options):
-    options = tiny_options | {"arms": "dpo,sft-dpo"}
+    options = tiny_options | {"arms": "dpo,sft-dpo", "epochs": 2, "generations": 0}
     config, whole = make_config(options), tmp_path / "whole"
     replicate(config, whole)
 
     config_file, out = tmp_path / "config.yaml", tmp_path / "killed"
     config_file.write_text(yaml.safe_dump(options))
-    # 2 probes are the untrained model; 4: inside DPO of the first arm; 7: of the second.
-    for probes in (4, 7):
+    # 2 probes are the untrained model; 3: inside DPO of the first arm; 6: of the second.
+    for probes in (3, 6):
         _kill_after(probes, config_file, out, tmp_path / f"notes-{probes}")
     left = _probes(out)
     replicate(config, out, resume=True)

@@ -44,29 +44,41 @@ def quick_collections():
     gc.unfreeze()
 
 
-# Tests that start processes of their own from one fork server.
+# What takes long: tests that start processes of their own (from one fork server), tests that train
+# the tiny language model (each claim's own, and its counterfactual), and whole runs and pages.
 PROCESSES = (
     "tests/training/test_distributed.py",
     "tests/training/test_resume.py",
     "tests/diagnosis/test_callback_ddp.py",
 )
-# Tests that train the tiny language model: each claim's own, and its counterfactual.
 TRAININGS = ("tests/lm/test_observations.py", "tests/meta/test_finetuning_counterfactuals.py")
+RUNS = (
+    "tests/training/",
+    "tests/cli/",
+    "tests/report/",
+    "tests/stories/",
+    "tests/kernels/test_triton",
+)
 
 
+@pytest.hookimpl(trylast=True)  # what is left once -m and -k have chosen
 def pytest_collection_modifyitems(items):
-    """What takes long first, and what shares something side by side.
+    """What takes long first, and what shares something side by side, in either half.
 
-    Two workers then seldom need the same fork server or the same training (a claim's and its
-    counterfactual's), and none begins a long test at the end.
+    Two workers of xdist (--dist worksteal) begin with a half each and take tests from the end of
+    the other's: short ones, so that both end together. They seldom need the same fork server, or
+    the same training (a claim's and its counterfactual's), at the same time.
     """
 
-    def place(item):
-        if item.nodeid.startswith(PROCESSES):
-            return (0, "", False)
-        if not item.nodeid.startswith(TRAININGS):
-            return (2, "", False)
-        claim = "-".join(re.search(r"([A-Z]{2})[-_](\d)", item.nodeid).groups())
-        return (1, "" if claim == "VA-1" else claim, item.nodeid.startswith(TRAININGS[1]))
+    def claim(item):
+        found = "-".join(re.search(r"([A-Z]{2})[-_](\d)", item.nodeid).groups())
+        return found, item.nodeid.startswith(TRAININGS[1])
 
-    items.sort(key=place)
+    processes = [item for item in items if item.nodeid.startswith(PROCESSES)]
+    trainings = sorted((i for i in items if i.nodeid.startswith(TRAININGS)), key=claim)
+    longest = [item for item in trainings if claim(item)[0] == "VA-1"]
+    others = [item for item in trainings if item not in longest]
+    rest = [item for item in items if item not in {*processes, *trainings}]
+    rest.sort(key=lambda item: not item.nodeid.startswith(RUNS))
+    half = max(len(items) // 2 - len(processes) - len(longest), 0)
+    items[:] = [*processes, *longest, *rest[:half], *others, *rest[half:]]

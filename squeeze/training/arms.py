@@ -168,18 +168,21 @@ class ArmTrainer:
             self._record((), 0, 0.0, responses)
             self.seconds["probe"] += time.perf_counter() - start
 
-    def train(self, arm: Arm) -> Trajectory:
-        """Train what is missing of an arm and return its trajectory."""
+    def train(self, arm: Arm, wait: bool = True) -> None:
+        """Train what is missing of an arm.
+
+        Another run may be at a phase of it: with `wait` this one waits and reads, without it raises
+        `filelock.Timeout`.
+        """
         self.probe_base()
         for length in range(1, len(arm.phases) + 1):
             phases = arm.phases[:length]
-            with self._alone(phases):
+            with self._alone(phases, wait):
                 adapter = self.place(phases).adapter
                 if not on_main(adapter.exists):
                     self._train_last(phases)
-        return self.trajectory(arm)
 
-    def _alone(self, phases: Phases) -> AbstractContextManager[object]:
+    def _alone(self, phases: Phases, wait: bool = True) -> AbstractContextManager[object]:
         """Two runs that need the same phase: one works, the other waits and reads.
 
         Of a run in several processes the main one asks; the others wait for what it then says.
@@ -188,7 +191,7 @@ class ArmTrainer:
             return nullcontext()
         directory = self.place(phases).directory
         directory.mkdir(parents=True, exist_ok=True)
-        return FileLock(directory / "lock")
+        return FileLock(directory / "lock", blocking=wait)
 
     def _train_last(self, phases: Phases) -> None:
         phase, place = phases[-1], self.place(phases)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from filelock import Timeout
 
 from squeeze.data.encoding import apply_template, encode_prompt
 from squeeze.data.enthusiasm import enthusiasm
@@ -113,12 +114,23 @@ class Experiment:
         prompts = {e.id: e.prompt for e in self.pairs.train}
         return [PreferenceExample(i, prompts[i], *answers) for i, *answers in read_json(path)]
 
+    def train(self, name: str, wait: bool = True) -> bool:
+        """Train what is missing of an arm; without `wait` return False if another run is at it."""
+        quiet()
+        try:
+            self.arms.train(make_arm(name, self.config), wait)
+        except Timeout:
+            return False
+        return True
+
     def trajectory(self, *names: str) -> Trajectory:
         """The trajectories of these arms, trained where they are missing, one after the other."""
-        quiet()
+        for name in names:
+            self.train(name)
         arms = [make_arm(name, self.config) for name in names]
-        frames = [self.arms.train(arm).frame for arm in arms]
-        return Trajectory(pd.concat(frames, ignore_index=True))
+        return Trajectory(
+            pd.concat([self.arms.trajectory(arm).frame for arm in arms], ignore_index=True)
+        )
 
     def log(self, name: str) -> list[list[dict[str, float]]]:
         """TRL's log of each phase of a trained arm: `trainer.state.log_history`."""

@@ -95,8 +95,14 @@ class Observatory:
         return [(seed, self.experiment(seed)) for seed in self.plan.seeds_of(claim, self.seeds)]
 
     def runs(self, claim: str, *arms: str) -> Runs:
-        """These arms on the seeds of a claim, trained where they are missing."""
+        """These arms on the seeds of a claim, trained where they are missing.
+
+        What another process is training is left to it, and waited for last.
+        """
         found = self.over(claim)
+        for _, experiment in found:
+            for arm in arms:
+                experiment.train(arm, wait=False)
         return Runs(
             tuple(experiment.trajectory(*arms) for _, experiment in found),
             self.level,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ class Trajectory:
     def read(cls, path: Path) -> Trajectory:
         """Read a Parquet file written by `write`; raise `InputError` if it is not one."""
         try:
-            frame = pd.read_parquet(path)
+            # Opened once: pandas opens a path twice, and a run may put another file there between.
+            frame = pd.read_parquet(BytesIO(path.read_bytes()))
         except (OSError, ValueError) as error:
             raise InputError(f"{path} is not a readable trajectory ({error})") from error
         missing = [column for column in COLUMNS if column not in frame.columns]

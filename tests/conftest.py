@@ -78,7 +78,8 @@ def pytest_collection_modifyitems(items):
     trainings = sorted((i for i in items if i.nodeid.startswith(TRAININGS)), key=claim)
     longest = [item for item in trainings if claim(item)[0] == "VA-1"]
     others = [item for item in trainings if item not in longest]
-    rest = [item for item in items if item not in {*processes, *trainings}]
+    long = {*processes, *trainings}
+    rest = [item for item in items if item not in long]
     rest.sort(key=lambda item: not item.nodeid.startswith(RUNS))
     half = max(len(items) // 2 - len(processes) - len(longest), 0)
     items[:] = [*processes, *longest, *rest[:half], *others, *rest[half:]]

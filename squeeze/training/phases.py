@@ -162,6 +162,28 @@ def _arguments(phase: Phase, config: RunConfig, place: PhasePlace, bf16: bool) -
     }
 
 
+@contextmanager
+def answers_alone() -> Iterator[None]:
+    """Let TRL's output head see the tokens of answers alone on a CPU too, as it does on a GPU.
+
+    Elsewhere TRL 1.16 scores prompts and padding as well and masks them afterwards, for compilers
+    that want one shape; to a CPU that is a quarter of a training. A TRL without this choice is
+    left as it is.
+    """
+    from trl.trainer import utils
+
+    chosen = getattr(utils, "_use_triton", None)
+    if chosen is None or torch.cuda.is_available():
+        yield
+        return
+    utils._use_triton = lambda device: True
+    try:
+        yield
+    finally:
+        utils._use_triton = chosen
+
+
+@answers_alone()
 def make_trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -273,6 +295,7 @@ def _without_cards(trainer: Any) -> Iterator[None]:
         del trainer.create_model_card, trainer.model.create_or_update_model_card
 
 
+@answers_alone()
 def train_phase(trainer: Any, place: PhasePlace, resume_step: int | None) -> None:
     """Train to the end, from a checkpoint if told; store TRL's log and, last, the adapter."""
     checkpoint = str(place.checkpoint(resume_step)) if resume_step else None

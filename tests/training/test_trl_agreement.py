@@ -1,13 +1,15 @@
 """TRL's log-probs at step 0 are ours: same tokens, same boundary, same sums."""
 
 import pytest
+import torch
+from trl.trainer import utils
 
 from squeeze.data.encoding import encode_item
 from squeeze.data.families import build_probe_set
 from squeeze.data.loading import load_examples, split
 from squeeze.models import load
 from squeeze.scoring import score
-from squeeze.training.phases import PhasePlace, make_trainer, quiet
+from squeeze.training.phases import PhasePlace, answers_alone, make_trainer, quiet
 from squeeze.training.recipes import make_config
 
 
@@ -42,6 +44,41 @@ def assert_trl_agrees(model_name, tmp_path, tolerance=1e-3):
 @pytest.mark.cpu
 def test_trl_logps_at_step_0_are_ours_on_a_tiny_model(tiny_directory, tmp_path):
     assert_trl_agrees(str(tiny_directory), tmp_path)
+
+
+@pytest.mark.cpu
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU TRL scores answers alone itself")
+def test_scoring_answers_alone_changes_nothing_but_the_work(tiny_directory, tmp_path, monkeypatch):
+    quiet()
+    config = make_config({"model": str(tiny_directory), "arms": "dpo", "pairs": 4})
+    model, tokenizer = load(str(tiny_directory))
+    train, _ = split(load_examples("enthusiastic_en"), 4, 2, seed=0)
+    phase, place = config.phase_arms()[0].phases[0], PhasePlace(tmp_path / "p")
+    trainer = make_trainer(model, tokenizer, train, phase, config, place, [], bf16=False)
+    batch = next(iter(trainer.get_train_dataloader()))
+    rows = []
+
+    class Counted:
+        @staticmethod
+        def apply(hidden, *rest, _apply=utils._ChunkedLogProbFunction.apply):
+            rows.append(len(hidden))
+            return _apply(hidden, *rest)
+
+    def loss_and_gradients():
+        trainer.model.zero_grad()
+        loss = trainer.compute_loss(trainer.model, dict(batch))
+        loss.backward()
+        grads = [p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]
+        return loss.detach(), torch.cat(grads)
+
+    monkeypatch.setattr(utils, "_ChunkedLogProbFunction", Counted)
+    everything = loss_and_gradients()
+    with answers_alone():
+        answers = loss_and_gradients()
+    torch.testing.assert_close(answers, everything)
+    assert everything[1].abs().max() > 0
+    assert rows == [batch["input_ids"][:, 1:].numel(), int(batch["completion_mask"].sum())]
+    assert not utils._use_triton(torch.device("cpu")), "left as it was"
 
 
 @pytest.mark.pretrained

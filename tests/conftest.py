@@ -45,13 +45,18 @@ def quick_collections():
 
 
 # What takes long: tests that start processes of their own (from one fork server), tests that train
-# the tiny language model (each claim's own, and its counterfactual), and whole runs and pages.
+# a language model (each claim's own, and its counterfactual), and whole runs and pages.
 PROCESSES = (
     "tests/training/test_distributed.py",
     "tests/training/test_resume.py",
     "tests/diagnosis/test_callback_ddp.py",
 )
-TRAININGS = ("tests/lm/test_observations.py", "tests/meta/test_finetuning_counterfactuals.py")
+COUNTERFACTUALS = "tests/meta/test_finetuning_counterfactuals.py"
+TRAININGS = (
+    "tests/lm/test_observations.py",
+    "tests/pretrained/test_observations.py",
+    COUNTERFACTUALS,
+)
 RUNS = (
     "tests/training/",
     "tests/cli/",
@@ -72,7 +77,7 @@ def pytest_collection_modifyitems(items):
 
     def claim(item):
         found = "-".join(re.search(r"([A-Z]{2})[-_](\d)", item.nodeid).groups())
-        return found, item.nodeid.startswith(TRAININGS[1])
+        return found, item.nodeid.startswith(COUNTERFACTUALS)
 
     processes = [item for item in items if item.nodeid.startswith(PROCESSES)]
     trainings = sorted((i for i in items if i.nodeid.startswith(TRAININGS)), key=claim)

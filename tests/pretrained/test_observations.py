@@ -1,9 +1,9 @@
 """Every observation of Section 4 on the embedded real model, as pre-registered.
 
 Trained on the evaluation seeds (44 minutes by two workers of xdist, who share the arms; a second
-run only judges again; `squeeze observe pretrained` shows its progress). Nothing is recorded of another model or other data (--squeeze-model
-gemma3-270m trains on the Chinese set) nor with --quick, where one seed and a few examples check the
-machinery.
+run only judges again; `squeeze observe pretrained` shows its progress). Nothing is recorded of
+another model or other data (--squeeze-model gemma3-270m trains on the Chinese set) nor with
+--quick, where one seed and a few examples check the machinery.
 """
 
 import json

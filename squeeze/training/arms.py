@@ -102,8 +102,11 @@ class ArmTrainer:
 
     def _rows(self, phases: Phases) -> Trajectory:
         """The probes of the last of these phases; of the untrained model if there are none."""
-        path = self.place(phases).directory / "trajectory.parquet"
+        path = self._rows_file(phases)
         return Trajectory.read(path) if path.exists() else Trajectory.empty()
+
+    def _rows_file(self, phases: Phases) -> Path:
+        return self.place(phases).directory / "trajectory.parquet"
 
     def trajectory(self, arm: Arm) -> Trajectory:
         """The arm's probes so far, numbered through; steps and epochs count within a kind."""
@@ -159,7 +162,7 @@ class ArmTrainer:
     def probe_base(self) -> None:
         """Score the untrained model, where every arm starts."""
         with self._alone(()):
-            if on_main(lambda: not self._rows(()).frame.empty):
+            if on_main(self._rows_file(()).exists):
                 return
             base, start = self.base, time.perf_counter()
             responses = score_shared(
@@ -231,5 +234,5 @@ class ArmTrainer:
         scores = [response.summary() for response in responses]
         rows = rows.append(ProbePoint("", kind, step, epoch, probe), scores)
         write_json(self._tokens_file(phases), chosen_tokens(responses, self.tokenizer))
-        rows.write(self.place(phases).directory / "trajectory.parquet")
+        rows.write(self._rows_file(phases))
         self.probed(phases, probe)

@@ -41,9 +41,9 @@ class Pairs:
             demonstrations=config.demonstrations,
         )
         if config.val_size is None:
-            parts = split(examples, config.pairs, config.held_out, seed=config.seed)
+            parts = split(examples, config.pairs, config.held_out, seed=config.data_seed)
         else:
-            parts = split_validation(examples, config.val_size, config.held_out, config.seed)
+            parts = split_validation(examples, config.val_size, config.held_out, config.data_seed)
         return cls(*[[with_system(e, config.system) for e in part] for part in parts])
 
     def fitting(self, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> Pairs:
@@ -79,7 +79,7 @@ def probe_items(
 ) -> list[EncodedItem]:
     """The probe set of these pairs, tokenized; raises `InputError` as `encode_item` does."""
     train, held_out = list(pairs.train), list(pairs.held_out)
-    probe = build_probe_set(train, held_out, config.seed, config.probe_train)
+    probe = build_probe_set(train, held_out, config.data_seed, config.probe_train)
     return [encode(tokenizer, item, config) for item in probe.items]
 
 

@@ -78,6 +78,9 @@ class RunConfig:
     `max_length`. `adapters` (directories, with commas) are merged into the model first;
     `ref_model`, with `ref_model_adapters`, is DPO's reference instead of the model itself.
 
+    `split_seed`, where it is set, chooses and orders the pairs and draws the probe set in `seed`'s
+    place, so that runs of several seeds score the same prompts and responses.
+
     `weights` is the frozen weights' numeric type, "float32" or "bfloat16". DPO is probed every
     `probe_every` epochs and at its end. `sft_…` fields replace their namesakes in SFT phases; a
     warm-up of 1 and more counts steps.
@@ -124,6 +127,7 @@ class RunConfig:
     loss_options: Mapping[str, Any] = field(default_factory=dict)
     max_grad_norm: float = 1.0
     weights: str = "float32"
+    split_seed: int | None = None
     probe_every: int = 1
     sft_batch_size: int | None = None
     sft_accumulation: int | None = None
@@ -172,6 +176,11 @@ class RunConfig:
             Arm("extend-dpo", "SFT on chosen and rejected, then DPO", (extended, dpo)),
         )
 
+    @property
+    def data_seed(self) -> int:
+        """What chooses and orders the pairs and draws the probe set."""
+        return self.seed if self.split_seed is None else self.split_seed
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as written to `run.json` and `config.yaml`.
 
@@ -185,6 +194,7 @@ class RunConfig:
 _OPTIONAL = {
     "max_samples": int,
     "val_size": float,
+    "split_seed": int,
     "adapters": str,
     "ref_model": str,
     "ref_model_adapters": str,
@@ -288,7 +298,7 @@ def _check(config: RunConfig) -> None:
     config.phase_arms()  # an unknown name is an error here
     if config.too_long not in ("refuse", "cut"):
         raise InputError(f"too_long must be refuse or cut, not {config.too_long!r}")
-    for key in ("max_samples", "val_size", "max_grad_norm"):
+    for key in ("max_samples", "val_size", "max_grad_norm", "split_seed"):
         if (getattr(config, key) or 0) < 0:
             raise InputError(f"{key} must not be negative, but is {getattr(config, key)}")
     for key in ("probe_every", "sft_batch_size", "sft_accumulation"):

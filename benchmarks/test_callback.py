@@ -16,8 +16,8 @@ from squeeze import SqueezeCallback
 from squeeze.bench.measure import Times
 from squeeze.data.loading import load_examples, split
 from squeeze.models import load
-from squeeze.training.phases import PhasePlace, make_trainer, quiet
-from squeeze.training.recipes import make_config
+from squeeze.training.config import make_config
+from squeeze.training.trainers import PhasePlace, make_trainer, quiet
 
 pytestmark = pytest.mark.benchmark
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from squeeze.data.encoding import EncodedItem, encode_item
-from squeeze.data.families import build_probe_set
 from squeeze.data.loading import load_examples, split
+from squeeze.data.probe_set import build_probe_set
 from squeeze.models import load, load_model
 from squeeze.scoring import score
-from squeeze.training.phases import PhasePlace, make_trainer, quiet
-from squeeze.training.recipes import make_config
+from squeeze.training.config import make_config
+from squeeze.training.trainers import PhasePlace, make_trainer, quiet
 
 pytestmark = pytest.mark.benchmark
 

@@ -22,7 +22,7 @@ from squeeze.pytest_verdict import squeeze_verdict as squeeze_verdict
 
 if TYPE_CHECKING:
     from squeeze.claims.ledger import Entry, Failure, Key
-    from squeeze.claims.model import Verdict
+    from squeeze.claims.types import Verdict
 
 VERDICT = "squeeze_verdict"
 CLAIM = "squeeze_claim"
@@ -104,14 +104,14 @@ class Recorder:
 
         Raises `InputError` if a claim is not registered, is not stated at that level, or has NaN.
         """
-        from squeeze.claims import registry
+        from squeeze.claims import catalogue
         from squeeze.claims.ledger import entry_to_json, new_entry
 
         now = time.perf_counter()
         spent = now - self._since if seconds is None else seconds
         self._since = now
         for verdict in verdicts:
-            claim = registry.get(verdict.claim)
+            claim = catalogue.get(verdict.claim)
             entry = new_entry(verdict, claim, seconds=spent, test=self._item.nodeid)
             # user_properties is the channel that xdist carries from workers to the controller.
             self._item.user_properties.append((VERDICT, json.dumps(entry_to_json(entry))))
@@ -130,12 +130,12 @@ def ledger(request: pytest.FixtureRequest) -> Recorder:
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
     """Attach the test's declared claims to its reports, before anything can skip or fail it."""
     for marker in item.iter_markers("claim"):
-        from squeeze.claims import registry
+        from squeeze.claims import catalogue
         from squeeze.errors import InputError
 
         claim_id, level = marker.args
         item.user_properties.append((CLAIM, json.dumps([claim_id, level])))
-        claim = registry.get(claim_id)
+        claim = catalogue.get(claim_id)
         if level not in claim.levels:
             raise InputError(
                 f"{item.nodeid} is marked with claim {claim_id} at level {level!r}; "
@@ -215,9 +215,9 @@ class LedgerPlugin:
 
     def _not_run(self, before: Mapping[Key, Entry]) -> list[Entry]:
         """Return the skip reasons for every claim and level that nothing else has spoken on."""
-        from squeeze.claims import registry
+        from squeeze.claims import catalogue
         from squeeze.claims.ledger import new_entry
-        from squeeze.claims.model import Verdict
+        from squeeze.claims.types import Verdict
 
         recorded = [e for e in before.values() if e.verdict.status != "not run"]
         spoken = {entry.key[:2] for entry in [*recorded, *self._entries]}
@@ -231,7 +231,7 @@ class LedgerPlugin:
             [
                 new_entry(
                     Verdict(claim, level, "not run", reason=reason),  # type: ignore[arg-type]
-                    registry.get(claim),
+                    catalogue.get(claim),
                     seconds=0.0,
                 )
                 for (claim, level), reason in reasons.items()

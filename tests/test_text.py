@@ -10,7 +10,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeeze.text import (
+from squeeze.text_statistics import (
     copied_ngrams,
     describe,
     distinct,

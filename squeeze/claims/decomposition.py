@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from squeeze.claims.model import Claim, Verdict
-from squeeze.claims.registry import register
+from squeeze.claims.catalogue import register
 from squeeze.claims.statistics import (
     CONFIDENCE,
     Estimate,
@@ -25,6 +24,7 @@ from squeeze.claims.statistics import (
     paired_difference_over_seeds,
     verdict_from_interval,
 )
+from squeeze.claims.types import Claim, Verdict
 from squeeze.theory.decomposition import (
     UpdateTerm,
     adjustment_matrix,

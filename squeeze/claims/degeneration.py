@@ -11,15 +11,22 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from squeeze.claims.model import Claim, Level, Verdict
-from squeeze.claims.registry import register
+from squeeze.claims.catalogue import register
 from squeeze.claims.statistics import (
     Estimate,
     paired_difference_over_seeds,
     verdict_from_interval,
 )
+from squeeze.claims.types import Claim, Level, Verdict
 from squeeze.errors import InputError
-from squeeze.text import N, copied_ngrams, distinct, repeated_share, unigram_entropy, units
+from squeeze.text_statistics import (
+    N,
+    copied_ngrams,
+    distinct,
+    repeated_share,
+    unigram_entropy,
+    units,
+)
 
 Texts = Sequence[Sequence[str]]
 Array = NDArray[np.float64]
@@ -99,9 +106,9 @@ def check_copying(
 ) -> Verdict:
     """SF-4, second half: the share of n-grams copied from other prompts' training answers rises.
 
-    Texts are `[seed][prompt]`; `own[seed]` and `sources[seed]` as `squeeze.text.copied_ngrams`
-    takes them. The share of a text does not grow with its length, so texts are taken whole. Raises
-    `InputError` for texts that do not pair up.
+    Texts are `[seed][prompt]`; `own[seed]` and `sources[seed]` are what
+    `squeeze.text_statistics.copied_ngrams` takes. The share of a text does not grow with its
+    length, so texts are taken whole. Raises `InputError` for texts that do not pair up.
     """
     before, after = (
         np.array([_copied(*given, n) for given in zip(side, own, sources, strict=True)])

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from squeeze.claims.catalogue import register
 from squeeze.claims.curves import change, dpo_values
-from squeeze.claims.model import Claim, Level, Verdict
-from squeeze.claims.registry import register
 from squeeze.claims.statistics import (
     MIN_RANKED,
     Estimate,
@@ -23,6 +22,7 @@ from squeeze.claims.statistics import (
     rank_correlation_gain,
     verdict_from_interval,
 )
+from squeeze.claims.types import Claim, Level, Verdict
 from squeeze.errors import InputError
 from squeeze.trajectory import Trajectory
 

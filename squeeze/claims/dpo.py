@@ -16,8 +16,8 @@ from squeeze.claims.curves import (
     from_peak_of,
     rise_to_peak,
 )
-from squeeze.claims.model import Status, Verdict
 from squeeze.claims.runs import Runs, Side, nearest_to_failing
+from squeeze.claims.types import Status, Verdict
 from squeeze.trajectory import Trajectory
 
 SPLITS = ("train", "held_out")

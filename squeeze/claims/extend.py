@@ -8,8 +8,8 @@ import numpy as np
 
 from squeeze.claims.curves import Array, cut_at_margin, dpo_values, fall_from_peak, mean_margin
 from squeeze.claims.dpo import SPLITS
-from squeeze.claims.model import Verdict
 from squeeze.claims.runs import Runs
+from squeeze.claims.types import Verdict
 from squeeze.trajectory import Trajectory
 
 EQUAL = ("steps", "margin")

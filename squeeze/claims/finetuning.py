@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from squeeze.claims import dpo, extend, sft
-from squeeze.claims.model import Claim, Level, Verdict
-from squeeze.claims.registry import register
+from squeeze.claims.catalogue import register
 from squeeze.claims.runs import Runs
+from squeeze.claims.types import Claim, Level, Verdict
 from squeeze.trajectory import Trajectory
 
 PAPER = "Ren & Sutherland, ICLR 2025"

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from squeeze.claims.model import Claim, Verdict
+from squeeze.claims.types import Claim, Verdict
 from squeeze.errors import InputError
 from squeeze.files import write_text
 
@@ -177,10 +177,10 @@ def merge(
 
 
 def _markdown(entries: Mapping[Key, Entry]) -> str:
-    from squeeze.claims import registry
+    from squeeze.claims import catalogue
     from squeeze.claims.table import markdown, overview
 
-    return markdown(overview(registry.load(), entries))
+    return markdown(overview(catalogue.load(), entries))
 
 
 # --- merging ------------------------------------------------------------------------------------
@@ -252,9 +252,9 @@ def _failed(key: Key, entry: Entry | None, failure: Failure, *, fresh: bool) -> 
 
 
 def _words(claim_id: str) -> Entry:
-    from squeeze.claims import registry
+    from squeeze.claims import catalogue
 
-    claim = registry.get(claim_id)
+    claim = catalogue.get(claim_id)
     nothing = Verdict(claim.id, claim.levels[0], "not run")
     return Entry(nothing, claim.sentence, claim.source, claim.kind)
 

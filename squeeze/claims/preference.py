@@ -5,14 +5,14 @@ The entries only; their checks are in `preference_checks`.
 
 from __future__ import annotations
 
-from squeeze.claims.model import Claim
+from squeeze.claims.catalogue import register
 from squeeze.claims.preference_checks import (
     check_agreement,
     check_gradient_identity,
     check_init_value,
     check_residuals,
 )
-from squeeze.claims.registry import register
+from squeeze.claims.types import Claim
 
 TESTS = "pytest tests/losses/test_claims.py -k"
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from squeeze.claims.model import Level, Verdict
+from squeeze.claims.types import Level, Verdict
 from squeeze.losses.registry import LossFunction, ResidualFunction
 from squeeze.theory.logps import PairLogps
 from squeeze.theory.residuals import logit_residual

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from squeeze.claims.catalogue import register
 from squeeze.claims.dpo import check_argmax_rises, check_rises_then_falls
 from squeeze.claims.extend import check_extend
-from squeeze.claims.model import Claim, Verdict
-from squeeze.claims.registry import register
 from squeeze.claims.runs import Runs
+from squeeze.claims.types import Claim, Verdict
 
 SOURCE = "the founding scripts' runs; Ren & Sutherland, ICLR 2025, §4.2 and §4.3"
 

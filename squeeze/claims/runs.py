@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from squeeze.claims.curves import Array
-from squeeze.claims.model import Level, Verdict
 from squeeze.claims.statistics import paired_difference_over_seeds, verdict_from_interval
+from squeeze.claims.types import Level, Verdict
 from squeeze.errors import InputError
 from squeeze.trajectory import Trajectory
 

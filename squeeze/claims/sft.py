@@ -17,8 +17,8 @@ from squeeze.claims.curves import (
     phase_values,
     rise_to_peak,
 )
-from squeeze.claims.model import Verdict
 from squeeze.claims.runs import Runs, nearest_to_failing
+from squeeze.claims.types import Verdict
 from squeeze.trajectory import Trajectory
 
 # From most to least like the chosen answer (paper, §4 and App. D).

@@ -5,8 +5,7 @@ The entries only; their checks are in `softmax_checks` and `softmax_trend`.
 
 from __future__ import annotations
 
-from squeeze.claims.model import Claim
-from squeeze.claims.registry import register
+from squeeze.claims.catalogue import register
 from squeeze.claims.softmax_checks import (
     check_most_likely_other_gains,
     check_positive_step_mirrors,
@@ -18,6 +17,7 @@ from squeeze.claims.softmax_checks import (
     check_unlikely_label_squeezes_more,
 )
 from squeeze.claims.softmax_trend import check_peakier_squeezes_more
+from squeeze.claims.types import Claim
 
 SOURCE = "Ren & Sutherland, arXiv 2407.10490, §3.3 and appendix E"
 TESTS = "pytest tests/theory/test_softmax.py -k"

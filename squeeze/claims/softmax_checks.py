@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from squeeze.claims.model import Status, Verdict
 from squeeze.claims.situations import Situation, standard_situations
+from squeeze.claims.types import Status, Verdict
 from squeeze.theory import softmax as theory
 from squeeze.theory.softmax import Step, combined_step, negative_step, positive_step
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from squeeze.claims import statistics
-from squeeze.claims.model import Verdict
+from squeeze.claims.types import Verdict
 from squeeze.theory import softmax as theory
 
 TEMPERATURES = (2.0, 1.5, 1.2, 1.0, 0.8, 0.65, 0.5)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from squeeze.claims.model import Level, Verdict
+from squeeze.claims.types import Level, Verdict
 from squeeze.errors import InputError
 
 CONFIDENCE = 0.95

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from squeeze.claims.ledger import NEVER_RUN, Entry, Key
-from squeeze.claims.model import Claim, Level, Verdict
+from squeeze.claims.types import Claim, Level, Verdict
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 

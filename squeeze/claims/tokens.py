@@ -14,14 +14,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from squeeze.claims.catalogue import register
 from squeeze.claims.curves import Array
-from squeeze.claims.model import Claim, Level, Verdict
-from squeeze.claims.registry import register
 from squeeze.claims.statistics import (
     Estimate,
     paired_difference_over_seeds,
     verdict_from_interval,
 )
+from squeeze.claims.types import Claim, Level, Verdict
 from squeeze.theory.decomposition import UpdateTerm, measured_change, predicted_change
 from squeeze.theory.entk import Logits, Parameters
 from squeeze.theory.softmax import squeezing_threshold

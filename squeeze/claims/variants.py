@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from squeeze.claims.catalogue import register
 from squeeze.claims.curves import Array, change, cut_at_margin, dpo_values
-from squeeze.claims.model import Claim, Verdict
-from squeeze.claims.registry import register
 from squeeze.claims.runs import RESAMPLES, Runs
 from squeeze.claims.statistics import Estimate, paired_difference_over_seeds
+from squeeze.claims.types import Claim, Verdict
 from squeeze.trajectory import Trajectory
 
 # What the Gate-DPO authors publish, as pairs (drops chosen more, drops it less).

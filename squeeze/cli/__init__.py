@@ -14,8 +14,8 @@ from squeeze.cli import report as report
 from squeeze.cli import scan as scan
 from squeeze.cli import stories as stories
 from squeeze.cli.app import app
+from squeeze.distributed import EverywhereError, is_main, leave
 from squeeze.errors import InputError
-from squeeze.training.distributed import EverywhereError, is_main, leave
 
 __all__ = ["app", "main"]
 

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from squeeze.claims.ledger import NEVER_RUN, Entry, entry_to_json, read
-from squeeze.claims.model import Claim
 from squeeze.claims.table import STYLES, count, measured, overview, results_markdown
+from squeeze.claims.types import Claim
 from squeeze.cli.app import app
 
 
@@ -49,7 +49,7 @@ def claims(
     ] = False,
 ) -> None:
     """List every claim with its verdict at each level, or show one claim with its evidence."""
-    from squeeze.claims import registry  # imports every topic, and with them torch
+    from squeeze.claims import catalogue  # and with them torch
 
     if figures is not None:
         _draw(figures)
@@ -57,7 +57,7 @@ def claims(
         _redraw(paper_figures, level)
     if figures is not None or paper_figures is not None:
         return
-    known = registry.load() if claim_id is None else {claim_id: registry.get(claim_id)}
+    known = catalogue.load() if claim_id is None else {claim_id: catalogue.get(claim_id)}
     entries = read(reports)
     if claim_id is not None:
         entries = {key: entry for key, entry in entries.items() if key[0] == claim_id}
@@ -85,8 +85,8 @@ def _draw(directory: Path) -> None:
 
 
 def _redraw(directory: Path, level: str) -> None:
-    from squeeze.claims.registration import plan
-    from squeeze.report.paper_figures import write_paper_figures
+    from squeeze.study.figures import write_paper_figures
+    from squeeze.study.registration import plan
 
     registered: Any = level
     plan(registered)  # says which levels there are

@@ -10,9 +10,9 @@ import typer
 from squeeze.cli.app import Plugin, app, load_plugin
 
 if TYPE_CHECKING:
-    from squeeze.claims.model import Level
     from squeeze.claims.runs import Runs
-    from squeeze.training.recipes import RunConfig
+    from squeeze.claims.types import Level
+    from squeeze.training.config import RunConfig
 
 Option = typer.Option
 
@@ -46,7 +46,7 @@ def compare_losses(
     from squeeze.claims.variants import COLUMNS, check_order, loss_rows
     from squeeze.cli.verdicts import verdict_table
     from squeeze.report.losses import cell, write
-    from squeeze.training.recipes import make_config
+    from squeeze.training.config import make_config
 
     names, numbers = _losses(losses, plugin), _seeds(seeds)
     given = {
@@ -117,7 +117,7 @@ def _train(
     from squeeze.claims.runs import Runs
     from squeeze.claims.variants import arm_of
     from squeeze.errors import InputError
-    from squeeze.training.experiment import Experiment
+    from squeeze.study.seed_run import Experiment
     from squeeze.trajectory import Trajectory
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())

@@ -136,7 +136,7 @@ def _from_checkpoints(
     from squeeze.diagnosis.checkpoints import compare
     from squeeze.diagnosis.page import finish_run
     from squeeze.files import read_json
-    from squeeze.training.phases import quiet
+    from squeeze.training.trainers import quiet
 
     quiet()
     diagnoses = [judge(compare(given, directory))]

@@ -30,11 +30,11 @@ def observe(
     """
     from rich.console import Console
 
-    from squeeze.claims import registry
+    from squeeze.claims import catalogue
     from squeeze.claims.ledger import merge, new_entry, read
-    from squeeze.claims.registration import plan, registration_sha256
     from squeeze.cli.verdicts import verdict_table
-    from squeeze.training.observations import Observatory, claims_at
+    from squeeze.study.registration import plan, registration_sha256
+    from squeeze.study.study import Observatory, claims_at
     from squeeze.training.progress import RunProgress
 
     console = Console()
@@ -43,7 +43,7 @@ def observe(
     chosen = _seeds(seeds, registered.evaluation, registered.development)
     names = claims_at(registered_level)
     if claims is not None:
-        names = [registry.get(name.strip()).id for name in claims.split(",")]
+        names = [catalogue.get(name.strip()).id for name in claims.split(",")]
     observatory = Observatory(registered_level, chosen, model=model)
     if observatory.registered:
         read(out)  # a file that is not ours is better refused before the training
@@ -58,7 +58,9 @@ def observe(
             seconds = time.perf_counter() - start
             verdicts += found
             test = f"squeeze observe {level}"
-            entries += [new_entry(v, registry.get(name), seconds=seconds, test=test) for v in found]
+            entries += [
+                new_entry(v, catalogue.get(name), seconds=seconds, test=test) for v in found
+            ]
             progress.advance(1.0)
     console.print(verdict_table(verdicts))
     if observatory.registered:

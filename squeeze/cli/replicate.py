@@ -47,10 +47,10 @@ def replicate(
     from rich.console import Console
 
     from squeeze.cli.verdicts import verdict_table
-    from squeeze.training.distributed import is_main, leave, together
+    from squeeze.distributed import is_main, leave, together
+    from squeeze.replicate import replicate as run
+    from squeeze.training.config import QUICK, RunConfig, make_config, read_config
     from squeeze.training.llamafactory import is_llamafactory, overridden, translate
-    from squeeze.training.recipes import QUICK, RunConfig, make_config, read_config
-    from squeeze.training.run import replicate as run
 
     options = {
         "model": model,

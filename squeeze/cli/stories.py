@@ -28,9 +28,9 @@ def stories(
     from rich.console import Console
 
     from squeeze.cli.verdicts import verdict_table
-    from squeeze.stories.recipe import StoryRecipe
-    from squeeze.stories.recipe import quick as quick_recipe
-    from squeeze.stories.run import tell_stories
+    from squeeze.study.stories.recipe import StoryRecipe
+    from squeeze.study.stories.recipe import quick as quick_recipe
+    from squeeze.study.stories.run import tell_stories
 
     recipe = quick_recipe(seed) if quick else StoryRecipe(seed=seed)
     target = out or Path("reports") / ("stories-quick" if quick else "stories")

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from squeeze.claims.model import Verdict
 from squeeze.claims.table import STYLES
+from squeeze.claims.types import Verdict
 
 
 def verdict_table(verdicts: Iterable[Verdict]) -> Table:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.families import KINDS
 from squeeze.data.formats import FORMATS, WRITABLE, Format, Source, named, open_source
 from squeeze.data.layouts import EXTRA_KINDS, content_id, write_squeeze
+from squeeze.data.probe_set import KINDS
 from squeeze.data.rows import Row, RowError
 from squeeze.data.writing import check_extension, open_writer
 from squeeze.errors import InputError

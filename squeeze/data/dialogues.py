@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 from squeeze.data.examples import Message, PreferenceExample
-from squeeze.data.families import CHOSEN, REJECTED
 from squeeze.data.layouts import Turns, column, example, row_id, split_conversations, text
+from squeeze.data.probe_set import CHOSEN, REJECTED
 from squeeze.data.rows import Row, RowError
 
 _MARKER = re.compile(r"\n\n(Human|Assistant):")

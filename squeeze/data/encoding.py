@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from squeeze.data.examples import Message, PreferenceExample
-from squeeze.data.families import ProbeItem
+from squeeze.data.probe_set import ProbeItem
 from squeeze.errors import InputError
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from functools import lru_cache
 from typing import Any
 
 from squeeze.data.examples import Message, PreferenceExample
-from squeeze.data.families import CHOSEN, KINDS, REJECTED
+from squeeze.data.probe_set import CHOSEN, KINDS, REJECTED
 from squeeze.data.rows import Row, RowError, is_unicode
-from squeeze.text import pieces
+from squeeze.text_statistics import pieces
 
 EXTRA_KINDS = tuple(kind for kind in KINDS if kind not in (CHOSEN, REJECTED))
 _EXTRA = frozenset(EXTRA_KINDS)

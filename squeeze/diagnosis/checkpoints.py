@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from squeeze.data.encoding import EncodedItem, apply_template, encode_item
-from squeeze.data.families import build_probe_set
 from squeeze.data.loading import data_sha256, load_examples
+from squeeze.data.probe_set import build_probe_set
 from squeeze.diagnosis.probe import SPLIT, spaced
 from squeeze.diagnosis.readers import load
 from squeeze.diagnosis.record import now
@@ -24,8 +24,8 @@ from squeeze.diagnosis.series import RunSeries
 from squeeze.errors import InputError
 from squeeze.files import write_json
 from squeeze.models import load_model, load_tokenizer, model_sha256
+from squeeze.provenance import environment
 from squeeze.scoring import ScoredResponse, score_responses
-from squeeze.training.provenance import environment
 from squeeze.training.samples import chosen_tokens, token_changes
 from squeeze.trajectory import ProbePoint, Trajectory
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from squeeze.data.encoding import EncodedItem, encode_item
 from squeeze.data.examples import Message, PreferenceExample
-from squeeze.data.families import CHOSEN, REJECTED, ProbeItem, ProbeSet
 from squeeze.data.loading import load_examples
+from squeeze.data.probe_set import CHOSEN, REJECTED, ProbeItem, ProbeSet
 from squeeze.errors import InputError
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
-from squeeze.claims import registration
 from squeeze.claims.ledger import Entry
-from squeeze.claims.model import Claim, Level
 from squeeze.claims.table import LEVELS, by_claim, count, measured, standing, wording
+from squeeze.claims.types import Claim, Level
 from squeeze.files import write_text
 from squeeze.report.content import flat
 from squeeze.report.html import environment
+from squeeze.study import registration
 
 WIDTH, MARGIN = 220.0, 8.0  # of a row's interval bar, in SVG units
 

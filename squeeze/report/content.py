@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from squeeze.claims import registry
-from squeeze.claims.model import Verdict
-from squeeze.data.families import KINDS
+from squeeze.claims import catalogue
+from squeeze.claims.types import Verdict
+from squeeze.data.probe_set import KINDS
 from squeeze.report.source import Arm, RunData
 from squeeze.report.style import ARM_COLOURS, description, in_order, split_name, style
 from squeeze.report.summary import Mean, SplitSummary, split_summary
@@ -215,7 +215,7 @@ def _tokens(run: RunData, scale: float) -> tuple[tuple[str, tuple[TokenView, ...
 
 
 def _verdicts(run: RunData) -> tuple[VerdictRow, ...]:
-    claims = registry.load()
+    claims = catalogue.load()
     return tuple(
         VerdictRow(v, claims[v.claim].sentence if v.claim in claims else "")
         for v in run.verdicts or ()

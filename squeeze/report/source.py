@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from squeeze.claims.model import Verdict
+from squeeze.claims.types import Verdict
 from squeeze.errors import InputError
 from squeeze.files import read_json
 from squeeze.report.summary import Scores

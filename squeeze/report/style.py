@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from squeeze.data.families import KINDS
+from squeeze.data.probe_set import KINDS
 
 # The model's favourite token at each position of the chosen answer: a curve, not a response kind.
 ARGMAX = "argmax"

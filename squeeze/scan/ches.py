@@ -17,7 +17,7 @@ from torch import Tensor
 
 from squeeze.data.encoding import EncodedItem, encode_item
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.families import CHOSEN, REJECTED, ProbeItem
+from squeeze.data.probe_set import CHOSEN, REJECTED, ProbeItem
 from squeeze.scoring import hidden_states
 
 if TYPE_CHECKING:

@@ -94,7 +94,7 @@ def scan_data(
 
 
 def _load(model: str, dtype: str) -> tuple[PreTrainedModel, torch.dtype]:
-    from squeeze.training.provenance import fast_dtype
+    from squeeze.provenance import fast_dtype
 
     network = load_model(model)
     network.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]

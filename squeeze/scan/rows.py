@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from squeeze.data.encoding import EncodedItem
-from squeeze.data.families import CHOSEN, REJECTED
+from squeeze.data.probe_set import CHOSEN, REJECTED
 from squeeze.errors import InputError
 from squeeze.kernels import token_statistics
 from squeeze.kernels.inputs import LogitTransform

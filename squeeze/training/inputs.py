@@ -14,11 +14,11 @@ import torch
 
 from squeeze.data.encoding import EncodedItem, encode_item, encode_prompt, with_system
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.families import ProbeItem, build_probe_set
 from squeeze.data.loading import load_examples, split, split_validation
+from squeeze.data.probe_set import ProbeItem, build_probe_set
 from squeeze.errors import InputError
-from squeeze.training.phases import load_merged
-from squeeze.training.recipes import RunConfig
+from squeeze.training.config import RunConfig
+from squeeze.training.trainers import load_merged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from squeeze.data.encoding import encode_prompt
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.families import permuted_words
+from squeeze.data.probe_set import permuted_words
 from squeeze.errors import InputError
 from squeeze.generation import generate_texts
-from squeeze.training.recipes import Phase
+from squeeze.training.config import Phase
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -2,7 +2,7 @@
 
 import pytest
 
-from squeeze.claims import Claim, registry
+from squeeze.claims import Claim, catalogue
 
 
 @pytest.fixture
@@ -12,6 +12,6 @@ def made_up(monkeypatch):
         Claim("T-1", "water is wet", "§1", "theorem", ("toy",), "a desert", print, math="w > 0"),
         Claim("T-2", "a | b", "§2", "observation", ("toy", "pretrained"), "c", print, run="pytest"),
     ]
-    monkeypatch.setattr(registry, "_CLAIMS", {claim.id: claim for claim in claims})
-    monkeypatch.setattr(registry, "TOPICS", ())
-    return registry.load()
+    monkeypatch.setattr(catalogue, "_CLAIMS", {claim.id: claim for claim in claims})
+    monkeypatch.setattr(catalogue, "TOPICS", ())
+    return catalogue.load()

@@ -239,14 +239,14 @@ def test_the_terminal_shows_one_line_for_a_claims_comparisons():
 
 
 def test_a_claim_id_may_be_used_once(made_up):
-    from squeeze.claims import registry
+    from squeeze.claims import catalogue
 
     with pytest.raises(InputError, match="registered twice"):
-        registry.register(Claim("T-1", "another", "", "trend", ("toy",), "", print))
+        catalogue.register(Claim("T-1", "another", "", "trend", ("toy",), "", print))
 
 
 def test_an_unknown_claim_names_the_nearest(made_up):
-    from squeeze.claims import registry
+    from squeeze.claims import catalogue
 
     with pytest.raises(InputError, match=r"unknown claim 't1'; did you mean T-1\?"):
-        registry.get("t1")
+        catalogue.get("t1")

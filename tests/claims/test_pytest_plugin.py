@@ -183,9 +183,9 @@ def test_starting_pytest_does_not_import_torch(pytester):
 
 def test_workers_of_xdist_send_their_verdicts_to_one_ledger(pytester, statuses):
     pytester.makeconftest(
-        "from squeeze.claims import Claim, registry\n"
-        "registry.TOPICS = ()\n"
-        "registry.register(Claim('T-1', 's', '', 'theorem', ('toy',), '', print))\n"
+        "from squeeze.claims import Claim, catalogue\n"
+        "catalogue.TOPICS = ()\n"
+        "catalogue.register(Claim('T-1', 's', '', 'theorem', ('toy',), '', print))\n"
     )
     pytester.makepyfile(
         HEAD + "@pytest.mark.parametrize('i', range(6))\n"

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from squeeze import cli
-from squeeze.claims import Claim, Verdict, registry
+from squeeze.claims import Claim, Verdict, catalogue
 from squeeze.claims.ledger import merge, new_entry
 from squeeze.errors import InputError
 
@@ -21,8 +21,8 @@ def reports(tmp_path, monkeypatch):
         Claim("T-1", "water is wet", "§1", "theorem", ("toy",), "a desert", print, math="w > [0]"),
         Claim("T-2", "fire is hot", "§2", "trend", ("toy", "gpu"), "ice", print, run="pytest -k T"),
     ]
-    monkeypatch.setattr(registry, "_CLAIMS", {claim.id: claim for claim in claims})
-    monkeypatch.setattr(registry, "TOPICS", ())
+    monkeypatch.setattr(catalogue, "_CLAIMS", {claim.id: claim for claim in claims})
+    monkeypatch.setattr(catalogue, "TOPICS", ())
     monkeypatch.setenv("COLUMNS", "120")
     verdict = Verdict(
         "T-1", "toy", "supported", "wetness", 2.0, (1.9, 2.1), bound=0.0, n=7, seeds=(100, 101),

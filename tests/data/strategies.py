@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from squeeze.data import layouts
 from squeeze.data.examples import Message, PreferenceExample
-from squeeze.data.families import KINDS
+from squeeze.data.probe_set import KINDS
 
 # Any Unicode but lone surrogates, with what formats use as syntax made likely.
 _SYNTAX = st.sampled_from(

@@ -4,7 +4,7 @@ import pytest
 
 from squeeze.data.encoding import apply_template, encode_item, with_system
 from squeeze.data.examples import Message, PreferenceExample
-from squeeze.data.families import ProbeItem
+from squeeze.data.probe_set import ProbeItem
 from squeeze.errors import InputError
 from tests.tiny_model import tiny_tokenizer
 

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from squeeze.data.examples import Message, PreferenceExample
-from squeeze.data.families import KINDS, build_probe_set, permuted_words, random_words
 from squeeze.data.loading import load_examples, split
+from squeeze.data.probe_set import KINDS, build_probe_set, permuted_words, random_words
 from squeeze.errors import InputError
 
 pytestmark = pytest.mark.cpu

@@ -13,15 +13,15 @@ from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from squeeze import SqueezeCallback
-from squeeze.callback import SqueezeWarning
-from squeeze.data.families import build_probe_set
 from squeeze.data.loading import load_examples
+from squeeze.data.probe_set import build_probe_set
 from squeeze.diagnosis import VERDICTS, diagnose, load
+from squeeze.diagnosis.callback import SqueezeWarning
 from squeeze.diagnosis.pace import Pace
 from squeeze.diagnosis.page import write_report
 from squeeze.errors import InputError
 from squeeze.models import load_tokenizer
-from squeeze.training.phases import preference_dataset, sft_dataset
+from squeeze.training.trainers import preference_dataset, sft_dataset
 from squeeze.trajectory import Trajectory
 
 pytestmark = [

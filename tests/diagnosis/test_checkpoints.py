@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from squeeze.cli import app
 from squeeze.data.encoding import encode_item
-from squeeze.data.families import ProbeItem
 from squeeze.data.loading import load_examples
+from squeeze.data.probe_set import ProbeItem
 from squeeze.diagnosis.checkpoints import Checkpoints, compare
 from squeeze.errors import InputError
 from squeeze.models import load

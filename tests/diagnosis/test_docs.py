@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from squeeze.claims import registry
+from squeeze.claims import catalogue
 from squeeze.claims.ledger import merge, new_entry
-from squeeze.claims.model import Verdict
+from squeeze.claims.types import Verdict
 from squeeze.diagnosis import trend, verdict, view
 from squeeze.diagnosis.calibration import FAMILIES, simulate, table
 from squeeze.diagnosis.calibration import Case as Simulated
@@ -71,7 +71,7 @@ def test_a_row_of_the_calibration_table_is_made_again() -> None:
 def test_remedies_come_in_the_order_of_what_the_ledger_supports(tmp_path: Path) -> None:
     def entry(claim: str, status: str) -> object:
         found = Verdict(claim, "tiny", status, effect=1.0, interval=(0.5, 1.5), n=3)  # type: ignore[arg-type]
-        return new_entry(found, registry.get(claim), seconds=0.0, test=f"test_{claim}")
+        return new_entry(found, catalogue.get(claim), seconds=0.0, test=f"test_{claim}")
 
     judged = [entry("EX-1", "not supported"), entry("CP-2", "supported")]
     merge(tmp_path, judged, [], set())  # type: ignore[arg-type]
@@ -81,4 +81,4 @@ def test_remedies_come_in_the_order_of_what_the_ledger_supports(tmp_path: Path) 
 
 def test_every_remedy_names_a_claim_of_the_registry(tmp_path: Path) -> None:
     named = {r.claim for name in verdict.VERDICTS for r in remedies(name, tmp_path) if r.claim}
-    assert named <= set(registry.load())
+    assert named <= set(catalogue.load())

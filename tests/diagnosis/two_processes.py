@@ -47,7 +47,7 @@ def _train(model: Path, out: Path, rank: int, port: int) -> None:
     from squeeze import SqueezeCallback
     from squeeze.data.loading import load_examples
     from squeeze.diagnosis import VERDICTS
-    from squeeze.training.phases import preference_dataset
+    from squeeze.training.trainers import preference_dataset
 
     torch.set_num_threads(1)
     # Every verdict alarms, so that both processes have to stop at the same step.

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from squeeze.data.encoding import encode_item
-from squeeze.data.families import build_probe_set
 from squeeze.data.loading import load_examples, split
+from squeeze.data.probe_set import build_probe_set
 from squeeze.kernels import target_logps, token_statistics
 from squeeze.models import load
 from squeeze.scoring import score

@@ -19,9 +19,9 @@ from squeeze.errors import InputError
 from squeeze.files import write_json
 from squeeze.models import load_tokenizer
 from squeeze.pytest_plugin import out_directory
-from squeeze.training.recipes import make_config, read_config
-from squeeze.training.rehearsal import QWEN3_4B, rehearse
-from squeeze.training.run import replicate
+from squeeze.replicate import replicate
+from squeeze.study.rehearsal import QWEN3_4B, rehearse
+from squeeze.training.config import make_config, read_config
 from squeeze.trajectory import Trajectory
 
 pytestmark = pytest.mark.gpu

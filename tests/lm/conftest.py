@@ -2,8 +2,8 @@
 
 import pytest
 
-from squeeze.tinylm import tiny_lm
-from squeeze.training.observations import Observatory
+from squeeze.study.study import Observatory
+from squeeze.study.tiny_lm import tiny_lm
 
 
 @pytest.fixture(scope="session")

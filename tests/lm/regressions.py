@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from squeeze.claims.model import Verdict
+from squeeze.claims.types import Verdict
 
 
 def key(verdict: Verdict) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from squeeze.claims.registration import plan, unregistered
-from squeeze.training.observations import claims_at
+from squeeze.study.registration import plan, unregistered
+from squeeze.study.study import claims_at
 from tests.lm.regressions import regressions
 
 pytestmark = pytest.mark.cpu

@@ -2,12 +2,12 @@
 
 import pytest
 
-from squeeze.data.families import build_probe_set
+from squeeze.data.probe_set import build_probe_set
 from squeeze.errors import InputError
 from squeeze.generation import generate_texts
 from squeeze.models import load
-from squeeze.tinylm import tiny_examples, tiny_lm
-from squeeze.tinylm.grammar import (
+from squeeze.study.tiny_lm import tiny_examples, tiny_lm
+from squeeze.study.tiny_lm.grammar import (
     SLOTS,
     STYLES,
     corpus,

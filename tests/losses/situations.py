@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from squeeze.claims.model import Verdict
 from squeeze.claims.preference_checks import (
     InitValue,
     LogitCase,
@@ -22,6 +21,7 @@ from squeeze.claims.preference_checks import (
     ResidualCase,
     check_gradient_identity,
 )
+from squeeze.claims.types import Verdict
 from squeeze.losses import PairLogps, get_loss
 from tests.losses.strategies import fixed_cases, fixed_pairs, logit_case
 from tests.losses.trl_peer import (

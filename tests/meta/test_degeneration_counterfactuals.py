@@ -9,7 +9,7 @@ import pytest
 
 from squeeze.claims.degeneration import check_copying, check_repetition
 from squeeze.errors import InputError
-from squeeze.stories.generator import make_stories
+from squeeze.study.stories.generator import make_stories
 
 pytestmark = pytest.mark.cpu
 SEEDS, PROMPTS = 3, 12

@@ -8,10 +8,10 @@ import torch
 
 from squeeze.claims import course, dpo, extend, sft, tokens
 from squeeze.claims.degeneration import check_copying, check_repetition
-from squeeze.claims.registration import plan
-from squeeze.training.observations import Observatory, judge_on_policy
-from squeeze.training.token_steps import pair_steps
-from squeeze.training.variants import make_arm
+from squeeze.study.registration import plan
+from squeeze.study.study import Observatory, judge_on_policy
+from squeeze.study.token_steps import pair_steps
+from squeeze.training.named_arms import make_arm
 
 pytestmark = pytest.mark.cpu
 

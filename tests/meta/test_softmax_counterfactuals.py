@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from squeeze.claims import registry
-from squeeze.claims.model import Verdict
+from squeeze.claims import catalogue
 from squeeze.claims.situations import Situation
 from squeeze.claims.softmax_checks import check_rich_get_richer, hold_odds_fixed, pool
+from squeeze.claims.types import Verdict
 from squeeze.theory.softmax import (
     combined_step,
     log_prob_change,
@@ -85,16 +85,16 @@ def statuses(check: Callable[..., Verdict | list[Verdict]], **system: Any) -> se
 
 @pytest.mark.parametrize(("claim", "system"), COUNTERFACTUALS)
 def test_the_check_refutes_its_counterfactual(claim: str, system: dict[str, Any]) -> None:
-    assert statuses(registry.get(claim).check, **system) == {"not supported"}
+    assert statuses(catalogue.get(claim).check, **system) == {"not supported"}
 
 
 @pytest.mark.parametrize("claim", sorted({claim for claim, _ in COUNTERFACTUALS}))
 def test_the_same_check_on_the_same_inputs_supports_the_claim(claim: str) -> None:
-    assert statuses(registry.get(claim).check) == {"supported"}
+    assert statuses(catalogue.get(claim).check) == {"supported"}
 
 
 def test_every_softmax_claim_has_a_counterfactual_here() -> None:
-    softmax_claims = {claim for claim in registry.load() if claim.startswith("SM-")}
+    softmax_claims = {claim for claim in catalogue.load() if claim.startswith("SM-")}
     assert softmax_claims == {claim for claim, _ in COUNTERFACTUALS}
     assert len(softmax_claims) == 9
 

@@ -13,8 +13,8 @@ from torch import nn
 from squeeze import models
 from squeeze.claims.decomposition import System, check_model_error
 from squeeze.data.encoding import EncodedItem, encode_item
-from squeeze.data.families import build_probe_set
 from squeeze.data.loading import load_examples, split
+from squeeze.data.probe_set import build_probe_set
 from squeeze.theory.decomposition import UpdateTerm, logp_residual, predicted_change
 from squeeze.theory.entk import (
     estimate_entk_norm,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from squeeze import models
-from squeeze.claims.registration import plan, unregistered
-from squeeze.training.observations import Observatory, claims_at
+from squeeze.study.registration import plan, unregistered
+from squeeze.study.study import Observatory, claims_at
 from tests.lm.regressions import regressions
 
 pytestmark = pytest.mark.pretrained

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from squeeze.claims.model import Verdict
-from squeeze.data.families import KINDS
+from squeeze.claims.types import Verdict
+from squeeze.data.probe_set import KINDS
 from squeeze.files import write_json
 from squeeze.trajectory import COLUMNS, Trajectory
 

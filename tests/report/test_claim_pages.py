@@ -3,10 +3,10 @@
 import pytest
 
 from squeeze.claims.ledger import Entry
-from squeeze.claims.model import Claim, Verdict
-from squeeze.claims.registration import registration_sha256
 from squeeze.claims.table import overview, results_markdown
+from squeeze.claims.types import Claim, Verdict
 from squeeze.report.claim_pages import write_claim_pages
+from squeeze.study.registration import registration_sha256
 from tests.report.page_text import Page
 
 pytestmark = pytest.mark.cpu

@@ -9,7 +9,7 @@ from pathlib import Path
 import plotly.graph_objects
 import pytest
 
-from squeeze.data.families import KINDS
+from squeeze.data.probe_set import KINDS
 from squeeze.files import write_json
 from squeeze.report import build_report
 from squeeze.report.interactive import embed

@@ -5,8 +5,8 @@ import pytest
 
 from squeeze.claims.runs import Runs
 from squeeze.errors import InputError
-from squeeze.report.paper_figures import figure_3, figure_4, write_paper_figures
 from squeeze.scoring import ResponseScores
+from squeeze.study.figures import figure_3, figure_4, write_paper_figures
 from squeeze.trajectory import ProbePoint, Trajectory
 
 pytestmark = pytest.mark.cpu

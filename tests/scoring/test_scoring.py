@@ -6,8 +6,8 @@ from peft import LoraConfig, get_peft_model
 
 from squeeze import scoring
 from squeeze.data.encoding import EncodedItem, encode_item
-from squeeze.data.families import build_probe_set
 from squeeze.data.loading import load_examples, split
+from squeeze.data.probe_set import build_probe_set
 from squeeze.errors import InputError
 from squeeze.scoring import score, score_responses
 from tests.tiny_model import tiny_model, tiny_tokenizer

@@ -2,9 +2,9 @@
 
 import pytest
 
-from squeeze.stories.generator import make_stories, make_story
-from squeeze.stories.words import words
-from squeeze.text import describe
+from squeeze.study.stories.generator import make_stories, make_story
+from squeeze.study.stories.words import words
+from squeeze.text_statistics import describe
 
 pytestmark = pytest.mark.cpu
 

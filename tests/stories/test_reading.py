@@ -5,9 +5,9 @@ import json
 import pytest
 
 from squeeze.errors import InputError
-from squeeze.stories import reading
-from squeeze.stories.generator import Story
-from squeeze.stories.reading import read_stories
+from squeeze.study.stories import reading
+from squeeze.study.stories.generator import Story
+from squeeze.study.stories.reading import read_stories
 
 pytestmark = pytest.mark.cpu
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from squeeze.cli import main
 from squeeze.errors import InputError
 from squeeze.files import read_json
-from squeeze.stories import run as stories_run
-from squeeze.stories.recipe import Schedule, StoryRecipe, quick
-from squeeze.stories.run import ARMS, FILES, tell_stories
+from squeeze.study.stories import run as stories_run
+from squeeze.study.stories.recipe import Schedule, StoryRecipe, quick
+from squeeze.study.stories.run import ARMS, FILES, tell_stories
 
 pytestmark = pytest.mark.cpu
 

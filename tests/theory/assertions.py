@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from squeeze.claims.model import Verdict
 from squeeze.claims.situations import Situation
 from squeeze.claims.softmax_checks import pool
+from squeeze.claims.types import Verdict
 from tests.examples import examples
 from tests.reproduce import reproducible
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from squeeze.training.recipes import make_config
+from squeeze.training.config import make_config
 
 
 @pytest.fixture(scope="session", autouse=True)

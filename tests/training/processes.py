@@ -24,7 +24,13 @@ _IMPORTED = (
         "datasets",
         "matplotlib.figure",
     ),
-    *("squeeze.cli", "squeeze.training.run", "squeeze.training.hook", "squeeze.report", __name__),
+    *(
+        "squeeze.cli",
+        "squeeze.replicate",
+        "squeeze.training.loss_trainer",
+        "squeeze.report",
+        __name__,
+    ),
 )
 
 

@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from squeeze.data.encoding import EncodedItem
+from squeeze.distributed import in_item_order, repeated_rows, share_batch
 from squeeze.errors import InputError
+from squeeze.replicate import replicate
 from squeeze.scoring import ResponseScores
-from squeeze.training.distributed import in_item_order, repeated_rows, share_batch
-from squeeze.training.experiment import Experiment
-from squeeze.training.recipes import make_config
-from squeeze.training.run import replicate
+from squeeze.study.seed_run import Experiment
+from squeeze.training.config import make_config
 from squeeze.trajectory import KEYS, Trajectory
 from tests.training.processes import PATIENCE, Group
 

@@ -3,8 +3,8 @@
 import pytest
 from filelock import FileLock
 
-from squeeze.training.experiment import Experiment
-from squeeze.training.variants import make_arm
+from squeeze.study.seed_run import Experiment
+from squeeze.training.named_arms import make_arm
 
 pytestmark = pytest.mark.cpu
 

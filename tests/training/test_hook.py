@@ -9,8 +9,8 @@ from squeeze.data.loading import load_examples, split
 from squeeze.errors import InputError
 from squeeze.losses import LOSSES, get_loss
 from squeeze.models import load_model, load_tokenizer
-from squeeze.training.hook import RegisteredLossTrainer
-from squeeze.training.phases import PhasePlace, make_trainer, quiet
+from squeeze.training.loss_trainer import RegisteredLossTrainer
+from squeeze.training.trainers import PhasePlace, make_trainer, quiet
 
 pytestmark = pytest.mark.cpu
 

@@ -11,10 +11,10 @@ import torch
 from squeeze.data.examples import Message, PreferenceExample
 from squeeze.errors import InputError
 from squeeze.models import load_model
-from squeeze.training import experiment
-from squeeze.training.experiment import Experiment
+from squeeze.study import seed_run as experiment
+from squeeze.study.seed_run import Experiment
+from squeeze.training.config import make_config
 from squeeze.training.inputs import Pairs, pretrained
-from squeeze.training.recipes import make_config
 
 pytestmark = pytest.mark.cpu
 

@@ -10,10 +10,10 @@ from squeeze.cli import main
 from squeeze.data.loading import load_examples
 from squeeze.errors import InputError
 from squeeze.losses import PairLogps, get_loss
+from squeeze.training.config import RunConfig, make_config, read_config
 from squeeze.training.inputs import Pairs
 from squeeze.training.llamafactory import is_llamafactory, overridden, translate
-from squeeze.training.phases import loss_options, reference
-from squeeze.training.recipes import RunConfig, make_config, read_config
+from squeeze.training.trainers import loss_options, reference
 from squeeze.trajectory import Trajectory
 
 pytestmark = pytest.mark.cpu

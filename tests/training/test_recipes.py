@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from squeeze.errors import InputError
-from squeeze.training.recipes import QUICK, RunConfig, make_config, read_config
+from squeeze.training.config import QUICK, RunConfig, make_config, read_config
 
 pytestmark = pytest.mark.cpu
 

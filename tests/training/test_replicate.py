@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from squeeze.errors import InputError
-from squeeze.training.recipes import make_config
-from squeeze.training.run import replicate
+from squeeze.replicate import replicate
+from squeeze.training.config import make_config
 from squeeze.trajectory import Trajectory
 
 pytestmark = pytest.mark.cpu

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from squeeze.training.recipes import make_config
-from squeeze.training.run import replicate
+from squeeze.replicate import replicate
+from squeeze.training.config import make_config
 from squeeze.trajectory import KEYS, Trajectory
 from tests.training.processes import PATIENCE, Group
 

@@ -11,8 +11,8 @@ from squeeze.claims.runs import Runs
 from squeeze.data.loading import load_examples
 from squeeze.models import load
 from squeeze.scoring import ResponseScores
-from squeeze.training.recipes import make_config, read_config
-from squeeze.training.rehearsal import QWEN3_4B, projected_hours, rehearse
+from squeeze.study.rehearsal import QWEN3_4B, projected_hours, rehearse
+from squeeze.training.config import make_config, read_config
 from squeeze.training.seed_output import draw_seed_png, write_seed_json
 from squeeze.trajectory import ProbePoint, Trajectory
 

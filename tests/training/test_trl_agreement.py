@@ -5,12 +5,12 @@ import torch
 from trl.trainer import utils
 
 from squeeze.data.encoding import encode_item
-from squeeze.data.families import build_probe_set
 from squeeze.data.loading import load_examples, split
+from squeeze.data.probe_set import build_probe_set
 from squeeze.models import load
 from squeeze.scoring import score
-from squeeze.training.phases import PhasePlace, answers_alone, make_trainer, quiet
-from squeeze.training.recipes import make_config
+from squeeze.training.config import make_config
+from squeeze.training.trainers import PhasePlace, answers_alone, make_trainer, quiet
 
 
 def assert_trl_agrees(model_name, tmp_path, tolerance=1e-3):

@@ -19,7 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from squeeze.models import cache_directory
-from squeeze.tinylm.grammar import Text, corpus, vocabulary
+from squeeze.study.tiny_lm.grammar import Text, corpus, vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM

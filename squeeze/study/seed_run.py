@@ -21,18 +21,18 @@ from filelock import Timeout
 from squeeze.data.encoding import apply_template, encode_prompt
 from squeeze.data.enthusiasm import enthusiasm
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.families import CHOSEN, REJECTED, ProbeItem
+from squeeze.data.probe_set import CHOSEN, REJECTED, ProbeItem
 from squeeze.files import read_json, replacing, write_json
 from squeeze.generation import generate_texts
 from squeeze.models import cache_directory, load_tokenizer, model_sha256
+from squeeze.provenance import fast_dtype
 from squeeze.scan import scan
-from squeeze.training.arms import ArmTrainer, Phases, not_default
+from squeeze.training.config import RunConfig
 from squeeze.training.inputs import Pairs, encode, pretrained, probe_items
+from squeeze.training.named_arms import make_arm
 from squeeze.training.pairs import OWN, Score, own_pairs, phase_examples
-from squeeze.training.phases import adapter_paths, quiet
-from squeeze.training.provenance import fast_dtype
-from squeeze.training.recipes import RunConfig
-from squeeze.training.variants import make_arm
+from squeeze.training.runner import ArmTrainer, Phases, not_default
+from squeeze.training.trainers import adapter_paths, quiet
 from squeeze.trajectory import Trajectory
 
 # Raised when code changes what a trajectory of the same settings would be.

@@ -1,4 +1,4 @@
-"""Runs what `registered.yaml` registers at a level, and judges every observation on it.
+"""Runs what `preregistered.yaml` registers at a level, and judges every observation on it.
 
 One `Experiment` a seed, cached: a second call only judges again. Each claim's function says which
 arms it needs and hands their trajectories to its check.
@@ -15,27 +15,27 @@ from typing import Any
 import pandas as pd
 
 from squeeze.claims import (
+    catalogue,
     course,
     displacement,
     dpo,
     extend,
     onpolicy,
-    registry,
     sft,
     tokens,
     variants,
 )
 from squeeze.claims.degeneration import check_copying, check_repetition
-from squeeze.claims.model import Level, Verdict
-from squeeze.claims.registration import LevelPlan, plan
 from squeeze.claims.runs import Runs
+from squeeze.claims.types import Level, Verdict
 from squeeze.losses import LOSSES
-from squeeze.tinylm import tiny_examples, tiny_lm
-from squeeze.training.experiment import Experiment
+from squeeze.study.registration import LevelPlan, plan
+from squeeze.study.seed_run import Experiment
+from squeeze.study.tiny_lm import tiny_examples, tiny_lm
+from squeeze.study.token_steps import pair_steps
+from squeeze.training.config import make_config
 from squeeze.training.inputs import Pairs
-from squeeze.training.recipes import make_config
-from squeeze.training.token_steps import pair_steps
-from squeeze.training.variants import make_arm
+from squeeze.training.named_arms import make_arm
 
 SFT_DPO = "sft-dpo"
 TINY = "tinylm"  # the model that is made here, with the pairs of its world
@@ -250,4 +250,4 @@ JUDGES: dict[str, Callable[[Observatory], list[Verdict]]] = {
 
 def claims_at(level: Level) -> list[str]:
     """The claims that are observed at a level."""
-    return [claim for claim in JUDGES if level in registry.get(claim).levels]
+    return [claim for claim in JUDGES if level in catalogue.get(claim).levels]

@@ -12,7 +12,7 @@ import yaml
 
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json, write_text
-from squeeze.training.recipes import RunConfig, flag
+from squeeze.training.config import RunConfig, flag
 from squeeze.trajectory import Trajectory
 
 FILES = (

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from squeeze.stories.words import words
+from squeeze.study.stories.words import words
 
 
 @dataclass(frozen=True)

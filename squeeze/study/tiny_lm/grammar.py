@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 
 from squeeze.data.examples import Message, PreferenceExample
-from squeeze.data.families import permuted_words
+from squeeze.data.probe_set import permuted_words
 from squeeze.errors import InputError
 
 _ANIMALS = (

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from squeeze.errors import InputError
-from squeeze.stories.generator import Story, instruction
+from squeeze.study.stories.generator import Story, instruction
 
 SEPARATOR = "<|endoftext|>"
 _STORY = "Story:"

@@ -136,7 +136,7 @@ class RunConfig:
 
     def phase_arms(self) -> tuple[Arm, ...]:
         """The arms of this run as phases; raises `InputError` for an unknown name."""
-        from squeeze.training.variants import make_arm  # builds on this module
+        from squeeze.training.named_arms import make_arm  # builds on this module
 
         return tuple(make_arm(name, self) for name in self.arms)
 

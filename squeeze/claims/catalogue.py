@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 
-from squeeze.claims.model import Claim
+from squeeze.claims.types import Claim
 from squeeze.errors import InputError
 
 TOPICS = (

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from squeeze.data.encoding import EncodedItem
+from squeeze.distributed import score_shared
 from squeeze.scoring import ScoredResponse, score_responses
-from squeeze.training.distributed import score_shared
 
 if TYPE_CHECKING:
     import torch

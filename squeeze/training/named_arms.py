@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from squeeze.errors import InputError
-from squeeze.training.recipes import Arm, Phase
+from squeeze.training.config import Arm, Phase
 
 if TYPE_CHECKING:
-    from squeeze.training.recipes import RunConfig
+    from squeeze.training.config import RunConfig
 
 Build = Callable[[Phase, Phase, re.Match[str]], tuple[str, tuple[Phase, ...]]]
 

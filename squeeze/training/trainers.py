@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from squeeze.data.examples import PreferenceExample
+from squeeze.distributed import main_only, on_main, processes, share_batch
 from squeeze.errors import InputError
 from squeeze.files import write_json
 from squeeze.losses import LOSSES, Loss, get_loss
 from squeeze.losses.registry import FTX, GATE, WEIGHTED
 from squeeze.models import load_model
-from squeeze.training.distributed import main_only, on_main, processes, share_batch
-from squeeze.training.recipes import Phase, RunConfig
+from squeeze.training.config import Phase, RunConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -224,7 +224,7 @@ def make_trainer(
             args = DPOConfig(**arguments, loss_type=[phase.loss_type])
             trainer = DPOTrainer(args=args, **common)
         else:
-            from squeeze.training.hook import RegisteredLossTrainer
+            from squeeze.training.loss_trainer import RegisteredLossTrainer
 
             loss = get_loss(phase.loss_type)
             trainer = RegisteredLossTrainer(

@@ -24,10 +24,10 @@ from squeeze.diagnosis.probe import Probe, given_items, trainer_items
 from squeeze.diagnosis.readers.trajectories import arm_series
 from squeeze.diagnosis.record import ARM, Record, headline, now
 from squeeze.diagnosis.verdict import VERDICTS, Diagnosis, diagnose
+from squeeze.distributed import on_main, score_shared
 from squeeze.errors import InputError
+from squeeze.provenance import environment
 from squeeze.scoring import ResponseScores, score
-from squeeze.training.distributed import on_main, score_shared
-from squeeze.training.provenance import environment
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments

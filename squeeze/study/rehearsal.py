@@ -16,13 +16,13 @@ import torch
 
 from squeeze.data.encoding import TEMPLATES, encode_item
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.families import build_probe_set
+from squeeze.data.probe_set import build_probe_set
+from squeeze.provenance import environment, peak_memory_mb
 from squeeze.scoring import score
-from squeeze.training.arms import phases_key
-from squeeze.training.callback import StepCallback
-from squeeze.training.phases import PhasePlace, make_trainer, quiet
-from squeeze.training.provenance import environment, peak_memory_mb
-from squeeze.training.recipes import Phase, RunConfig
+from squeeze.training.config import Phase, RunConfig
+from squeeze.training.probe_callback import StepCallback
+from squeeze.training.runner import phases_key
+from squeeze.training.trainers import PhasePlace, make_trainer, quiet
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase

@@ -18,18 +18,18 @@ from typing import Any
 from rich.console import Console
 
 from squeeze.claims.degeneration import check_repetition
-from squeeze.claims.model import Verdict
+from squeeze.claims.types import Verdict
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
 from squeeze.generation import generate_texts
-from squeeze.stories import training
-from squeeze.stories.generator import Story, make_stories
-from squeeze.stories.reading import read_stories
-from squeeze.stories.recipe import Schedule, StoryRecipe
-from squeeze.text import describe
-from squeeze.training.phases import quiet
+from squeeze.provenance import environment, peak_memory_mb
+from squeeze.study.stories import training
+from squeeze.study.stories.generator import Story, make_stories
+from squeeze.study.stories.reading import read_stories
+from squeeze.study.stories.recipe import Schedule, StoryRecipe
+from squeeze.text_statistics import describe
 from squeeze.training.progress import RunProgress
-from squeeze.training.provenance import environment, peak_memory_mb
+from squeeze.training.trainers import quiet
 
 # Arms of preference training by name: the weight of the rejected stories' gradient.
 ARMS = {"dpo": 1.0, "control": 0.0}
@@ -208,7 +208,7 @@ class StoryRun:
 
     def execute(self) -> list[Verdict]:
         """Train and generate what is missing, judge, report; the verdicts."""
-        from squeeze.stories.report import write_report
+        from squeeze.study.stories.report import write_report
 
         quiet()
         if self.state["status"] != "finished":

@@ -10,10 +10,10 @@ from squeeze.claims.tokens import CHOSEN, REJECTED, PairStep
 from squeeze.data.encoding import EncodedItem
 from squeeze.theory.decomposition import UpdateTerm, logp_residual
 from squeeze.theory.entk import response_positions, sequence_logits, trainable_parameters
-from squeeze.training.phases import lora_config
+from squeeze.training.trainers import lora_config
 
 if TYPE_CHECKING:
-    from squeeze.training.experiment import Experiment
+    from squeeze.study.seed_run import Experiment
 
 
 def pair_steps(experiment: Experiment, count: int) -> list[PairStep]:

@@ -15,19 +15,12 @@ import torch
 from rich.console import Console
 
 from squeeze.claims.finetuning import judge_run
-from squeeze.claims.model import Verdict
+from squeeze.claims.types import Verdict
 from squeeze.data.encoding import EncodedItem, apply_template, encode_prompt
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.families import build_probe_set
 from squeeze.data.loading import data_sha256
-from squeeze.errors import InputError
-from squeeze.files import read_json, write_json
-from squeeze.generation import generate_texts
-from squeeze.models import load_tokenizer, model_sha256
-from squeeze.scoring import score
-from squeeze.training.arms import ArmTrainer, Phases, phases_key
-from squeeze.training.directory import RunDirectory
-from squeeze.training.distributed import (
+from squeeze.data.probe_set import build_probe_set
+from squeeze.distributed import (
     is_main,
     main_only,
     on_main,
@@ -37,13 +30,20 @@ from squeeze.training.distributed import (
     share_batch,
     together,
 )
+from squeeze.errors import InputError
+from squeeze.files import read_json, write_json
+from squeeze.generation import generate_texts
+from squeeze.models import load_tokenizer, model_sha256
+from squeeze.provenance import environment, fast_dtype, peak_memory_mb
+from squeeze.run_directory import RunDirectory
+from squeeze.scoring import score
+from squeeze.training.config import Arm, Phase, RunConfig
 from squeeze.training.inputs import Pairs, encode, pretrained, probe_items
-from squeeze.training.phases import quiet
 from squeeze.training.progress import RunProgress, probe_line
-from squeeze.training.provenance import environment, fast_dtype, peak_memory_mb
-from squeeze.training.recipes import Arm, Phase, RunConfig
+from squeeze.training.runner import ArmTrainer, Phases, phases_key
 from squeeze.training.samples import token_changes
 from squeeze.training.seed_output import draw_seed_png, write_seed_json
+from squeeze.training.trainers import quiet
 from squeeze.trajectory import Trajectory
 
 SPLIT_RULE = (

@@ -17,15 +17,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
-from squeeze.claims.model import Level
 from squeeze.claims.runs import Runs
+from squeeze.claims.types import Level
 from squeeze.errors import InputError
 from squeeze.files import replacing
 from squeeze.report.figures import LOOK
 from squeeze.report.style import ARGMAX, split_name, style
 
 if TYPE_CHECKING:
-    from squeeze.training.observations import Observatory
+    from squeeze.study.study import Observatory
 
 RESAMPLES = 500
 DPO_ARM = "sft-dpo"
@@ -80,7 +80,7 @@ def cached_runs(level: Level, cache: Path | None = None) -> list[tuple[str, Runs
     Reads what is there and trains nothing; raises `InputError` as `write_paper_figures` does.
     """
     from squeeze.models import cache_directory
-    from squeeze.training.observations import Observatory
+    from squeeze.study.study import Observatory
 
     root = cache or cache_directory() / "experiments"
     if not root.is_dir():  # before an experiment would look for its model
@@ -94,7 +94,7 @@ def cached_runs(level: Level, cache: Path | None = None) -> list[tuple[str, Runs
 
 
 def _finished(observatory: Observatory, claim: str, arm: str) -> Runs:
-    from squeeze.training.variants import make_arm
+    from squeeze.training.named_arms import make_arm
 
     found = []
     for seed, experiment in observatory.over(claim):

@@ -24,13 +24,13 @@ from filelock import FileLock
 
 from squeeze.data.encoding import EncodedItem
 from squeeze.data.examples import PreferenceExample
+from squeeze.distributed import is_main, main_only, on_main, score_shared
 from squeeze.files import read_json, write_json
 from squeeze.scoring import ScoredResponse, score_responses
-from squeeze.training.callback import ProbeCallback, StepCallback
-from squeeze.training.distributed import is_main, main_only, on_main, score_shared
-from squeeze.training.phases import PhasePlace, make_trainer, merge_adapter, train_phase
-from squeeze.training.recipes import Arm, Phase, RunConfig
+from squeeze.training.config import Arm, Phase, RunConfig
+from squeeze.training.probe_callback import ProbeCallback, StepCallback
 from squeeze.training.samples import chosen_tokens
+from squeeze.training.trainers import PhasePlace, make_trainer, merge_adapter, train_phase
 from squeeze.trajectory import ProbePoint, Trajectory
 
 if TYPE_CHECKING:

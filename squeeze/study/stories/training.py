@@ -15,8 +15,8 @@ import torch
 from transformers import TrainerCallback
 
 from squeeze.files import write_json
-from squeeze.stories.generator import Story
-from squeeze.stories.recipe import Schedule, StoryRecipe
+from squeeze.study.stories.generator import Story
+from squeeze.study.stories.recipe import Schedule, StoryRecipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -189,7 +189,7 @@ def dpo_trainer(
     if rejected_weight == 1.0:
         return DPOTrainer(**common)
     from squeeze.losses import get_loss
-    from squeeze.training.hook import RegisteredLossTrainer
+    from squeeze.training.loss_trainer import RegisteredLossTrainer
 
     options = {"beta": recipe.beta, "rejected_weight": rejected_weight}
     return RegisteredLossTrainer(**common, loss=get_loss("weighted_sigmoid"), loss_options=options)

@@ -1,4 +1,4 @@
-"""The pre-registration: what `registered.yaml` fixes for every observation before evaluation."""
+"""The pre-registration: what `preregistered.yaml` fixes for every observation before evaluation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from squeeze.claims.model import Level, Verdict
-from squeeze.claims.registry import get
+from squeeze.claims.catalogue import get
+from squeeze.claims.types import Level, Verdict
 from squeeze.errors import InputError
 
-FILE = files("squeeze.claims") / "registered.yaml"
+FILE = files("squeeze.study") / "preregistered.yaml"
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 from jinja2 import ChoiceLoader, PackageLoader
 
-from squeeze.claims.model import Verdict
+from squeeze.claims.types import Verdict
 from squeeze.files import read_json, replacing, write_text
 from squeeze.report.content import duration, flat
 from squeeze.report.html import environment
 from squeeze.report.style import ARM_COLOURS
-from squeeze.text import TextStatistics, describe
+from squeeze.text_statistics import TextStatistics, describe
 
 TITLES = {"dpo": "DPO", "control": "without the rejected term"}
 PANELS = {
@@ -165,6 +165,6 @@ def write_report(directory: Path, verdicts: Sequence[Verdict]) -> Path:
     for template, name in (("stories.md.j2", "report.md"), ("stories.html.j2", "index.html")):
         env = environment(autoescape=name.endswith("html"))
         assert env.loader is not None  # `environment` gives it one
-        env.loader = ChoiceLoader([PackageLoader("squeeze.stories"), env.loader])
+        env.loader = ChoiceLoader([PackageLoader("squeeze.study.stories"), env.loader])
         write_text(directory / name, env.get_template(template).render(p=page, image=image))
     return directory / "index.html"

@@ -9,14 +9,11 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from squeeze.errors import InputError
-
-if TYPE_CHECKING:
-    from squeeze.data.encoding import EncodedItem
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -37,6 +34,22 @@ class Score(Protocol):
 
 
 Row = TypeVar("Row", bound=Score)
+
+
+class Item(Protocol):
+    """One example of a probe set, with its responses by kind."""
+
+    @property
+    def example(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def response_ids(self) -> Mapping[str, object]: ...
+
+
+Scored = TypeVar("Scored", bound=Item)
 
 
 class EverywhereError(InputError):
@@ -127,7 +140,7 @@ def together(work: Callable[[], T]) -> T:
 
 
 def score_shared(
-    score: Callable[[Sequence[EncodedItem]], Iterable[Row]], items: Sequence[EncodedItem]
+    score: Callable[[Sequence[Scored]], Iterable[Row]], items: Sequence[Scored]
 ) -> list[Row]:
     """All that `score(items)` yields, on every process, each scoring its share of the items.
 
@@ -140,7 +153,7 @@ def score_shared(
     return in_item_order(items, _operations().gather_object(mine))
 
 
-def in_item_order(items: Sequence[EncodedItem], rows: Iterable[Row]) -> list[Row]:
+def in_item_order(items: Sequence[Item], rows: Iterable[Row]) -> list[Row]:
     """Rows from several processes, one a response, in the order in which one process has them."""
     found = {(row.example, row.split, row.kind): row for row in rows}
     return [found[i.example, i.split, kind] for i in items for kind in i.response_ids]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -58,3 +59,9 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} does not exist") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not readable JSON ({error})") from error
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file, as lowercase hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from squeeze.errors import InputError
+from squeeze.files import file_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -104,12 +105,6 @@ def cached_path(name: str) -> Path:
 def is_cached(name: str) -> bool:
     """Whether an embedded model can be loaded without any network."""
     return name in EMBEDDED and cached_path(name).is_file()
-
-
-def file_sha256(path: Path) -> str:
-    """Checksum of a file, as lowercase hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import platform
 import resource
 import subprocess
+import sys
 import time
+from importlib import metadata
 from typing import Any
 
 import torch
 
-from squeeze import __version__
-from squeeze.claims.ledger import this_device, versions
+PACKAGES = ("torch", "transformers", "trl", "peft")
+
+
+def this_device() -> str:
+    """Name the GPU this process has initialised, else the CPU with torch's number of threads."""
+    machine = f"{platform.machine()} CPU"
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return machine  # a check that never imported torch is not worth the seconds it takes
+    # is_initialized, because a check that never touched the GPU ran on the CPU.
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return str(torch.cuda.get_device_name())
+    return f"{machine}, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a verdict may depend on."""
+    return {"python": platform.python_version()} | {
+        name: metadata.version(name) for name in PACKAGES
+    }
 
 
 def git_revision() -> str | None:
@@ -26,7 +47,7 @@ def git_revision() -> str | None:
 def environment() -> dict[str, Any]:
     """Versions, device and git revision, as `run.json` holds them."""
     return {
-        "versions": {"squeeze": __version__} | versions(),
+        "versions": {"squeeze": metadata.version("dpo-squeeze")} | versions(),
         "device": this_device(),
         "git": git_revision(),
     }

@@ -21,8 +21,8 @@ from squeeze.pytest_verdict import add_option
 from squeeze.pytest_verdict import squeeze_verdict as squeeze_verdict
 
 if TYPE_CHECKING:
-    from squeeze.claims.ledger import Entry, Failure, Key
-    from squeeze.claims.types import Verdict
+    from squeeze.claims.ledger import Failure
+    from squeeze.claims.types import Entry, Key, Verdict
 
 VERDICT = "squeeze_verdict"
 CLAIM = "squeeze_claim"

@@ -37,7 +37,8 @@ from squeeze.models import load_tokenizer, model_sha256
 from squeeze.provenance import environment, fast_dtype, peak_memory_mb
 from squeeze.run_directory import RunDirectory
 from squeeze.scoring import score
-from squeeze.training.config import Arm, Phase, RunConfig
+from squeeze.training.arms import Arm, Phase
+from squeeze.training.config import RunConfig
 from squeeze.training.inputs import Pairs, encode, pretrained, probe_items
 from squeeze.training.progress import RunProgress, probe_line
 from squeeze.training.runner import ArmTrainer, Phases, phases_key
@@ -273,7 +274,7 @@ class Run:
         self.trajectory = self.directory.trajectory()
         if self.state["status"] != "finished":
             self.load()
-            on_main(lambda: self.directory.write_config(self.config))
+            on_main(lambda: self.directory.write_config(self.config.as_dict()))
             self.arms = self._arm_trainer()
             self._state_precision()
             self._write_state()
@@ -376,7 +377,7 @@ def replicate(
     together(require_whole_weights)
     directory = RunDirectory(out)
     console = (console or Console()) if is_main() else Console(quiet=True)
-    known = on_main(lambda: directory.open(config, resume=resume, force=force))
+    known = on_main(lambda: directory.open(config.as_dict(), resume=resume, force=force))
     run = Run(config, directory, console)
     together(lambda: run.prepare(known))
     if force:

@@ -12,7 +12,6 @@ import yaml
 
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json, write_text
-from squeeze.training.config import RunConfig, flag
 from squeeze.trajectory import Trajectory
 
 FILES = (
@@ -28,6 +27,11 @@ FILES = (
 )
 
 
+def _flag(field: str) -> str:
+    """The command-line option of a configuration field."""
+    return "--" + field.replace("_", "-")
+
+
 class RunDirectory:
     """The files of one run. `work/` inside it holds what is only needed to resume."""
 
@@ -37,7 +41,7 @@ class RunDirectory:
         self.run_file = path / "run.json"
         self.work = path / "work"
 
-    def open(self, config: RunConfig, *, resume: bool, force: bool) -> dict[str, Any]:
+    def open(self, config: Mapping[str, Any], *, resume: bool, force: bool) -> dict[str, Any]:
         """Check that this run may use the directory; what `run.json` already says ({} if new).
 
         With `force` an earlier run does not matter; `clear` removes it once the new one is ready.
@@ -61,11 +65,11 @@ class RunDirectory:
                 "to start over, or another --out"
             )
         known: dict[str, Any] = read_json(self.run_file)
-        before, now = known.get("config", {}), config.as_dict()
-        differing = [key for key in now if before.get(key) != now[key]]
+        before = known.get("config", {})
+        differing = [key for key in config if before.get(key) != config[key]]
         if differing:
             changes = ", ".join(
-                f"{flag(k)} was {before.get(k)!r}, now {now[k]!r}" for k in differing
+                f"{_flag(k)} was {before.get(k)!r}, now {config[k]!r}" for k in differing
             )
             raise InputError(
                 f"--out {self.path} holds a run with another configuration ({changes}); resume "
@@ -99,9 +103,9 @@ class RunDirectory:
                 f"{needed / 1e6:.0f} MB; free some space or choose another directory"
             )
 
-    def write_config(self, config: RunConfig) -> None:
+    def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the full configuration, in the form that --config reads."""
-        write_text(self.path / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
+        write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
     def write_run(self, value: Mapping[str, Any]) -> None:
         """Write `run.json`."""

@@ -8,52 +8,24 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-import sys
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from squeeze.claims.types import Claim, Verdict
+from squeeze.claims import catalogue
+from squeeze.claims.table import markdown, overview
+from squeeze.claims.types import Claim, Entry, Key, Verdict
 from squeeze.errors import InputError
 from squeeze.files import write_text
+from squeeze.provenance import this_device, versions
 
 SCHEMA = 1
 JSON_NAME = "claims.json"
 MARKDOWN_NAME = "claims.md"
-PACKAGES = ("torch", "transformers", "trl", "peft")
-NEVER_RUN = "never run here"
-
-Key = tuple[str, str, str]  # claim, level, comparison
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One row of the ledger: a verdict, the claim's own words, and the circumstances of the check.
-
-    `seconds` is the check's wall time, `date` UTC in ISO 8601, `test` the pytest node id (or the
-    command) that recorded it. A placeholder for a check that never ran has an empty `date`.
-    """
-
-    verdict: Verdict
-    sentence: str = ""
-    source: str = ""
-    kind: str = ""
-    seconds: float = 0.0
-    date: str = ""
-    device: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    test: str = ""
-
-    @property
-    def key(self) -> Key:
-        """What a later check of the same thing replaces."""
-        return (self.verdict.claim, self.verdict.level, self.verdict.comparison)
 
 
 @dataclass(frozen=True)
@@ -95,25 +67,6 @@ def new_entry(
         versions=versions(),
         test=test,
     )
-
-
-def this_device() -> str:
-    """Name the GPU this process has initialised, else the CPU with torch's number of threads."""
-    machine = f"{platform.machine()} CPU"
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return machine  # a check that never imported torch is not worth the seconds it takes
-    # is_initialized, because a check that never touched the GPU ran on the CPU.
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return str(torch.cuda.get_device_name())
-    return f"{machine}, {torch.get_num_threads()} threads"
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a verdict may depend on."""
-    return {"python": platform.python_version()} | {
-        name: metadata.version(name) for name in PACKAGES
-    }
 
 
 # --- the file -----------------------------------------------------------------------------------
@@ -177,9 +130,6 @@ def merge(
 
 
 def _markdown(entries: Mapping[Key, Entry]) -> str:
-    from squeeze.claims import catalogue
-    from squeeze.claims.table import markdown, overview
-
     return markdown(overview(catalogue.load(), entries))
 
 
@@ -252,8 +202,6 @@ def _failed(key: Key, entry: Entry | None, failure: Failure, *, fresh: bool) -> 
 
 
 def _words(claim_id: str) -> Entry:
-    from squeeze.claims import catalogue
-
     claim = catalogue.get(claim_id)
     nothing = Verdict(claim.id, claim.levels[0], "not run")
     return Entry(nothing, claim.sentence, claim.source, claim.kind)

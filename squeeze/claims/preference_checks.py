@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from squeeze.claims.types import Level, Verdict
-from squeeze.losses.registry import LossFunction, ResidualFunction
+from squeeze.losses.types import LossFunction, ResidualFunction
 from squeeze.theory.logps import PairLogps
 from squeeze.theory.residuals import logit_residual
 

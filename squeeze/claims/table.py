@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from squeeze.claims.ledger import NEVER_RUN, Entry, Key
-from squeeze.claims.types import Claim, Level, Verdict
+from squeeze.claims.types import NEVER_RUN, Claim, Entry, Key, Level, Verdict
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 

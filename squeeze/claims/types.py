@@ -61,3 +61,32 @@ class Claim:
     check: Callable[..., Verdict | list[Verdict]]
     math: str = ""
     run: str = ""
+
+
+NEVER_RUN = "never run here"
+
+Key = tuple[str, str, str]  # claim, level, comparison
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the ledger: a verdict, the claim's own words, and the circumstances of the check.
+
+    `seconds` is the check's wall time, `date` UTC in ISO 8601, `test` the pytest node id (or the
+    command) that recorded it. A placeholder for a check that never ran has an empty `date`.
+    """
+
+    verdict: Verdict
+    sentence: str = ""
+    source: str = ""
+    kind: str = ""
+    seconds: float = 0.0
+    date: str = ""
+    device: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    test: str = ""
+
+    @property
+    def key(self) -> Key:
+        """What a later check of the same thing replaces."""
+        return (self.verdict.claim, self.verdict.level, self.verdict.comparison)

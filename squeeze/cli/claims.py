@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from squeeze.claims.ledger import NEVER_RUN, Entry, entry_to_json, read
+from squeeze.claims.ledger import entry_to_json, read
 from squeeze.claims.table import STYLES, count, measured, overview, results_markdown
-from squeeze.claims.types import Claim
+from squeeze.claims.types import NEVER_RUN, Claim, Entry
 from squeeze.cli.app import app
 
 
@@ -96,8 +96,10 @@ def _redraw(directory: Path, level: str) -> None:
 
 def _write_pages(directory: Path, known: Mapping[str, Claim], rows: list[Entry]) -> None:
     from squeeze.report.claim_pages import write_claim_pages
+    from squeeze.study.registration import registered_by_claim
 
-    typer.echo(f"Claims: {write_claim_pages(directory, known, rows)}")
+    registered = registered_by_claim(known.values())
+    typer.echo(f"Claims: {write_claim_pages(directory, known, rows, registered)}")
 
 
 def _console() -> Console:

@@ -21,7 +21,7 @@ from squeeze.data.demonstrations import open_demonstrations
 from squeeze.data.examples import PreferenceExample
 from squeeze.data.formats import Source, open_source
 from squeeze.errors import InputError
-from squeeze.models import file_sha256
+from squeeze.files import file_sha256
 
 BUILTIN = Path(__file__).parent / "builtin"
 _NUMBERED = re.compile(r"(?:en|zh)-(\d+)")

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from squeeze.claims.ledger import Entry, Key, read
+from squeeze.claims.ledger import read
+from squeeze.claims.types import Entry, Key
 from squeeze.diagnosis.verdict import Name
 
 NOT_RUN = "not run here"

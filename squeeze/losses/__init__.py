@@ -11,7 +11,8 @@ from squeeze.losses import pairwise, reference_free  # noqa: F401
 from squeeze.losses.gate import gate, gated
 from squeeze.losses.kto import kto_unpaired, kto_unpaired_residual
 from squeeze.losses.packed import packed_loss, ranked_pairs, sequence_logps
-from squeeze.losses.registry import LOSSES, Loss, get_loss, register_loss
+from squeeze.losses.registry import LOSSES, get_loss, register_loss
+from squeeze.losses.types import Loss
 from squeeze.losses.weighted import weighted
 from squeeze.theory.logps import PairLogps
 

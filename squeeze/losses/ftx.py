@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from squeeze.losses.registry import FTX, Loss
+from squeeze.losses.types import FTX, Loss
 from squeeze.theory import residuals
 from squeeze.theory.logps import PairLogps, nll_weights
 

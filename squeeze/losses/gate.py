@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from squeeze.errors import InputError
-from squeeze.losses.registry import GATE, Loss
+from squeeze.losses.types import GATE, Loss
 from squeeze.theory.logps import PairLogps
 
 # Our choice, not the paper's: on Anthropic-HH a rejected answer's geometric-mean token probability

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, where
 from torch.nn.functional import logsigmoid
 
-from squeeze.losses.registry import positive, register_loss
+from squeeze.losses.registry import register_loss
+from squeeze.losses.types import positive
 from squeeze.theory import residuals
 from squeeze.theory.logps import PairLogps
 from squeeze.theory.residuals import kto_slope

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from squeeze.errors import InputError
-from squeeze.losses.registry import positive, register_loss
+from squeeze.losses.registry import register_loss
+from squeeze.losses.types import positive
 from squeeze.theory import residuals
 from squeeze.theory.logps import PairLogps, nll_weights
 

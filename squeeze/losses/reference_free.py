@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from squeeze.losses.registry import positive, register_loss
+from squeeze.losses.registry import register_loss
+from squeeze.losses.types import positive
 from squeeze.theory import residuals
 from squeeze.theory.logps import PairLogps
 

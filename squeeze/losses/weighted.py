@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from squeeze.losses.registry import WEIGHTED, Loss
+from squeeze.losses.types import WEIGHTED, Loss
 from squeeze.theory.logps import PairLogps
 
 WEIGHT = "rejected_weight"

@@ -1,6 +1,6 @@
 """A static site of the claims: an index of claims by level, and a page a claim with its evidence.
 
-Reads the registry's words, the pre-registration and rows of the ledger; judges nothing.
+Takes the catalogue's words, the pre-registration and rows of the ledger; judges nothing.
 """
 
 from __future__ import annotations
@@ -11,15 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from squeeze.claims.ledger import Entry
 from squeeze.claims.table import LEVELS, by_claim, count, measured, standing, wording
-from squeeze.claims.types import Claim, Level
+from squeeze.claims.types import Claim, Entry, Level
 from squeeze.files import write_text
 from squeeze.report.content import flat
 from squeeze.report.html import environment
-from squeeze.study import registration
 
 WIDTH, MARGIN = 220.0, 8.0  # of a row's interval bar, in SVG units
 
@@ -33,6 +29,14 @@ class Plan:
     model: str
     seeds: tuple[int, ...]
     fields: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What was fixed for a claim before evaluation: its statistics' rows, and a plan a level."""
+
+    statistics: Sequence[Mapping[str, Any]] = ()
+    plans: Sequence[Plan] = ()
 
 
 @dataclass(frozen=True)
@@ -66,21 +70,26 @@ class Group:
     high: float
 
 
-def write_claim_pages(directory: Path, claims: Mapping[str, Claim], rows: Sequence[Entry]) -> Path:
+def write_claim_pages(
+    directory: Path,
+    claims: Mapping[str, Claim],
+    rows: Sequence[Entry],
+    registered: Mapping[str, Registered],
+) -> Path:
     """Write index.html and CLAIM.html for every claim from `table.overview`'s rows.
 
-    Returns the path of the index; raises `InputError` if the directory cannot be written.
+    `registered` holds what was pre-registered, by claim. Returns the path of the
+    index; raises `InputError` if the directory cannot be written.
     """
     env = environment(autoescape=True)
-    groups = by_claim(rows)
-    registered = yaml.safe_load(registration.FILE.read_text(encoding="utf-8"))
+    groups, nothing = by_claim(rows), Registered()
     for claim in claims.values():
         page = env.get_template("claim.html.j2").render(
             claim=claim,
             groups=_groups(groups.get(claim.id, [])),
             standings=_standings(groups.get(claim.id, [])),
-            statistics=registered["claims"].get(claim.id, []),
-            plans=_plans(claim, registered),
+            statistics=registered.get(claim.id, nothing).statistics,
+            plans=registered.get(claim.id, nothing).plans,
             width=WIDTH,
         )
         write_text(directory / f"{claim.id}.html", page)
@@ -99,20 +108,6 @@ def _standings(rows: Sequence[Entry]) -> dict[str, tuple[str, str]]:
     """Word and details by level, for the levels that the claim has rows at."""
     at = {level: [row for row in rows if row.verdict.level == level] for level in LEVELS}
     return {level: standing(found) for level, found in at.items() if found}
-
-
-def _plans(claim: Claim, registered: Mapping[str, Any]) -> list[Plan]:
-    if claim.id not in registered["claims"]:
-        return []
-    made = []
-    for level in claim.levels:
-        if level in registered["levels"]:
-            plan = registration.plan(level)
-            seeds = plan.seeds_of(claim.id, plan.evaluation)
-            fields = flat({"recipe": plan.recipe, "settings": plan.settings})
-            digest = registration.registration_sha256(level)
-            made.append(Plan(level, digest, plan.model, seeds, fields))
-    return made
 
 
 def _groups(rows: Sequence[Entry]) -> list[Group]:

@@ -94,11 +94,10 @@ def cached_runs(level: Level, cache: Path | None = None) -> list[tuple[str, Runs
 
 
 def _finished(observatory: Observatory, claim: str, arm: str) -> Runs:
-    from squeeze.training.named_arms import make_arm
 
     found = []
     for seed, experiment in observatory.over(claim):
-        made, trainer = make_arm(arm, experiment.config), experiment.arms
+        made, trainer = experiment.config.arm(arm), experiment.arms
         if all(
             trainer.place(made.phases[: i + 1]).adapter.exists() for i in range(len(made.phases))
         ):

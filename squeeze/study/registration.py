@@ -13,8 +13,10 @@ from typing import Any
 import yaml
 
 from squeeze.claims.catalogue import get
-from squeeze.claims.types import Level, Verdict
+from squeeze.claims.types import Claim, Level, Verdict
 from squeeze.errors import InputError
+from squeeze.report.claim_pages import Plan, Registered
+from squeeze.report.content import flat
 
 FILE = files("squeeze.study") / "preregistered.yaml"
 
@@ -77,3 +79,21 @@ def unregistered(verdicts: Iterable[Verdict]) -> list[Verdict]:
         ]:
             found.append(verdict)
     return found
+
+
+def registered_by_claim(claims: Iterable[Claim]) -> dict[str, Registered]:
+    """What is registered for each of these claims, as its page shows it."""
+    document = _document()
+    found = {}
+    for claim in claims:
+        if claim.id in document["claims"]:
+            plans = [_shown(claim, level) for level in claim.levels if level in document["levels"]]
+            found[claim.id] = Registered(document["claims"][claim.id], plans)
+    return found
+
+
+def _shown(claim: Claim, level: Level) -> Plan:
+    own = plan(level)
+    fields = flat({"recipe": own.recipe, "settings": own.settings})
+    seeds = own.seeds_of(claim.id, own.evaluation)
+    return Plan(level, registration_sha256(level), own.model, seeds, fields)

@@ -19,7 +19,8 @@ from squeeze.data.examples import PreferenceExample
 from squeeze.data.probe_set import build_probe_set
 from squeeze.provenance import environment, peak_memory_mb
 from squeeze.scoring import score
-from squeeze.training.config import Phase, RunConfig
+from squeeze.training.arms import Phase
+from squeeze.training.config import RunConfig
 from squeeze.training.probe_callback import StepCallback
 from squeeze.training.runner import phases_key
 from squeeze.training.trainers import PhasePlace, make_trainer, quiet

@@ -29,7 +29,6 @@ from squeeze.provenance import fast_dtype
 from squeeze.scan import scan
 from squeeze.training.config import RunConfig
 from squeeze.training.inputs import Pairs, encode, pretrained, probe_items
-from squeeze.training.named_arms import make_arm
 from squeeze.training.pairs import OWN, Score, own_pairs, phase_examples
 from squeeze.training.runner import ArmTrainer, Phases, not_default
 from squeeze.training.trainers import adapter_paths, quiet
@@ -118,7 +117,7 @@ class Experiment:
         """Train what is missing of an arm; without `wait` return False if another run is at it."""
         quiet()
         try:
-            self.arms.train(make_arm(name, self.config), wait)
+            self.arms.train(self.config.arm(name), wait)
         except Timeout:
             return False
         return True
@@ -127,14 +126,14 @@ class Experiment:
         """The trajectories of these arms, trained where they are missing, one after the other."""
         for name in names:
             self.train(name)
-        arms = [make_arm(name, self.config) for name in names]
+        arms = [self.config.arm(name) for name in names]
         return Trajectory(
             pd.concat([self.arms.trajectory(arm).frame for arm in arms], ignore_index=True)
         )
 
     def log(self, name: str) -> list[list[dict[str, float]]]:
         """TRL's log of each phase of a trained arm: `trainer.state.log_history`."""
-        phases = make_arm(name, self.config).phases
+        phases = self.config.arm(name).phases
         places = [self.arms.place(phases[: i + 1]).directory for i in range(len(phases))]
         return [read_json(place / "log.json") for place in places]
 

@@ -35,7 +35,6 @@ from squeeze.study.tiny_lm import tiny_examples, tiny_lm
 from squeeze.study.token_steps import pair_steps
 from squeeze.training.config import make_config
 from squeeze.training.inputs import Pairs
-from squeeze.training.named_arms import make_arm
 
 SFT_DPO = "sft-dpo"
 TINY = "tinylm"  # the model that is made here, with the pairs of its world
@@ -138,7 +137,7 @@ def _copying(o: Observatory, runs: Runs) -> list[Verdict]:
     """SF-4's second half, on one sampled answer to every prompt before and after SFT."""
     before, after, own, sources = [], [], [], []
     for _, experiment in o.over("SF-4"):
-        phases = make_arm(_long_sft(o), experiment.config).phases
+        phases = experiment.config.arm(_long_sft(o)).phases
         before.append(experiment.answers(()))
         after.append(experiment.answers(phases))
         train, held_out = experiment.pairs.train, experiment.pairs.held_out
@@ -207,7 +206,7 @@ def _repetition(o: Observatory, weight: str = "") -> list[Verdict]:
     before, after = [], []
     for _, experiment in o.over("RP-1"):
         experiment.trajectory(name)
-        phases = make_arm(name, experiment.config).phases
+        phases = experiment.config.arm(name).phases
         before.append(experiment.answers(phases[:1]))
         after.append(experiment.answers(phases))
     seeds = o.plan.seeds_of("RP-1", o.seeds)
@@ -226,7 +225,7 @@ def _ches(o: Observatory) -> list[Verdict]:
     for seed, experiment in o.over("CH-1"):
         experiment.trajectory("dpo")
         before = experiment.scan(())
-        after = experiment.scan(make_arm("dpo", experiment.config).phases)
+        after = experiment.scan(experiment.config.arm("dpo").phases)
         fall = before["chosen_logp"] - after["chosen_logp"]
         frames.append(before.assign(fall=fall, seed=seed))
     return displacement.check_ches(pd.concat(frames, ignore_index=True), o.level)

@@ -9,55 +9,15 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from squeeze.errors import InputError
 from squeeze.jsonc import strip_comments
+from squeeze.training.arms import Arm, Phase, make_arm
 
 ARM_NAMES = ("dpo", "sft-dpo", "extend-dpo")
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One TRL training run inside an arm.
-
-    `on` says what it sees. SFT: "chosen" or "chosen+rejected" responses, or for counterfactuals
-    "shuffled" (the chosen answers of other prompts), "permuted" (their words in random order),
-    "half" (every other pair). DPO: "pairs" of the data, or pairs of the policy's own answers,
-    "scored" by enthusiasm or ranked at "random". `warmup` is a share of the steps. `batch_size`
-    counts rows (SFT) or pairs (DPO).
-    `loss_type` is a loss of `squeeze.losses` ("sigmoid" is DPO; so are "gated_…", "weighted_…" and
-    "ftx_…" forms) or else one of TRL's own; `loss_options` are its hyper-parameters, `beta` among
-    them if the loss wants another one. The probe set is scored every `probe_every` epochs and at
-    the end.
-    """
-
-    kind: Literal["sft", "dpo"]
-    on: Literal[
-        "chosen", "chosen+rejected", "shuffled", "permuted", "half", "pairs", "scored", "random"
-    ]
-    epochs: int
-    learning_rate: float
-    batch_size: int
-    accumulation: int = 1
-    schedule: str = "linear"
-    warmup: float = 0.1
-    weight_decay: float = 0.0
-    beta: float = 0.1
-    loss_type: str = "sigmoid"
-    loss_options: Mapping[str, Any] = field(default_factory=dict)
-    probe_every: int = 1
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A sequence of phases from the same pretrained model; each starts where the last one ended."""
-
-    name: str
-    title: str
-    phases: tuple[Phase, ...]
 
 
 @dataclass(frozen=True)
@@ -136,9 +96,11 @@ class RunConfig:
 
     def phase_arms(self) -> tuple[Arm, ...]:
         """The arms of this run as phases; raises `InputError` for an unknown name."""
-        from squeeze.training.named_arms import make_arm  # builds on this module
+        return tuple(self.arm(name) for name in self.arms)
 
-        return tuple(make_arm(name, self) for name in self.arms)
+    def arm(self, name: str) -> Arm:
+        """The arm of this name under these settings; raises `InputError` for an unknown one."""
+        return make_arm(name, self.main_arms(), self.variant_probe_every)
 
     def main_arms(self) -> tuple[Arm, Arm, Arm]:
         """The main job's three arms under these settings."""

@@ -12,7 +12,7 @@ from squeeze.data.examples import PreferenceExample
 from squeeze.data.probe_set import permuted_words
 from squeeze.errors import InputError
 from squeeze.generation import generate_texts
-from squeeze.training.config import Phase
+from squeeze.training.arms import Phase
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

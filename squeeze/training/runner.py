@@ -27,7 +27,8 @@ from squeeze.data.examples import PreferenceExample
 from squeeze.distributed import is_main, main_only, on_main, score_shared
 from squeeze.files import read_json, write_json
 from squeeze.scoring import ScoredResponse, score_responses
-from squeeze.training.config import Arm, Phase, RunConfig
+from squeeze.training.arms import Arm, Phase
+from squeeze.training.config import RunConfig
 from squeeze.training.probe_callback import ProbeCallback, StepCallback
 from squeeze.training.samples import chosen_tokens
 from squeeze.training.trainers import PhasePlace, make_trainer, merge_adapter, train_phase

@@ -23,9 +23,10 @@ from squeeze.distributed import main_only, on_main, processes, share_batch
 from squeeze.errors import InputError
 from squeeze.files import write_json
 from squeeze.losses import LOSSES, Loss, get_loss
-from squeeze.losses.registry import FTX, GATE, WEIGHTED
+from squeeze.losses.types import FTX, GATE, WEIGHTED
 from squeeze.models import load_model
-from squeeze.training.config import Phase, RunConfig
+from squeeze.training.arms import Phase
+from squeeze.training.config import RunConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset

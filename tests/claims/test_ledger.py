@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 
 from squeeze.claims import Claim, Verdict
-from squeeze.claims.ledger import (
-    Entry,
-    Failure,
-    entry_from_json,
-    entry_to_json,
-    merge,
-    new_entry,
-    read,
-)
+from squeeze.claims.ledger import Failure, entry_from_json, entry_to_json, merge, new_entry, read
 from squeeze.claims.table import count, markdown, overview, summary_lines
+from squeeze.claims.types import Entry
 from squeeze.errors import InputError
 
 pytestmark = pytest.mark.cpu

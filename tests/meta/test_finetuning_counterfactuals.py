@@ -11,7 +11,6 @@ from squeeze.claims.degeneration import check_copying, check_repetition
 from squeeze.study.registration import plan
 from squeeze.study.study import Observatory, judge_on_policy
 from squeeze.study.token_steps import pair_steps
-from squeeze.training.named_arms import make_arm
 
 pytestmark = pytest.mark.cpu
 
@@ -109,7 +108,7 @@ def test_RP_1_without_the_rejected_term_long_training_does_not_repeat(lab):
     before, after = [], []
     for _, experiment in lab.over("RP-1"):
         experiment.trajectory(name)
-        phases = make_arm(name, experiment.config).phases
+        phases = experiment.config.arm(name).phases
         before.append(experiment.answers(phases[:1]))
         after.append(experiment.answers(phases))
     none_supported(check_repetition(before, after, level="tiny", seeds=SEEDS))
@@ -139,7 +138,7 @@ def test_SF_4_n_grams_of_answers_that_were_left_out_are_not_copied(lab):
         experiment.trajectory(arm)
         train, held_out = list(experiment.pairs.train), list(experiment.pairs.held_out)
         before.append(experiment.answers(()))
-        after.append(experiment.answers(make_arm(arm, experiment.config).phases))
+        after.append(experiment.answers(experiment.config.arm(arm).phases))
         own.append([[e.prompt[-1].content, e.chosen] for e in [*train, *held_out]])
         sources.append([e.chosen for e in train[1::2]])
     none_supported(check_copying(before, after, own, sources, level="tiny", seeds=SEEDS))

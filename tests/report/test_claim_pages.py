@@ -2,11 +2,10 @@
 
 import pytest
 
-from squeeze.claims.ledger import Entry
 from squeeze.claims.table import overview, results_markdown
-from squeeze.claims.types import Claim, Verdict
+from squeeze.claims.types import Claim, Entry, Verdict
 from squeeze.report.claim_pages import write_claim_pages
-from squeeze.study.registration import registration_sha256
+from squeeze.study.registration import registered_by_claim, registration_sha256
 from tests.report.page_text import Page
 
 pytestmark = pytest.mark.cpu
@@ -74,7 +73,7 @@ def test_with_rows_every_comparison_has_its_effect(rows):
 def site(tmp_path_factory):
     made = {row.key: row for row in map(entry, VERDICTS)}
     directory = tmp_path_factory.mktemp("site")
-    write_claim_pages(directory, CLAIMS, overview(CLAIMS, made))
+    write_claim_pages(directory, CLAIMS, overview(CLAIMS, made), {})
     return directory
 
 
@@ -112,7 +111,9 @@ def test_intervals_of_one_statistic_share_an_axis_with_the_bound_on_it(site):
 
 def test_a_registered_claim_shows_its_plan_and_the_pages_load_nothing(site, tmp_path):
     claim = Claim("SF-1", "chosen rises", "§4", "observation", ("tiny",), "permuted", print)
-    write_claim_pages(tmp_path, {"SF-1": claim}, overview({"SF-1": claim}, {}))
+    write_claim_pages(
+        tmp_path, {"SF-1": claim}, overview({"SF-1": claim}, {}), registered_by_claim([claim])
+    )
     page = Page(tmp_path / "SF-1.html")
     assert "smallest growth of chosen between probes of SFT, nats" in page.text
     assert "whole interval above 0" in page.text

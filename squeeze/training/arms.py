@@ -6,15 +6,54 @@ The claims compare them; `squeeze compare-losses` and `--arms` of `squeeze repli
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from squeeze.errors import InputError
-from squeeze.training.config import Arm, Phase
+from squeeze.losses import get_loss
 
-if TYPE_CHECKING:
-    from squeeze.training.config import RunConfig
+
+@dataclass(frozen=True)
+class Phase:
+    """One TRL training run inside an arm.
+
+    `on` says what it sees. SFT: "chosen" or "chosen+rejected" responses, or for counterfactuals
+    "shuffled" (the chosen answers of other prompts), "permuted" (their words in random order),
+    "half" (every other pair). DPO: "pairs" of the data, or pairs of the policy's own answers,
+    "scored" by enthusiasm or ranked at "random". `warmup` is a share of the steps. `batch_size`
+    counts rows (SFT) or pairs (DPO).
+    `loss_type` is a loss of `squeeze.losses` ("sigmoid" is DPO; so are "gated_…", "weighted_…" and
+    "ftx_…" forms) or else one of TRL's own; `loss_options` are its hyper-parameters, `beta` among
+    them if the loss wants another one. The probe set is scored every `probe_every` epochs and at
+    the end.
+    """
+
+    kind: Literal["sft", "dpo"]
+    on: Literal[
+        "chosen", "chosen+rejected", "shuffled", "permuted", "half", "pairs", "scored", "random"
+    ]
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    accumulation: int = 1
+    schedule: str = "linear"
+    warmup: float = 0.1
+    weight_decay: float = 0.0
+    beta: float = 0.1
+    loss_type: str = "sigmoid"
+    loss_options: Mapping[str, Any] = field(default_factory=dict)
+    probe_every: int = 1
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A sequence of phases from the same pretrained model; each starts where the last one ended."""
+
+    name: str
+    title: str
+    phases: tuple[Phase, ...]
+
 
 Build = Callable[[Phase, Phase, re.Match[str]], tuple[str, tuple[Phase, ...]]]
 
@@ -47,8 +86,6 @@ def _long(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phas
 
 
 def _loss(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
-    from squeeze.losses import get_loss
-
     loss = get_loss(found[1])  # its own published β, not DPO's
     own = {key: loss.hyperparameters[key] for key in ("beta", "tau") if key in loss.hyperparameters}
     phase = replace(dpo, loss_type=loss.name, loss_options=own)
@@ -92,9 +129,12 @@ FORMS: dict[str, tuple[str, Build]] = {
 CURVES = (_sft_dpo, _on_policy)
 
 
-def make_arm(name: str, config: RunConfig) -> Arm:
-    """The arm of this name under a run's settings; raise `InputError` for an unknown one."""
-    known = {arm.name: arm for arm in config.main_arms()}
+def make_arm(name: str, main: Sequence[Arm], probe_every: int) -> Arm:
+    """The arm of this name, made of the `main` job's; raise `InputError` for an unknown one.
+
+    Arms of which claims want no curve are probed every `probe_every` epochs of DPO.
+    """
+    known = {arm.name: arm for arm in main}
     if name in known:
         return known[name]
     sft, dpo = known["sft-dpo"].phases
@@ -109,7 +149,7 @@ def make_arm(name: str, config: RunConfig) -> Arm:
         found = re.fullmatch(pattern, name)
         if found:
             if build not in CURVES:
-                dpo = replace(dpo, probe_every=config.variant_probe_every)
+                dpo = replace(dpo, probe_every=probe_every)
             return Arm(name, *build(sft, dpo, found))
     names = ", ".join([*known, *FORMS])
     raise InputError(f"unknown arm {name!r} in --arms; the arms are {names}")

@@ -9,8 +9,10 @@ from typing import Any
 
 from squeeze.errors import InputError
 
-_STRING = r'"(?:\\.|[^"\\])*"'
-_COMMENT = re.compile(rf"({_STRING})|//[^\n]*|#[^\n]*|/\*.*?\*/", re.DOTALL)
+# What has no end runs to the text's end (`\Z`), so that no character is looked at twice.
+_STRING = r'"(?:[^"\\]|\\.?)*+(?:"|\Z)'
+_COMMENT = re.compile(rf"({_STRING})|//[^\n]*|#[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
+_LARGEST = 16 << 20  # bytes; people write these files by hand
 _COMMA = re.compile(rf"({_STRING})|,(?=\s*[}}\]])", re.DOTALL)
 
 
@@ -27,8 +29,14 @@ def strip_comments(text: str) -> str:
 def read(path: Path) -> Any:
     """Read JSON with comments; raise `InputError` naming the file if it is missing or malformed."""
     try:
+        if path.exists() and (not path.is_file() or path.stat().st_size > _LARGEST):
+            raise InputError(
+                f"{path} is no file of at most {_LARGEST >> 20} MB, so no JSON to read"
+            )
         return json.loads(strip_comments(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not readable JSON ({error})") from error

@@ -40,7 +40,7 @@ def resolve(name_or_path: str) -> tuple[Path, str | None]:
     if name_or_path in names:
         return BUILTIN / f"{name_or_path}.jsonl", None
     path = Path(name_or_path).expanduser()
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return path, None
     described, _, entry = name_or_path.rpartition(":")
     if entry and described and Path(described).expanduser().is_file():

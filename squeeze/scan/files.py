@@ -158,10 +158,19 @@ def _kept(
         raise InputError(f"cannot write {path} ({error.strerror or error})") from error
 
 
+_PARTIAL_START = '{"model": '  # how a partial file's first line begins, even if it was cut off
+
+
 def _read_partial(path: Path, identity: dict[str, str]) -> dict[str, ScanRow]:
     """The rows of a partial file of the same scan; its last line may be cut off."""
-    if not path.is_file():
+    if not path.exists():
         return {}
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        start = stream.readline(1 << 16)
+    if start.strip() and not start.startswith(_PARTIAL_START):
+        raise InputError(
+            f"{path} is no stopped scan of squeeze's; move it, or choose another --out"
+        )
     lines: list[Any] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

@@ -146,7 +146,7 @@ def test_logs_are_found_in_a_clone_and_in_a_folder_of_files(tmp_path):
 
 @pytest.mark.skipif(not AUTHORS.is_dir(), reason="the authors' logs are not beside the checkout")
 def test_the_authors_logs_are_read_as_their_numbers_say():
-    """Means, cells and line numbers: computed from the files, as docs/published-logs.md states them."""
+    """Means, cells and line numbers, computed from the files; docs/published-logs.md has them."""
     runs = {run.name: run for run in map(read_published, find_logs(AUTHORS))}
     early = runs["prob_pythia410m_dpo"]
     assert impossible_share(early.values(CHOSEN), early.values(ARGMAX)) == pytest.approx(

@@ -1,7 +1,7 @@
 """The ledger: what every check of every claim came out as, last time it ran, in one JSON file.
 
 `reports/claims.json` is the record and `reports/claims.md` its readable copy; both are written only
-by `merge`. Nothing here judges a claim (see `statistics`) or knows pytest (see `pytest_plugin`).
+by `merge`. Nothing here judges a claim (see `statistics`) or knows pytest (tests/ledger_plugin.py).
 """
 
 from __future__ import annotations

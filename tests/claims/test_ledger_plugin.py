@@ -1,4 +1,6 @@
-"""The pytest plugin, run by pytest on small projects of its own."""
+"""This suite's plugin (tests/ledger_plugin.py), run by pytest on small projects of its own."""
+
+from pathlib import Path
 
 import pytest
 
@@ -6,6 +8,8 @@ from squeeze.claims.ledger import read
 
 pytestmark = [pytest.mark.cpu, pytest.mark.usefixtures("made_up")]
 
+ROOT = Path(__file__).parents[2]
+PLUGIN = ("-p", "tests.ledger_plugin", "-p", "no:cacheprovider")
 HEAD = """
 import pytest
 from squeeze.claims import Verdict
@@ -22,7 +26,7 @@ def run(pytester):
 
     def write_and_run(body, *options):
         pytester.makepyfile(test_it=HEAD + body)
-        return pytester.runpytest_inprocess("-p", "no:cacheprovider", *options)
+        return pytester.runpytest_inprocess(*PLUGIN, *options)
 
     return write_and_run
 
@@ -159,30 +163,24 @@ def test_out_option_moves_the_ledger(run, statuses):
     assert statuses("elsewhere") == {"T-1/toy": "supported"}
 
 
-def test_a_project_without_claims_sees_nothing_of_us(pytester):
+def test_a_file_named_claims_json_is_left_alone_where_no_test_claims_anything(pytester):
     pytester.mkdir("reports").joinpath("claims.json").write_text("insurance claims")
     pytester.makepyfile("def test_a():\n    assert False\n")
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result = pytester.runpytest_inprocess(*PLUGIN)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.no_fnmatch_line("squeeze:*")
     result.stdout.no_fnmatch_line("*= claims =*")
     assert [p.name for p in (pytester.path / "reports").iterdir()] == ["claims.json"]
 
 
-def test_the_header_names_models_and_devices_where_a_project_asks_for_it(pytester):
-    pytester.makeini("[pytest]\nsqueeze_header = true\n")
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+def test_the_header_names_models_and_devices(pytester):
+    result = pytester.runpytest_inprocess(*PLUGIN)
     result.stdout.fnmatch_lines(["squeeze: models *; devices cpu (* threads)*"])
 
 
-def test_starting_pytest_does_not_import_torch(pytester):
-    pytester.makeconftest("import sys\nassert 'torch' not in sys.modules")
-    result = pytester.runpytest_subprocess("--collect-only", "-p", "no:cacheprovider")
-    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
-
-
-def test_workers_of_xdist_send_their_verdicts_to_one_ledger(pytester, statuses):
+def test_workers_of_xdist_send_their_verdicts_to_one_ledger(pytester, statuses, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     pytester.makeconftest(
+        "pytest_plugins = ['tests.ledger_plugin']\n"
         "from squeeze.claims import Claim, catalogue\n"
         "catalogue.TOPICS = ()\n"
         "catalogue.register(Claim('T-1', 's', '', 'theorem', ('toy',), '', print))\n"

@@ -30,7 +30,6 @@ from squeeze.distributed import (
     share_batch,
     together,
 )
-from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
 from squeeze.generation import generate_texts
 from squeeze.models import load_tokenizer, model_sha256
@@ -148,12 +147,6 @@ class Run:
     def _load_base(self) -> None:
         with self._timed("load"):
             self.base = pretrained(self.config)
-        limit = getattr(self.base.config.get_text_config(), "max_position_embeddings", None)
-        if limit is not None and self.config.max_length > limit:
-            raise InputError(
-                f"--max-length {self.config.max_length} is more than the {limit} tokens that "
-                f"{self.config.model} can read"
-            )
 
     # --- arms -----------------------------------------------------------------------------------
 

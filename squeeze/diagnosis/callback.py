@@ -7,7 +7,6 @@ trajectory and judges it. What is scored is `diagnosis.probe`'s business, how of
 
 from __future__ import annotations
 
-import inspect
 import sys
 import time
 import warnings
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 
 from squeeze.data.encoding import EncodedItem
 from squeeze.diagnosis.pace import Pace
@@ -28,6 +27,7 @@ from squeeze.distributed import on_main, score_shared
 from squeeze.errors import InputError
 from squeeze.provenance import environment
 from squeeze.scoring import ResponseScores, score
+from squeeze.training.trl_compat import calling_trainer, log_beside, model_name, shards_weights
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -53,6 +53,8 @@ class SqueezeCallback(TrainerCallback):
         dtype: autocast for scoring; None uses the trainer's own (bf16, fp16 or none).
         phase: "sft" or "dpo" if the trainer's class does not tell: an SFTTrainer and a plain
             Trainer are SFT.
+        trainer: the trainer, as TRL's callbacks take it: `trainer.add_callback(SqueezeCallback(
+            trainer=trainer))`. Among a trainer's `callbacks=` it is not needed.
 
     After training, `diagnosis` holds the verdict and `overhead` the share of time that it took.
     Raises `InputError` for arguments that cannot be used, and at the start of a training for a
@@ -72,6 +74,7 @@ class SqueezeCallback(TrainerCallback):
         patience: int = 2,
         dtype: torch.dtype | None = None,
         phase: Literal["sft", "dpo"] | None = None,
+        trainer: Any = None,
     ) -> None:
         for name, count in (("every", every), ("examples", examples), ("patience", patience)):
             if count is not None and count < 1:
@@ -95,6 +98,7 @@ class SqueezeCallback(TrainerCallback):
         self.dtype, self.phase = dtype, phase
         self.diagnosis: Diagnosis | None = None
         self._trainer: Any = None
+        self._given_trainer = trainer
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -102,7 +106,7 @@ class SqueezeCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Prepare the probe, take up an earlier trajectory, and score the model as it is."""
-        self._trainer = _calling_trainer()
+        self._trainer = self._given_trainer or calling_trainer()
         _require_whole_weights(self._trainer)
         self._items = self._probe_items(kwargs["processing_class"], args)
         self._record = Record(
@@ -208,11 +212,7 @@ class SqueezeCallback(TrainerCallback):
         return score_shared(lambda items: score(model, items, dtype=self._dtype), self._items)
 
     def _log(self, control: TrainerControl) -> None:
-        """Log the newest means through the trainer, so that whoever watches it sees them.
-
-        `Trainer.log` is called past TRL's overrides, which would take the metrics gathered so far
-        out of the trainer's next line; and logging clears `should_log`, which is not ours to clear.
-        """
+        """Log the newest means through the trainer, so that whoever watches it sees them."""
         metrics: dict[str, float] = {}
         for i, (split, means) in enumerate(self._record.means().items()):
             prefix = "squeeze/" if i == 0 else f"squeeze/{split}/"
@@ -220,9 +220,7 @@ class SqueezeCallback(TrainerCallback):
         assert self.diagnosis is not None
         metrics["squeeze/severity"] = VERDICTS.index(self.diagnosis.verdict)
         metrics["squeeze/overhead"] = self.overhead if self._training else 0.0
-        should_log = control.should_log
-        Trainer.log(self._trainer, metrics)
-        control.should_log = should_log
+        log_beside(self._trainer, metrics, control)
 
     def _write_state(self, status: str) -> None:
         assert self.diagnosis is not None
@@ -268,24 +266,9 @@ _CONFIG = (
 )
 
 
-def _calling_trainer() -> Any:
-    """The trainer whose event is being handled.
-
-    transformers tells callbacks the model, the data loaders and the optimizer, but not the trainer;
-    it is the nearest one on the call stack. Raises `InputError` if there is none.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, Trainer):
-            return owner
-        frame = frame.f_back
-    raise InputError("SqueezeCallback works inside a transformers or TRL Trainer only")
-
-
 def _require_whole_weights(trainer: Any) -> None:
     """Raise `InputError` where no process holds all weights, which scoring needs."""
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    if shards_weights(trainer):
         raise InputError(
             "SqueezeCallback needs the whole model on each process (one process, or DDP), not FSDP "
             "or DeepSpeed; score its checkpoints with squeeze diagnose --base --tuned instead"
@@ -317,7 +300,7 @@ def _about(trainer: Any, model: Any, items: Sequence[EncodedItem]) -> dict[str, 
         "config": {"trainer": type(trainer).__name__} | config,
         "arms": [{"name": ARM, "title": type(trainer).__name__}],
         "model": {
-            "name": str(getattr(model.config, "_name_or_path", "")) or type(model).__name__,
+            "name": model_name(model),
             "parameters": sum(p.numel() for p in weights),
             "trainable_parameters": sum(p.numel() for p in weights if p.requires_grad),
         },

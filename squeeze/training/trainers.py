@@ -10,8 +10,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from squeeze.losses.types import FTX, GATE, WEIGHTED
 from squeeze.models import load_model
 from squeeze.training.arms import Phase
 from squeeze.training.config import RunConfig
+from squeeze.training.trl_compat import answers_alone, without_cards
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -163,27 +163,6 @@ def _arguments(phase: Phase, config: RunConfig, place: PhasePlace, bf16: bool) -
     }
 
 
-@contextmanager
-def answers_alone() -> Iterator[None]:
-    """Let TRL's output head see the tokens of answers alone on a CPU too, as it does on a GPU.
-
-    Elsewhere TRL 1.16 scores prompts and padding as well and masks them afterwards, for compilers
-    that want one shape; to a CPU that is a quarter of a training. A TRL without this choice is
-    left as it is.
-    """
-    from trl.trainer import utils
-
-    chosen = getattr(utils, "_use_triton", None)
-    if chosen is None or torch.cuda.is_available():
-        yield
-        return
-    utils._use_triton = lambda device: True
-    try:
-        yield
-    finally:
-        utils._use_triton = chosen
-
-
 @answers_alone()
 def make_trainer(
     model: PreTrainedModel,
@@ -286,21 +265,11 @@ def _finite(row: dict[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in row.items()}
 
 
-@contextmanager
-def _without_cards(trainer: Any) -> Iterator[None]:
-    """Weights saved without model cards: only this run reads them, and a card takes longer."""
-    trainer.create_model_card = trainer.model.create_or_update_model_card = lambda *_, **__: None
-    try:
-        yield
-    finally:
-        del trainer.create_model_card, trainer.model.create_or_update_model_card
-
-
 @answers_alone()
 def train_phase(trainer: Any, place: PhasePlace, resume_step: int | None) -> None:
     """Train to the end, from a checkpoint if told; store TRL's log and, last, the adapter."""
     checkpoint = str(place.checkpoint(resume_step)) if resume_step else None
-    with _without_cards(trainer):
+    with without_cards(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
         _store(trainer, place)
 

@@ -34,6 +34,7 @@ from squeeze.files import read_json, write_json
 from squeeze.generation import generate_texts
 from squeeze.models import load_tokenizer, model_sha256
 from squeeze.provenance import environment, fast_dtype, peak_memory_mb
+from squeeze.report.source import VERDICTS_SCHEMA
 from squeeze.run_directory import RunDirectory
 from squeeze.scoring import score
 from squeeze.training.arms import Arm, Phase
@@ -296,7 +297,7 @@ class Run:
         return verdicts
 
     def _write_verdicts(self, verdicts: list[Verdict]) -> None:
-        value = {"schema": 1, "verdicts": [asdict(verdict) for verdict in verdicts]}
+        value = {"schema": VERDICTS_SCHEMA, "verdicts": [asdict(verdict) for verdict in verdicts]}
         write_json(self.directory.path / "verdicts.json", value)
 
     @main_only

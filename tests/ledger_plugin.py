@@ -201,7 +201,7 @@ class LedgerPlugin:
         from squeeze.claims.ledger import new_entry
         from squeeze.claims.types import Verdict
 
-        recorded = [e for e in before.values() if e.verdict.status != "not run"]
+        recorded = [e for e in before.values() if e.verdict.ran]
         spoken = {entry.key[:2] for entry in [*recorded, *self._entries]}
         reasons = {
             pair: reason
@@ -257,8 +257,8 @@ class LedgerPlugin:
     def _print(terminalreporter: pytest.TerminalReporter, rows: list[Entry]) -> None:
         from squeeze.claims.table import STYLES, summary_lines
 
-        for line, status in summary_lines(rows):
-            terminalreporter.write_line(line, **{STYLES[status]: True})
+        for line, outcome in summary_lines(rows):
+            terminalreporter.write_line(line, **{STYLES[outcome]: True})
 
 
 def _reason(report: pytest.TestReport) -> str:

@@ -20,8 +20,8 @@ from squeeze.claims.catalogue import register
 from squeeze.claims.statistics import (
     CONFIDENCE,
     Estimate,
+    crossed_mean,
     mean,
-    paired_difference_over_seeds,
     verdict_from_interval,
 )
 from squeeze.claims.types import Claim, Verdict
@@ -94,6 +94,7 @@ def check_model_error(
         bound=MODEL_ERROR_BOUND,
         side="below",
         seeds=tuple(sorted({system.seed for system in systems})),
+        min_seeds=1,
         evidence={"learning rate": learning_rate, "errors": errors},
     )
 
@@ -121,7 +122,7 @@ def check_adjustment(
     return Verdict(
         claim="LD-2",
         level="toy",
-        status="supported" if worst <= 1 else "not supported",
+        outcome="supported" if worst <= 1 else "contradicted",
         statistic="largest violation, in units of its rounding bound",
         effect=worst,
         bound=1.0,
@@ -165,7 +166,7 @@ def check_causality(
     return Verdict(
         claim="LD-3",
         level="toy",
-        status="supported" if worst <= bound else "not supported",
+        outcome="supported" if worst <= bound else "contradicted",
         statistic="largest effect of later tokens on earlier positions, relative",
         effect=worst,
         bound=bound,
@@ -202,12 +203,12 @@ def check_similarity(influence: DigitInfluence) -> list[Verdict]:
     images (the i-th of one class against the i-th of the other), over seeds and updates for ρ.
     """
     estimates = {
-        f"{name}: {more}s above {less}s": paired_difference_over_seeds(values[less], values[more])
+        f"{name}: {more}s above {less}s": crossed_mean(values[more] - values[less])
         for name, values in (("probability", influence.probability), ("‖K‖", influence.kernel))
         for more, less in ((4, 9), (9, 0))
     }
     correlation = influence.rank_correlation
-    estimates[RANKS] = paired_difference_over_seeds(np.zeros_like(correlation), correlation)
+    estimates[RANKS] = crossed_mean(correlation)
     evidence = {
         f"mean {name} by class": {label: float(values[label].mean()) for label in values}
         for name, values in (
@@ -253,6 +254,7 @@ def _slope_verdict(claim: str, system: System, predictor: Predictor, comparison:
         tolerance=SLOPE_TOLERANCE,
         comparison=comparison,
         seeds=(system.seed,),
+        min_seeds=1,
         evidence={"learning rates": rates.tolist(), "errors": errors},
     )
 

@@ -234,26 +234,49 @@ def check_similarity(influence: DigitInfluence) -> list[Verdict]:
 
 def _slope_verdict(claim: str, system: System, predictor: Predictor, comparison: str) -> Verdict:
     given = (system.observed, system.terms, system.parameters)
+    return slope_verdict(
+        claim,
+        "log-log slope of the error of -η A K G",
+        lambda eta: measured_change(*given, eta),
+        lambda eta: predictor(*given, eta).sum(dim=0),
+        comparison,
+        seeds=(system.seed,),
+    )
+
+
+def slope_verdict(
+    claim: str,
+    statistic: str,
+    measured: Callable[[float], Tensor],
+    predicted: Callable[[float], Tensor],
+    comparison: str,
+    *,
+    seeds: Sequence[int] = (),
+) -> Verdict:
+    """Fit the log-log slope, over LD-1's window of steps, of the error of a first-order prediction.
+
+    Both functions take the step size to a change in nats. "Supported" if the slope's 95% interval
+    lies within 2 ± 0.1.
+    """
     tiny = 1e-8
-    rate = measured_change(*given, tiny).abs().max().item() / tiny
+    rate = measured(tiny).abs().max().item() / tiny
     rates = np.logspace(-DECADES, 0, STEPS) * LARGEST_CHANGE / rate
     errors = []
-    for learning_rate in rates.tolist():
-        error = predictor(*given, learning_rate).sum(dim=0) - measured_change(*given, learning_rate)
-        errors.append(torch.linalg.vector_norm(error).item())
+    for eta in rates.tolist():
+        errors.append(torch.linalg.vector_norm(predicted(eta) - measured(eta)).item())
     fit = stats.linregress(np.log(rates), np.log(errors))
     slope = float(fit.slope)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, STEPS - 2) * fit.stderr)
     return verdict_from_interval(
         claim,
         "toy",
-        "log-log slope of the error of -η A K G",
+        statistic,
         Estimate(slope, (slope - half, slope + half), STEPS, "least squares"),
         bound=2.0,
         side="within",
         tolerance=SLOPE_TOLERANCE,
         comparison=comparison,
-        seeds=(system.seed,),
+        seeds=seeds,
         min_seeds=1,
         evidence={"learning rates": rates.tolist(), "errors": errors},
     )

@@ -59,7 +59,7 @@ def diagnose(
     template: Annotated[
         str,
         typer.Option(
-            help="Chat template: model, seed, chatml or plain.", rich_help_panel=_CHECKPOINTS
+            help="Chat template: model, unmarked, chatml or plain.", rich_help_panel=_CHECKPOINTS
         ),
     ] = "model",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -46,7 +46,7 @@ def scan_command(
     filtered: Annotated[
         Path | None, Option(help="Write the data without them: .jsonl, .json or .parquet.")
     ] = None,
-    template: Annotated[str, Option(help="model, seed, chatml or plain.")] = "model",
+    template: Annotated[str, Option(help="model, unmarked, chatml or plain.")] = "model",
     data_format: Annotated[
         str | None, Option("--from", help="The data file's format; recognised if not named.")
     ] = None,

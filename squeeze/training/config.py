@@ -15,6 +15,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import FiniteFloat, StrictBool, StrictInt, StrictStr, TypeAdapter
 
+from squeeze.data.encoding import current_template
 from squeeze.errors import InputError
 from squeeze.jsonc import strip_comments
 from squeeze.losses import get_loss
@@ -215,6 +216,8 @@ def make_config(values: Mapping[str, Any]) -> RunConfig:
             raise InputError(f"unknown configuration field {key[:60]!r}{hint}")
     if isinstance(given.get("arms"), str):
         given["arms"] = [name.strip() for name in given["arms"].split(",") if name.strip()]
+    if isinstance(given.get("template"), str):
+        given["template"] = current_template(given["template"])
     config: RunConfig = checked(lambda: _DECLARATION.validate_python(given), flag)
     if not config.arms or len(set(config.arms)) != len(config.arms):
         raise InputError("--arms needs at least one arm, each named once")

@@ -101,12 +101,13 @@ def pretrained(config: RunConfig) -> PreTrainedModel:
 
 
 def _require_targets(model: PreTrainedModel, targets: str) -> None:
-    """Raise `InputError` unless every LoRA target is the name of a linear layer of the model."""
-    linear = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
-    known = dict.fromkeys(name.rpartition(".")[2] for name in linear)
+    """Raise `InputError` unless every LoRA target is the name of a layer of the model."""
+    layers = dict(model.named_modules())
     for target in () if targets == "all-linear" else targets.split(","):
-        if not any(name == target or name.endswith(f".{target}") for name in linear):
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            linear = [name for name, layer in layers.items() if isinstance(layer, torch.nn.Linear)]
+            known = dict.fromkeys(name.rpartition(".")[2] for name in linear)
             raise InputError(
-                f"--lora-targets: the model has no linear layer {target!r}; choose all-linear, or "
-                f"of {', '.join(known)}"
+                f"--lora-targets: the model has no layer {target!r}; choose all-linear, or of "
+                f"{', '.join(known)}"
             )

@@ -42,13 +42,14 @@ class Touch:
         return value is not None
 
 
-_TRL = "TRL 1.15, 1.16"
-_BOTH = f"{_TRL}; transformers 5.0, 5.17, 5.23"
+# TRL 1.15 has the same names, but its fused LM head needs triton, and so a GPU, for DPO.
+_TRL = "TRL 1.16"
+_BOTH = f"{_TRL}; transformers 5.0, 5.23"
 TOUCHED = (
     Touch("trl", "DPOTrainer._compute_loss", "another loss on TRL's forward pass", _TRL),
     Touch("trl", "DPOTrainer.log", "overridden by TRL; probes are logged past it", _TRL),
     Touch("trl", "DPOTrainer.create_model_card", "no card beside each checkpoint", _TRL),
-    Touch("trl.trainer.utils", "_use_triton", "answers alone on a CPU", "TRL 1.16", optional=True),
+    Touch("trl.trainer.utils", "_use_triton", "answers alone on a CPU", _TRL, optional=True),
     Touch("trl.trainer.utils", "selective_log_softmax", "a peer in the benchmark", _TRL),
     Touch("transformers", "Trainer.log", "probes in the trainer's log", _BOTH),
 )
@@ -79,7 +80,7 @@ class PolicyLogpsTrainer(DPOTrainer):  # type: ignore[misc]
     """DPOTrainer whose loss is `loss_of` the log-probs of TRL's own forward pass.
 
     Metrics stay TRL's. What `_compute_loss` calls the model with returns `.log_probs`, the log-prob
-    of every token but the first of each row, since TRL 1.15.
+    of every token but the first of each row, since TRL 1.15 (on a CPU 1.16).
     """
 
     def loss_of(self, token_logps: Tensor, inputs: dict[str, Any]) -> Tensor:

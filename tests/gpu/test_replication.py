@@ -87,7 +87,7 @@ def test_pure_dpo_of_qwen3_4b_squeezes(model, data, pytestconfig, ledger):
     out = out_directory(pytestconfig)
     ledger.record(*check_pure_dpo(run("qwen3-4b-dpo", model, data, out)))
     assert_memory(out, "qwen3-4b-dpo")
-    assert (out / "qwen3-4b-dpo" / "seed.json").exists()
+    assert (out / "qwen3-4b-dpo" / "curves.json").exists()
 
 
 @pytest.mark.claim("QW-2", "gpu")

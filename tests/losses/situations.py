@@ -82,7 +82,7 @@ def init_values(name: str, perturbation: float = 0.0) -> Iterator[InitValue]:
 
 
 def toy_llama_value(reference_seed: int = 0) -> InitValue:
-    """One good and two bad responses on the toy Llama of Seeds D."""
+    """One good and two bad responses on the toy Llama of the tutorial notebook."""
     toy = runpy.run_path(str(TOY_LLAMA))
     loss = toy["dpo_loss"](toy["toy_llama"](0), toy["toy_llama"](reference_seed))
     return InitValue("toy Llama", float(get_loss("sigmoid").at_init() or 0), loss.detach())

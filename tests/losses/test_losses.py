@@ -41,7 +41,7 @@ def test_loss_has_its_closed_form_at_policy_equal_reference(name: str, data: st.
     assert verdict.supported, verdict
 
 
-# The table of CLAIMS.md, at β = τ = 0.1.
+# Every loss where policy = reference, at β = τ = 0.1.
 @pytest.mark.parametrize(
     ("name", "value"),
     [

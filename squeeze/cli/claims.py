@@ -17,10 +17,10 @@ from rich.text import Text
 from squeeze.claims.ledger import entry_to_json, read
 from squeeze.claims.table import STYLES, count, measured, overview, rests_on, results_markdown
 from squeeze.claims.types import NEVER_RUN, Claim, Entry
-from squeeze.cli.app import app
+from squeeze.cli.app import LOOK, app
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def claims(
     claim_id: Annotated[
         str | None, typer.Argument(metavar="CLAIM", help="Show one claim, such as SM-4.")

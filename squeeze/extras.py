@@ -7,7 +7,7 @@ from __future__ import annotations
 
 REPORT = ("matplotlib", "plotly")
 TRAIN = (
-    *("accelerate", "datasets", "gguf", "jaxtyping", "peft", "regex", "safetensors", "tokenizers"),
+    *("accelerate", "datasets", "gguf", "jaxtyping", "peft", "regex", "safetensors"),
     *("torch", "transformers", "trl"),
 )
 EXTRAS = dict.fromkeys(REPORT, "report") | dict.fromkeys(TRAIN, "train")

@@ -183,7 +183,7 @@ def precomputed_reference(subject: TrainerSubject) -> Measured:
         raise DoesNotApply("there is no reference")
     if not hasattr(subject.args, "precompute_ref_log_probs"):
         raise DoesNotApply("the trainer has no precompute_ref_log_probs")
-    other = subject.build(precompute_ref_log_probs=not subject.args.precompute_ref_log_probs)
+    other = subject.variant(precompute_ref_log_probs=not subject.args.precompute_ref_log_probs)
     rows = subject.rows_of(other)
     with moved(subject.trainer.model, MOVED), moved(other.model, MOVED), torch.no_grad():
         own, _ = subject.compute(subject.trainer, subject.rows)

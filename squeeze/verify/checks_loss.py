@@ -58,6 +58,11 @@ def _loss_is_right(subject: TrainerSubject) -> bool:
     return _loss_off(_worst_loss(subject)) <= LOSS_TOLERANCE
 
 
+def _right(subject: TrainerSubject, of: str) -> Measured:
+    off = _loss_off(_worst_loss(subject))
+    return Measured(off, f"the loss is that of the scorer's {of}, off by {off:.1g} of itself")
+
+
 @check(
     "logps",
     TrainerSubject,
@@ -69,11 +74,10 @@ def _loss_is_right(subject: TrainerSubject) -> bool:
 )
 def logps(subject: TrainerSubject) -> Measured:
     """Logged log-probs against the scorer's, where the loss is off as well."""
-    off, seen = _logps_off(subject), _worst_loss(subject)
-    logged = any(name in o.logged for o in subject.observed for name in LOGPS)
+    off = _logps_off(subject)
     if _loss_is_right(subject):
-        return Measured(0.0, f"the loss is that of the scorer's log-probs (off {_loss_off(seen):.1g})")
-    if not logged:
+        return _right(subject, "log-probs")
+    if not any(name in o.logged for o in subject.observed for name in LOGPS):
         raise DoesNotApply("the trainer logs no log-probs, and its loss is off in some way")
     return Measured(off, f"log-prob of an answer off by {off:.3g} nats")
 
@@ -93,7 +97,7 @@ def reference_logps(subject: TrainerSubject) -> Measured:
         raise DoesNotApply("there is no reference")
     off = _rewards_off(subject)
     if _loss_is_right(subject):
-        return Measured(0.0, "the loss is that of the scorer's log-ratios")
+        return _right(subject, "log-ratios")
     return Measured(off, f"log-ratio to the reference off by {off:.3g} nats")
 
 
@@ -109,14 +113,20 @@ def reference_logps(subject: TrainerSubject) -> Measured:
     needs=("reference-logps",),
 )
 def initial_loss(subject: TrainerSubject) -> Measured:
-    """The loss of a full batch at the start against the closed form."""
+    """The loss of every row at the start against the closed form."""
     if not subject.family.has_reference:
         raise DoesNotApply("without a reference the loss at the start depends on model and data")
     with torch.no_grad():
-        loss, _ = subject.compute(subject.trainer, subject.rows)
-        should = subject.expected_loss(subject.all_rows)
-    found = f"loss at step 0: {loss.item():.6g}, closed form {should.item():.6g}"
-    return Measured(relative(loss.item(), should.item()), found)
+        values = [
+            (
+                subject.compute(subject.trainer, [subject.rows[i]])[0].item(),
+                subject.expected_loss([i]).item(),
+            )
+            for i in subject.all_rows
+        ]
+    loss, should = max(values, key=lambda pair: _nan_last(relative(*pair)))
+    found = f"loss at step 0: {loss:.6g}, closed form {should:.6g}"
+    return Measured(relative(loss, should), found)
 
 
 @check(
@@ -153,10 +163,12 @@ def initial_rewards(subject: TrainerSubject) -> Measured:
     needs=("logps", "initial-loss"),
 )
 def initial_gradient(subject: TrainerSubject) -> Measured:
-    """The parameters' gradient at the start against that of the scorer and the closed form."""
-    loss, _ = subject.compute(subject.trainer, subject.rows)
+    """The parameters' gradient at the start, a row, against the scorer's and the closed form."""
+    loss, _ = subject.compute(subject.trainer, subject.rows[:1])
     found = gradient(loss, subject.trainer.model)
-    should = gradient(subject.expected_loss(subject.all_rows), subject.trainer.model)
+    should = gradient(subject.expected_loss([0]), subject.trainer.model)
+    if not should.norm() > 0:
+        raise DoesNotApply("the gradient at the start is 0")
     off, cosine = distance(found, should), torch.cosine_similarity(found, should, dim=0).item()
     ratio = (found.norm() / should.norm()).item()
     return Measured(off, f"gradient at step 0: length {ratio:.4f} of the theorem's, cosine {cosine:.5f}")

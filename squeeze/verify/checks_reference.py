@@ -66,7 +66,7 @@ def reference_constant(subject: TrainerSubject) -> Measured:
     cure="evaluation takes another way to the reference, and finds the trained policy: pass an "
     "explicit ref_model, or prepare the evaluation data before training",
     tolerance=1e-3,
-    needs=("reference-constant",),
+    needs=("reference-constant", "evaluation-mode"),
 )
 def reference_in_evaluation(subject: TrainerSubject) -> Measured:
     """Rewards that `evaluate` returns after a step."""

@@ -55,7 +55,7 @@ def _same_update(subject: TrainerSubject, what: str, **options: Any) -> Measured
     "is a mean over tokens (or sorts, or estimates something over the batch)",
     tolerance=1e-3,
     unit="relative",
-    needs=("first-order",),
+    needs=("first-order", "batch-composition"),
 )
 def accumulation(subject: TrainerSubject) -> Measured:
     """One update from the batch, and from its halves."""
@@ -101,7 +101,7 @@ def prompt_shift(subject: TrainerSubject) -> Measured:
         raise DoesNotApply(f"{subject.args.loss_type} is no function of the margin")
     trainer = subject.trainer
     if not trainer.args.precompute_ref_log_probs:
-        trainer = subject.build(precompute_ref_log_probs=True)
+        trainer = subject.variant(precompute_ref_log_probs=True)
     rows = subject.rows_of(trainer)
 
     def change(batch: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def _is_antisymmetric(subject: TrainerSubject) -> bool:
     cure="β is fixed somewhere: a default of a fused loss, or a value that another argument hides",
     tolerance=1e-3,
     unit="relative",
-    needs=("initial-gradient",),
+    needs=("initial-gradient", "batch-composition"),
 )
 def doubled_beta(subject: TrainerSubject) -> Measured:
     """The gradient at the start with twice the β, against the closed form."""

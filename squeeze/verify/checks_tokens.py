@@ -81,7 +81,7 @@ def one_bos(subject: Any) -> Measured:
     "prompts where a token ends",
     tolerance=0,
     unit="answers",
-    needs=("not-emptied",),
+    needs=("not-emptied", "one-bos"),
 )
 def inference_tokens(subject: Any) -> Measured:
     """Sequences that do not begin with the prompt's ids at inference."""

@@ -62,6 +62,7 @@ class TrainerSubject:
         self.raw = list(data) if data is not None else tiny_rows()
         self._make, self._reward_model = make, reward_model
         self._directory = model_directory
+        self._variants: dict[str, Any] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="squeeze-verify-")
 
     # --- building -------------------------------------------------------------------------------
@@ -112,6 +113,13 @@ class TrainerSubject:
         if ignored:
             raise DoesNotApply(f"the factory does not pass {ignored[0]} on to the trainer")
         return trainer
+
+    def variant(self, **options: Any) -> Any:
+        """A trainer with one setting changed, built once; it is not to be trained."""
+        key = repr(sorted(options.items()))
+        if key not in self._variants:
+            self._variants[key] = self.build(**options)
+        return self._variants[key]
 
     def _plain_options(self) -> dict[str, Any]:
         return {

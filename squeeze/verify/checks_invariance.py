@@ -59,7 +59,8 @@ def padding(subject: TrainerSubject) -> Measured:
             off[side] = relative(loss.item(), plain.item())
     worst = max(off, key=lambda side: off[side])
     return Measured(
-        off[worst], f"loss {plain.item():.6g}; {COLUMNS} columns on the {worst}: off {off[worst]:.2g}"
+        off[worst],
+        f"loss {plain.item():.6g}; {COLUMNS} columns on the {worst}: off {off[worst]:.2g}",
     )
 
 
@@ -116,7 +117,9 @@ def evaluation_mode(subject: TrainerSubject) -> Measured:
         train, _ = subject.compute(subject.trainer, subject.rows)
         evaluation, _ = subject.compute(subject.trainer, subject.rows, training=False)
     off = relative(evaluation.item(), train.item())
-    return Measured(off, f"loss in training {train.item():.6g}, in evaluation {evaluation.item():.6g}")
+    return Measured(
+        off, f"loss in training {train.item():.6g}, in evaluation {evaluation.item():.6g}"
+    )
 
 
 @check(
@@ -157,12 +160,15 @@ def dropout_disabled(subject: TrainerSubject) -> Measured:
 )
 def attention_implementation(subject: TrainerSubject) -> Measured:
     """The model's own attention, and the plainest one."""
-    other = subject.build(subject.fresh_model(attn_implementation="eager"))
-    rows = subject.rows_of(other)
-    with moved(subject.trainer.model, MOVED), moved(other.model, MOVED), torch.no_grad():
+    model = subject.trainer.model
+    name = model.config._attn_implementation
+    with moved(model, MOVED), torch.no_grad():
         own, _ = subject.compute(subject.trainer, subject.rows)
-        eager, _ = subject.compute(other, rows)
-    name = subject.trainer.model.config._attn_implementation
+        model.set_attn_implementation("eager")
+        try:
+            eager, _ = subject.compute(subject.trainer, subject.rows)
+        finally:
+            model.set_attn_implementation(name)
     off = relative(eager.item(), own.item())
     return Measured(off, f"loss with {name} {own.item():.6g}, with eager {eager.item():.6g}")
 

@@ -85,7 +85,7 @@ def logps(subject: TrainerSubject) -> Measured:
 @check(
     "reference-logps",
     TrainerSubject,
-    standard="the reference's log-probs are those of the model before training, on this data (DP-1)",
+    standard="the reference's log-probs are those of the model before training, on these data",
     cure="the reference is another model, or its cached log-probs are stale (of another model, "
     "other data, or 0): delete the cache, and pass the reference that you mean",
     tolerance=LOGPS_TOLERANCE,
@@ -120,7 +120,7 @@ def initial_loss(subject: TrainerSubject) -> Measured:
         values = [
             (
                 subject.compute(subject.trainer, [subject.rows[i]])[0].item(),
-                subject.expected_loss([i]).item(),
+                subject.closed_form([i]),
             )
             for i in subject.all_rows
         ]
@@ -166,17 +166,19 @@ def initial_gradient(subject: TrainerSubject) -> Measured:
     """The parameters' gradient at the start, a row, against the scorer's and the closed form."""
     loss, _ = subject.compute(subject.trainer, subject.rows[:1])
     found = gradient(loss, subject.trainer.model)
-    should = gradient(subject.expected_loss([0]), subject.trainer.model)
+    should = subject.expected_gradient([0], subject.args)
     if not should.norm() > 0:
         raise DoesNotApply("the gradient at the start is 0")
     off, cosine = distance(found, should), torch.cosine_similarity(found, should, dim=0).item()
     ratio = (found.norm() / should.norm()).item()
-    return Measured(off, f"gradient at step 0: length {ratio:.4f} of the theorem's, cosine {cosine:.5f}")
+    return Measured(
+        off, f"gradient at step 0: length {ratio:.4f} of the theorem's, cosine {cosine:.5f}"
+    )
 
 
 def distance(found: torch.Tensor, should: torch.Tensor) -> float:
     """‖found − should‖ / ‖should‖."""
-    return ((found - should).norm() / should.norm()).item()
+    return float((found - should).norm() / should.norm())
 
 
 @check(
@@ -215,4 +217,6 @@ def logged_metrics(subject: TrainerSubject) -> Measured:
         raise DoesNotApply("the trainer logs nothing that is known of answers")
     off = {name: max(_off(o.logged, o.expected_logged, (name,)) for o in seen) for name in names}
     worst = max(off, key=lambda name: off[name])
-    return Measured(off[worst], f"{len(names)} metrics, the largest difference {worst}: {off[worst]:.3g}")
+    return Measured(
+        off[worst], f"{len(names)} metrics, the largest difference {worst}: {off[worst]:.3g}"
+    )

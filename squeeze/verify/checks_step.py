@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 import torch
@@ -111,16 +110,15 @@ def prompt_shift(subject: TrainerSubject) -> Measured:
         plain, _ = subject.compute(trainer, rows)
         shifted, _ = subject.compute(trainer, rows, change)
     off = relative(shifted.item(), plain.item())
-    return Measured(off, f"loss {plain.item():.6g}, rewards of both answers shifted {shifted.item():.6g}")
+    return Measured(
+        off, f"loss {plain.item():.6g}, rewards of both answers shifted {shifted.item():.6g}"
+    )
 
 
 def _shift_leaves(subject: TrainerSubject) -> bool:
     """Whether the declared loss is a function of the margins alone."""
-    rows, family = subject.all_rows, subject.family
-    with torch.no_grad():
-        policy = subject.scores(subject.trainer.model, rows)
-    reference = copy(policy)
-    plain = family.loss(policy, reference, subject.args, subject.rows)
+    family, policy = subject.family, subject.known_scores("start", subject.all_rows)
+    plain = family.loss(policy, policy, subject.args, subject.rows)
     shifted = type(policy)(policy.values - 10, policy.lengths, policy.entropies)
     other = family.loss(policy, shifted, subject.args, subject.rows)
     return relative(other.item(), plain.item()) < ANTISYMMETRIC
@@ -162,8 +160,7 @@ def _swapped(row: dict[str, Any]) -> dict[str, Any]:
 
 def _is_antisymmetric(subject: TrainerSubject) -> bool:
     """Whether the declared residuals of the two answers are opposite at the start."""
-    with torch.no_grad():
-        start = subject.scores(subject.trainer.model, subject.all_rows)
+    start = subject.known_scores("start", subject.all_rows)
     values = start.values.clone().requires_grad_()
     policy = type(start)(values, start.lengths, start.entropies)
     loss = subject.family.loss(policy, start, subject.args, subject.rows)
@@ -185,7 +182,7 @@ def _is_antisymmetric(subject: TrainerSubject) -> bool:
     cure="β is fixed somewhere: a default of a fused loss, or a value that another argument hides",
     tolerance=1e-3,
     unit="relative",
-    needs=("initial-gradient", "batch-composition"),
+    needs=("initial-gradient",),
 )
 def doubled_beta(subject: TrainerSubject) -> Measured:
     """The gradient at the start with twice the β, against the closed form."""
@@ -193,15 +190,12 @@ def doubled_beta(subject: TrainerSubject) -> Measured:
     if not beta:
         raise DoesNotApply("the trainer has no beta")
     other = subject.build(beta=2 * beta)
-    rows = subject.rows_of(other)
-    found = gradient(subject.compute(other, rows)[0], other.model)
-    should = gradient(subject.expected_loss(subject.all_rows, other.args), subject.trainer.model)
-    plain = gradient_at_start(subject)
+    found = gradient(subject.compute(other, subject.rows_of(other)[:1])[0], other.model)
+    should = subject.expected_gradient([0], other.args)
+    plain = subject.expected_gradient([0], subject.args)
 
     def size(vector: Tensor) -> float:
-        return (vector.norm() / plain.norm()).item()
+        return float(vector.norm() / plain.norm())
 
-    return Measured(
-        distance(found, should),
-        f"gradient with twice the β: {size(found):.4f} times as long, by the formula {size(should):.4f}",
-    )
+    what = f"with twice the β {size(found):.4f} times the gradient, by formula {size(should):.4f}"
+    return Measured(distance(found, should), what)

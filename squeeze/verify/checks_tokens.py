@@ -44,11 +44,7 @@ def _answers(subject: Any) -> tuple[Traced, ...]:
 def not_emptied(subject: Any) -> Measured:
     """Rows dropped, or left without a token of an answer."""
     traces = subject.traces
-    empty = {
-        t.expected.row
-        for t in traces.answers
-        if len(t.seen.ids) <= t.expected.prompt_kept or t.expected.prompt_kept == len(t.expected.ids)
-    }
+    empty = {t.expected.row for t in traces.answers if t.is_empty}
     lost = traces.n_lost + len(empty)
     first = f", first row {min(empty) + 1}" if empty else ""
     return Measured(lost, f"rows dropped or emptied: {lost} of {traces.n_rows}{first}")
@@ -69,7 +65,9 @@ def one_bos(subject: Any) -> Measured:
     if bos is None:
         raise DoesNotApply("the tokenizer has no beginning-of-text token")
     answers = _answers(subject)
-    return _count("begin with it twice", (t for t in answers if t.seen.ids[:2] == (bos, bos)), answers)
+    return _count(
+        "begin with it twice", (t for t in answers if t.seen.ids[:2] == (bos, bos)), answers
+    )
 
 
 @check(
@@ -158,7 +156,7 @@ def _told_by_data(rows: list[Mapping[str, Any]]) -> dict[int, str]:
         preferred.setdefault(repr((row.get("prompt"), row.get("chosen"))), i)
     for i, row in enumerate(rows):
         scores = [row.get(f"score_{k}", row.get(f"{k}_score")) for k in ("chosen", "rejected")]
-        if None not in scores and scores[0] < scores[1]:  # type: ignore[operator]
+        if None not in scores and scores[0] < scores[1]:
             told[i] = f"its scores are {scores[0]} and {scores[1]}"
         twin = preferred.get(repr((row.get("prompt"), row.get("rejected"))))
         if twin is not None and twin != i and row.get("chosen") != row.get("rejected"):
@@ -193,7 +191,7 @@ def distinct(subject: Any) -> Measured:
     cure="raise max_length or shorten the answers: a cut answer teaches the model not to end",
     tolerance=CUT_SHARE,
     unit="share",
-    needs=("not-emptied",),
+    needs=("not-emptied", "inference-tokens", "not-swapped"),
 )
 def uncut(subject: Any) -> Measured:
     """The share of answers that lose their end."""
@@ -252,7 +250,7 @@ def end_of_text(subject: Any) -> Measured:
     "whole-answer",
     TrainerSubject,
     standard="all of the answer carries loss, from its first token on",
-    cure="the mask begins late or has holes: an off-by-one at the boundary, or labels shifted twice",
+    cure="the mask begins late or has holes: an off-by-one at the boundary, labels shifted twice",
     tolerance=0,
     unit="answers",
     needs=("inference-tokens", "prompt-masked", "end-of-text"),

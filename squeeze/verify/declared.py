@@ -55,9 +55,8 @@ def _smoothed(x: Tensor, epsilon: float) -> Tensor:
 
 def _aot(logps: PairLogps, args: Any) -> Tensor:
     """Sorted margins against sorted reference margins; Melnyk et al. 2024, arXiv 2406.05882."""
-    assert logps.ref_chosen is not None and logps.ref_rejected is not None
-    policy = (logps.chosen - logps.rejected).sort().values
-    reference = (logps.ref_chosen - logps.ref_rejected).sort().values
+    margins = logps.chosen - logps.rejected
+    policy, reference = margins.sort().values, (margins - logps.margin).sort().values
     return _smoothed(args.beta * (policy - reference), args.label_smoothing)
 
 
@@ -88,7 +87,7 @@ def _discopop(logps: PairLogps, args: Any) -> Tensor:
 
 
 def _sigmoid_norm(logps: PairLogps, args: Any) -> Tensor:
-    """DPO on log-ratios a token, −log σ(β(Δ+/|y+| − Δ−/|y−|)): SimPO's normalisation, with π_ref."""
+    """DPO on log-ratios a token, −log σ(β(Δ+/|y+| − Δ−/|y−|)): the margin a token."""
     chosen = logps.chosen_logratio / logps.n_chosen_tokens
     return -logsigmoid(args.beta * (chosen - logps.rejected_logratio / logps.n_rejected_tokens))
 
@@ -144,7 +143,8 @@ def cpo_loss(logps: PairLogps, args: Any) -> Tensor:
         gamma = args.simpo_gamma if args.loss_type == "simpo" else 0.0
         losses = _smoothed(args.beta * margin - gamma, args.label_smoothing)
     nll = get_loss("sft")(logps, normalization="batch")
-    return (losses + args.cpo_alpha * nll).mean()
+    mean: Tensor = (losses + args.cpo_alpha * nll).mean()
+    return mean
 
 
 def orpo_loss(logps: PairLogps, args: Any) -> Tensor:

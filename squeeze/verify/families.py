@@ -140,7 +140,9 @@ class Unpaired(Family):
     def others(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
         """The mismatched answers, from the rows that the trainer prepared."""
         return [
-            Answer(tuple(row["prompt_ids"]) + tuple(row["KL_completion_ids"]), len(row["prompt_ids"]))
+            Answer(
+                tuple(row["prompt_ids"]) + tuple(row["KL_completion_ids"]), len(row["prompt_ids"])
+            )
             for row in rows
             if "KL_completion_ids" in row
         ]
@@ -175,9 +177,7 @@ class Unpaired(Family):
             if rows_of.any():
                 found[f"logps/{side}"] = policy.values[:n][rows_of].mean().item()
                 found[f"rewards/{side}"] = rewards[rows_of].mean().item()
-        return found | {
-            "entropy": (policy.entropies[:n].sum() / policy.lengths[:n].sum()).item()
-        }
+        return found | {"entropy": (policy.entropies[:n].sum() / policy.lengths[:n].sum()).item()}
 
 
 class Supervised(Family):

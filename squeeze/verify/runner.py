@@ -9,7 +9,7 @@ from typing import Any
 
 from squeeze.errors import InputError
 from squeeze.verify import catalogue
-from squeeze.verify.types import Check, DoesNotApply, Result
+from squeeze.verify.types import Check, DoesNotApply, Outcome, Result
 
 
 def checks_of(subject: Any) -> list[Check]:
@@ -30,10 +30,17 @@ def verify(
         if id not in catalogue.CHECKS:
             raise InputError(f"no check is called {id!r}; there are {', '.join(catalogue.CHECKS)}")
     wanted = _with_needs(only)
+    checks = [c for c in checks_of(subject) if not wanted or c.id in wanted]
+    return ask(checks, subject, expected)
+
+
+def ask(
+    checks: Collection[Check], subject: Any, expected: Mapping[str, str] | None = None
+) -> list[Result]:
+    """Ask these checks and no others, in their order."""
     results: dict[str, Result] = {}
-    for check in checks_of(subject):
-        if not wanted or check.id in wanted:
-            results[check.id] = _ask(check, subject, results, expected)
+    for check in checks:
+        results[check.id] = _ask(check, subject, results, expected or {})
     return list(results.values())
 
 
@@ -87,7 +94,7 @@ def _ask(
     if measured.deviation <= check.tolerance:
         note = "; listed as an expected failure, which it is not" if check.id in expected else ""
         return Result(check, "passes", measured.what + note, measured.deviation)
-    outcome = "xfail" if check.id in expected else "fails"
+    outcome: Outcome = "xfail" if check.id in expected else "fails"
     note = f" ({expected[check.id]})" if check.id in expected else ""
     value = measured.deviation if math.isfinite(measured.deviation) else math.inf
     return Result(check, outcome, measured.what + note, value)

@@ -87,6 +87,9 @@ def gradient(value: Tensor, model: Any) -> Float[Tensor, " parameters"]:
 @contextmanager
 def moved(model: Any, scale: float, seed: int = 1) -> Iterator[None]:
     """Within it the trainable weights are `scale`·N(0, 1) away from where they were."""
+    if scale == 0:
+        yield
+        return
     parameters = trainable(model)
     before = [p.detach().clone() for p in parameters]
     generator = torch.Generator().manual_seed(seed)

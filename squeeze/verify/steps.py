@@ -13,7 +13,7 @@ from squeeze.verify.scorer import gradient, score_answers, trainable
 from squeeze.verify.subject import TrainerSubject
 from squeeze.verify.types import DoesNotApply
 
-NATS = 0.02  # that the step is meant to move the answer which moves most
+NATS = 0.005  # that the step is meant to move the answer which moves most
 
 
 @dataclass(frozen=True)

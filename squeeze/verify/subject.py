@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from squeeze.errors import InputError
 from squeeze.verify.families import Family, Metrics, family_of
-from squeeze.verify.scorer import Answer, Scores, moved, score_answers
+from squeeze.verify.scorer import Answer, Scores, gradient, moved, score_answers
 from squeeze.verify.tiny import save_tiny, tiny_rows
 from squeeze.verify.tokens import Expected, Traced, Traces, common_prefix, expect
 from squeeze.verify.trace import forwards, sequences
@@ -44,10 +44,12 @@ class Observed:
 class TrainerSubject:
     """A factory of trainers and what one of them does.
 
-    `make(model, data, **options)` returns a transformers or TRL Trainer on `model` (on a directory's
-    own model: `model_directory`, tiny and random if None) and `data` (rows; four preference pairs
-    if None), with `options` passed on to its configuration.
+    `make(model, data, **options)` returns a transformers or TRL Trainer on `model` (loaded from
+    `model_directory`; tiny and random if None) and `data` (rows; four preference pairs if None),
+    with `options` passed on to its configuration.
     """
+
+    moved_by = MOVED  # where traces are taken
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class TrainerSubject:
         self._make, self._reward_model = make, reward_model
         self._directory = model_directory
         self._variants: dict[str, Any] = {}
+        self._scores: dict[tuple[str, int], Scores] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="squeeze-verify-")
 
     # --- building -------------------------------------------------------------------------------
@@ -189,15 +192,14 @@ class TrainerSubject:
         if self.family.kinds([]) == [] and self.family.name == "trainer":
             raise DoesNotApply("what its batches hold is not known; subclass one of TRL's trainers")
         found = []
-        with moved(self.trainer.model, MOVED):
+        with moved(self.trainer.model, self.moved_by):
             for row, expected in zip(self.rows, self.expected, strict=True):
                 by_kind = {e.kind: e for e in expected}
                 seen = self._trace([row])
                 kinds = self.family.kinds([row])
                 if len(seen) != len(kinds):
-                    raise DoesNotApply(
-                        f"a batch of one row is {len(seen)} sequences to its model, not {len(kinds)}"
-                    )
+                    n, wanted = len(seen), len(kinds)
+                    raise DoesNotApply(f"a batch of one row is {n} sequences, not {wanted}")
                 for (_, kind), sequence in zip(kinds, seen, strict=True):
                     answer = by_kind.get(kind) or by_kind["completion"]
                     found.append(Traced(answer, sequence))
@@ -259,18 +261,46 @@ class TrainerSubject:
         """Independent scores of the answers of a batch of these rows under a model."""
         return score_answers(model, self.answers(rows))
 
-    def reference(self, rows: Sequence[int]) -> Scores | None:
-        """The same under the policy before training, which the reference is; without gradient."""
-        if not self.family.has_reference:
-            return None
-        with torch.no_grad():
-            return self.scores(self.trainer.model, rows)
+    def known_scores(self, state: str, rows: Sequence[int]) -> Scores:
+        """The same, without gradient, under the policy before training ("start") or "moved".
 
-    def expected_loss(self, rows: Sequence[int], args: Any = None) -> Tensor:
-        """The declared loss at policy = reference, with gradient."""
+        Each row is scored once: it is the batches that differ.
+        """
+        for row in rows:
+            if (state, row) not in self._scores:
+                with torch.no_grad():
+                    self._scores[state, row] = self._score_row(state, row)
+        parts = [self._scores[state, row] for row in rows]
+        n_kinds = len(self.family.kinds([self.rows[rows[0]]])) if rows else 0
+        order = [(i, k) for k in range(n_kinds) for i in range(len(rows))]  # kind by kind
+        order += [(i, k) for i, p in enumerate(parts) for k in range(n_kinds, len(p.values))]
+
+        def pick(name: str) -> Tensor:
+            return torch.stack([getattr(parts[i], name)[k] for i, k in order])
+
+        return Scores(pick("values"), pick("lengths"), pick("entropies"))
+
+    def _score_row(self, state: str, row: int) -> Scores:
+        model = self.trainer.model
+        with moved(model, MOVED) if state == "moved" else nullcontext():
+            return self.scores(model, [row])
+
+    def reference(self, rows: Sequence[int]) -> Scores | None:
+        """The policy before training, which the reference is; None without a reference."""
+        return self.known_scores("start", rows) if self.family.has_reference else None
+
+    def closed_form(self, rows: Sequence[int]) -> float:
+        """The declared loss at policy = reference."""
+        policy = self.known_scores("start", rows)
+        batch = [self.rows[i] for i in rows]
+        return self.family.loss(policy, self.reference(rows), self.args, batch).item()
+
+    def expected_gradient(self, rows: Sequence[int], args: Any) -> Tensor:
+        """The gradient of the declared loss at policy = reference, flat, from the scorer alone."""
         policy = self.scores(self.trainer.model, rows)
         batch = [self.rows[i] for i in rows]
-        return self.family.loss(policy, self.reference(rows), args or self.args, batch)
+        loss = self.family.loss(policy, self.reference(rows), args, batch)
+        return gradient(loss, self.trainer.model)
 
     @cached_property
     def all_rows(self) -> list[int]:
@@ -281,10 +311,9 @@ class TrainerSubject:
         """A batch's loss and metrics away from the start, and what they should be."""
         batch = [self.rows[i] for i in rows]
         reference = self.reference(rows)
-        with moved(self.trainer.model, MOVED):
+        with moved(self.trainer.model, MOVED), torch.no_grad():
             loss, logged = self.compute(self.trainer, batch)
-            with torch.no_grad():
-                policy = self.scores(self.trainer.model, rows)
+        policy = self.known_scores("moved", rows)
         expected = self.family.loss(policy, reference, self.args, batch)
         should = self.family.logged(policy, reference, self.args, batch)
         return Observed(loss.item(), logged, expected.item(), should)
@@ -317,14 +346,19 @@ class InstanceSubject(TrainerSubject):
     Raises `InputError` for weights in 16 bits, which know no log-prob to 1e-3 nats.
     """
 
-    def __init__(self, trainer: Any, n_rows: int = INSTANCE_ROWS) -> None:
+    def __init__(
+        self,
+        trainer: Any,
+        n_rows: int = INSTANCE_ROWS,
+        rows: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
         weights = next(trainer.model.parameters())
         if weights.dtype in (torch.bfloat16, torch.float16):
             raise InputError(
                 f"the trainer's weights are {str(weights.dtype).split('.')[1]}, in which no "
                 "log-prob is known to 1e-3 nats; load the model with dtype=torch.float32"
             )
-        data = trainer.train_dataset
+        data = trainer.train_dataset if rows is None else rows
         if not hasattr(data, "__len__"):
             raise InputError("the trainer's data are streamed; give it a list of rows to verify")
         self._rows = [dict(data[i]) for i in range(min(n_rows, len(data)))]

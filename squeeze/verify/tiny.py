@@ -84,11 +84,15 @@ def tiny_model(family: str = "llama", seed: int = 0, **options: Any) -> torch.nn
         "eos_token_id": 2,
         "pad_token_id": 0,
     } | options
+    model: Any
     if family == "llama":
-        return LlamaForCausalLM(LlamaConfig(**shape)).eval()
-    if family == "qwen3":
-        return Qwen3ForCausalLM(Qwen3Config(**shape)).eval()
-    return Gemma3ForCausalLM(Gemma3TextConfig(**shape)).eval()
+        model = LlamaForCausalLM(LlamaConfig(**shape))
+    elif family == "qwen3":
+        model = Qwen3ForCausalLM(Qwen3Config(**shape))
+    else:
+        model = Gemma3ForCausalLM(Gemma3TextConfig(**shape))
+    found: torch.nn.Module = model.eval()
+    return found
 
 
 def save_tiny(directory: Path, family: str = "llama", **options: Any) -> Path:

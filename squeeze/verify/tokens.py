@@ -47,6 +47,12 @@ class Traced:
         return len(self.seen.ids) < len(self.expected.ids)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no token of the answer is left, or none ever was."""
+        kept = self.expected.prompt_kept
+        return len(self.seen.ids) <= kept or kept == len(self.expected.ids)
+
+    @property
     def where(self) -> str:
         """Row and kind, for messages."""
         return f"row {self.expected.row + 1}, {self.expected.kind}"

@@ -25,7 +25,7 @@ def bos_directory(tmp_path_factory):
 
     directory = save_tiny(tmp_path_factory.mktemp("bos") / "model")
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    tokenizer.bos_token = "<|endoftext|>"
+    tokenizer.bos_token = "~"
     tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
     tokenizer.save_pretrained(directory)
     return directory

@@ -1,6 +1,6 @@
 """Trainers, rows and settings with exactly one fault each: the counterfactuals of the checks.
 
-Every trainer is TRL's DPOTrainer with one thing wrong, after faults reported of preference trainers.
+Every trainer is TRL's DPOTrainer with one thing wrong, after faults reported of such trainers.
 """
 
 from __future__ import annotations
@@ -179,7 +179,10 @@ class SummedOverRows(Changed):
 
 class MeanOverDistinctRows(Changed):
     def spoil(self, loss, model, inputs):
-        rows = [row_ids(i, m) for i, m in zip(inputs["input_ids"], inputs["attention_mask"])]
+        rows = [
+            row_ids(i, m)
+            for i, m in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+        ]
         return loss * len(rows) / len(set(rows))
 
 
@@ -227,7 +230,9 @@ class PenaltyOnChosen(Changed):
     """Punishes log-ratios of chosen answers beyond 8 nats."""
 
     def spoil(self, loss, model, inputs):
-        ratio = self._metrics["train" if model.training else "eval"]["rewards/chosen"][-1] / self.beta
+        ratio = (
+            self._metrics["train" if model.training else "eval"]["rewards/chosen"][-1] / self.beta
+        )
         return loss + max(0.0, ratio - 8.0)
 
 
@@ -238,7 +243,10 @@ class RemembersWhichIsBetter(Healthy):
         if not hasattr(self, "worse"):
             self.worse = set()
         half = len(inputs["input_ids"]) // 2
-        rows = [row_ids(i, m) for i, m in zip(inputs["input_ids"], inputs["attention_mask"])]
+        rows = [
+            row_ids(i, m)
+            for i, m in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+        ]
         order = list(range(2 * half))
         for i in range(half):
             if rows[i] in self.worse:

@@ -11,7 +11,7 @@ from typing import Any
 
 from squeeze.verify.preflight import DataSubject
 from squeeze.verify.subject import TrainerSubject
-from squeeze.verify.tokens import Traced, Traces
+from squeeze.verify.tokens import Traced, Traces, common_prefix
 from squeeze.verify.types import DoesNotApply, Measured, check
 
 BOTH = (TrainerSubject, DataSubject)
@@ -144,8 +144,8 @@ def not_swapped(subject: Any) -> Measured:
 
 def _is_of(seen: Traced, text: Traced) -> bool:
     """Whether a sequence is another answer's text, as far as truncation leaves both."""
-    n = len(seen.seen.ids)
-    return seen.seen.ids == text.expected.ids[:n] and seen.seen.ids != seen.expected.ids[:n]
+    own = common_prefix(seen.seen.ids, seen.expected.ids)
+    return common_prefix(seen.seen.ids, text.expected.ids) > own
 
 
 def _told_by_data(rows: list[Mapping[str, Any]]) -> dict[int, str]:

@@ -40,8 +40,8 @@ def subject_from(
     if callable(given):
         return TrainerSubject(given, name=name, model_directory=model_directory, data=data)
     raise InputError(
-        f"{name} is a {type(given).__name__}; give a function make_trainer(model, data, **options), "
-        "a Trainer, or a subject of squeeze.verify"
+        f"{name} is a {type(given).__name__}; give a function make_trainer(model, data, "
+        "**options), a Trainer, or a subject of squeeze.verify"
     )
 
 
@@ -115,7 +115,8 @@ def read_rows(data: str) -> list[Mapping[str, Any]]:
     """Rows in TRL's formats as they stand in a JSON Lines file, other formats as conversations."""
     path = Path(data)
     if path.suffix == ".jsonl" and path.is_file():
-        rows = [_row(line, path, i) for i, line in enumerate(path.open(encoding="utf-8"), start=1)]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [_row(line, path, number) for number, line in enumerate(lines, start=1)]
         known = [row for row in rows if row is not None]
         names = set(known[0]) if known else set()
         if {"chosen", "rejected"} <= names or "completion" in names:

@@ -79,13 +79,12 @@ class TrainerSubject:
         """The model as it is before training, float32."""
         from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+        directory, options = self.directory, {"dtype": torch.float32} | options
         if self._reward_model:
             torch.manual_seed(0)  # of the new head
             options["num_labels"] = 1
-            return AutoModelForSequenceClassification.from_pretrained(
-                self.directory, dtype=torch.float32, **options
-            )
-        return AutoModelForCausalLM.from_pretrained(self.directory, dtype=torch.float32, **options)
+            return AutoModelForSequenceClassification.from_pretrained(directory, **options)
+        return AutoModelForCausalLM.from_pretrained(directory, **options)
 
     def build(self, model: Any = None, **options: Any) -> Any:
         """A trainer of its own, with these options over plain ones.

@@ -28,6 +28,8 @@ from squeeze.errors import InputError
 from squeeze.provenance import environment
 from squeeze.scoring import ResponseScores, score
 from squeeze.training.trl_compat import calling_trainer, log_beside, model_name, shards_weights
+from squeeze.verify.cheap import cheap_checks
+from squeeze.verify.report import advice
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -55,6 +57,8 @@ class SqueezeCallback(TrainerCallback):
             Trainer are SFT.
         trainer: the trainer, as TRL's callbacks take it: `trainer.add_callback(SqueezeCallback(
             trainer=trainer))`. Among a trainer's `callbacks=` it is not needed.
+        verify: ask the trainer the cheap checks of `squeeze verify` before the first step, and warn
+            (a `SqueezeWarning`) of each that fails.
 
     After training, `diagnosis` holds the verdict and `overhead` the share of time that it took.
     Raises `InputError` for arguments that cannot be used, and at the start of a training for a
@@ -75,6 +79,7 @@ class SqueezeCallback(TrainerCallback):
         dtype: torch.dtype | None = None,
         phase: Literal["sft", "dpo"] | None = None,
         trainer: Any = None,
+        verify: bool = False,
     ) -> None:
         for name, count in (("every", every), ("examples", examples), ("patience", patience)):
             if count is not None and count < 1:
@@ -95,7 +100,7 @@ class SqueezeCallback(TrainerCallback):
         self.out = None if out is None else Path(out)
         self.examples, self.share = examples, overhead
         self.alarming, self.patience = tuple(alarming), patience
-        self.dtype, self.phase = dtype, phase
+        self.dtype, self.phase, self.verify = dtype, phase, verify
         self.diagnosis: Diagnosis | None = None
         self._trainer: Any = None
         self._given_trainer = trainer
@@ -123,6 +128,8 @@ class SqueezeCallback(TrainerCallback):
         self._record.write_about(
             status="running", scoring={"dtype": str(self._dtype or torch.float32).split(".")[1]}
         )
+        if self.verify and state.global_step == 0:
+            _warn_of_faults(self._trainer)
         self._mark = time.perf_counter()
         if self._record.probes:
             self.diagnosis = self._judged()
@@ -264,6 +271,12 @@ _CONFIG = (
     *("learning_rate", "lr_scheduler_type", "beta", "loss_type", "num_train_epochs", "max_steps"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "seed"),
 )
+
+
+def _warn_of_faults(trainer: Any) -> None:
+    """Say what is wrong with the trainer itself, and the way out; the training goes on."""
+    for line in advice(cheap_checks(trainer)):
+        warnings.warn(f"squeeze verify: {line}", SqueezeWarning, stacklevel=2)
 
 
 def _require_whole_weights(trainer: Any) -> None:

@@ -52,7 +52,7 @@ def test_fault_of_a_loss_is_caught_by_its_check_alone(function, check):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, l in LOSSES.items() if l.needs_reference and "beta" in l.hyperparameters]
+    "name", [n for n, x in LOSSES.items() if x.needs_reference and "beta" in x.hyperparameters]
 )
 def test_every_registered_loss_passes(name):
     loss = get_loss(name)

@@ -89,15 +89,10 @@ def test_training_with_another_template_than_the_models_is_found(plain_directory
 
 
 def test_tokens_that_merge_across_the_boundary_are_found():
-    text = {"prompt": "Say a wor", "chosen": "ld, hello", "rejected": "d"}
     tokenizer = tiny_tokenizer()
-    whole, parts = (len(tokenizer(t)["input_ids"]) for t in ("and", "an"))
-    assert whole == parts  # "an" + "d" is one token
-    merged = {"prompt": "an", "chosen": "d so on", "rejected": "d no"}
-    assert failed(DataSubject([merged], tokenizer)) == ["not-emptied"]
-    assert failed(DataSubject([text | {"prompt": "Hello an", "chosen": "d so"}], tokenizer)) == [
-        "inference-tokens"
-    ]
+    assert tokenizer.tokenize("Hello and") != [*tokenizer.tokenize("Hello a"), "nd"]
+    row = {"prompt": "Hello a", "chosen": "nd so on", "rejected": "nd no"}
+    assert failed(DataSubject([row], tokenizer)) == ["inference-tokens"]
 
 
 @pytest.mark.parametrize("empty", ["chosen", "rejected"])

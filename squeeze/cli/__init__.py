@@ -13,6 +13,7 @@ from squeeze.cli import replicate as replicate
 from squeeze.cli import report as report
 from squeeze.cli import scan as scan
 from squeeze.cli import stories as stories
+from squeeze.cli import verify as verify
 from squeeze.cli.app import PANELS, app
 from squeeze.distributed import EverywhereError, is_main, leave
 from squeeze.errors import InputError

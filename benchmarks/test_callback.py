@@ -17,7 +17,8 @@ from squeeze.bench.measure import Times
 from squeeze.data.loading import load_examples, split
 from squeeze.models import load
 from squeeze.training.config import make_config
-from squeeze.training.trainers import PhasePlace, make_trainer, quiet
+from squeeze.training.phase_place import PhasePlace
+from squeeze.training.trainers import make_trainer, quiet
 
 pytestmark = pytest.mark.benchmark
 

@@ -1,4 +1,4 @@
-"""Where the main job's time goes; the probe against the seed's way is `test_probe`'s."""
+"""Where the main job's time goes; the probe against the published way is `test_probe`'s."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from squeeze.data.probe_set import build_probe_set
 from squeeze.models import load, load_model
 from squeeze.scoring import score
 from squeeze.training.config import make_config
-from squeeze.training.trainers import PhasePlace, make_trainer, quiet
+from squeeze.training.phase_place import PhasePlace
+from squeeze.training.trainers import make_trainer, quiet
 
 pytestmark = pytest.mark.benchmark
 

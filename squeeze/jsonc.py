@@ -9,10 +9,10 @@ from typing import Any
 
 from squeeze.errors import InputError
 
-# What has no end runs to the text's end (`\Z`), so that no character is looked at twice.
-_STRING = r'"(?:[^"\\]|\\.?)*+(?:"|\Z)'
-_COMMENT = re.compile(rf"({_STRING})|//[^\n]*|#[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
-_LARGEST = 16 << 20  # bytes; people write these files by hand
+# A string or comment that nobody closes ends with the text: every character is read once.
+_STRING = r'"(?:\\.|[^"\\])*+(?:"|\\?\Z)'
+_COMMENT = re.compile(rf"({_STRING})|//[^\n]*|#[^\n]*|/\*(?:.*?\*/|.*\Z)", re.DOTALL)
+MOST_BYTES = 50_000_000
 _COMMA = re.compile(rf"({_STRING})|,(?=\s*[}}\]])", re.DOTALL)
 
 
@@ -28,15 +28,13 @@ def strip_comments(text: str) -> str:
 
 def read(path: Path) -> Any:
     """Read JSON with comments; raise `InputError` naming the file if it is missing or malformed."""
+    if path.exists() and (not path.is_file() or path.stat().st_size > MOST_BYTES):
+        raise InputError(f"{path} must be a file of at most {MOST_BYTES:,} bytes")
     try:
-        if path.exists() and (not path.is_file() or path.stat().st_size > _LARGEST):
-            raise InputError(
-                f"{path} is no file of at most {_LARGEST >> 20} MB, so no JSON to read"
-            )
         return json.loads(strip_comments(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except InputError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply") from None
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is not readable JSON ({error})") from error

@@ -19,7 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+from safetensors import SafetensorError
 
 from squeeze.errors import InputError
 from squeeze.files import file_sha256
@@ -107,18 +110,10 @@ def is_cached(name: str) -> bool:
     return name in EMBEDDED and cached_path(name).is_file()
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold an advisory lock on `path`, so that two processes fetch a model once."""
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(stream, fcntl.LOCK_UN)
+def _alone(directory: Path) -> FileLock:
+    """Two processes that need a model fetch it once."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(directory.with_suffix(".lock"))
 
 
 def _check(path: Path, expected: str, what: str) -> None:
@@ -158,7 +153,7 @@ def fetch(name: str) -> Path:
     model, target = EMBEDDED[name], cached_path(name)
     if target.is_file():
         return target
-    with _lock(target.parent.with_suffix(".lock")):
+    with _alone(target.parent):
         if target.is_file():
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +191,7 @@ def converted(name: str) -> Path:
     target = gguf.parent / "float32"
     if target.is_dir():
         return target
-    with _lock(gguf.parent.with_suffix(".lock")):
+    with _alone(gguf.parent):
         if not target.is_dir():
             _convert(gguf, target)
     return target
@@ -256,12 +251,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
     # TRL saves the tokenizer beside an adapter, which has no config.json of a model.
     own = name not in EMBEDDED and (Path(name) / "tokenizer_config.json").is_file()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            name if own else _source(name), trust_remote_code=False
-        )
-    except OSError as error:
-        raise InputError(_unreachable(name, error)) from error
+    source = name if own else _source(name)
+    with loading(name):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -270,20 +262,49 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def load_model(name: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """Load a causal LM for finetuning, in float32 unless `dtype` says otherwise.
 
-    Raises `InputError` if the name cannot be resolved.
+    Raises `InputError` if the name cannot be resolved, or its files hold no whole model that needs
+    no code of its own.
     """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            _source(name), dtype=dtype or torch.float32, trust_remote_code=False
+    source = _source(name)
+    with loading(name):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=dtype or torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,  # a pickle could run anything
+            output_loading_info=True,
         )
-    except OSError as error:
-        raise InputError(_unreachable(name, error)) from error
-    return model
+    model, found = loaded
+    missing = sorted(found["missing_keys"])
+    if missing:  # transformers would go on with random numbers in their place
+        raise InputError(
+            f"model {name!r} lacks {len(missing)} of its weights, {missing[0]} among them; save it "
+            "again with save_pretrained (of the model itself, not of a torch.compile wrapper)"
+        )
+    return model  # type: ignore[no-any-return]
+
+
+# What transformers, safetensors and torch raise for broken, foreign or unfitting files.
+_UNLOADABLE = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError),
+    *(ArithmeticError, AssertionError, SafetensorError),
+)
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Whatever stops a model, tokenizer or adapter from loading, as one `InputError`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except _UNLOADABLE as error:
+        raise InputError(_unloadable(name, error)) from error
 
 
 def load(
@@ -293,12 +314,18 @@ def load(
     return load_model(name, dtype), load_tokenizer(name)
 
 
-def _unreachable(name: str, error: OSError) -> str:
-    first = str(error).strip().splitlines()[0]
-    return (
-        f"model {name!r} could not be loaded ({first}); if the hub is out of reach, download it "
-        "elsewhere and pass the local directory with --model"
-    )
+def _unloadable(name: str, error: Exception) -> str:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    if "trust_remote_code" in str(error):
+        first, way_out = "it needs code of its own", "which squeeze never runs: use another model"
+    elif Path(name).is_dir():
+        way_out = "its directory must be as save_pretrained wrote it, with *.safetensors"
+    else:
+        way_out = (
+            "if the hub is out of reach, download it elsewhere and pass the local directory with "
+            "--model"
+        )
+    return f"model {name!r} could not be loaded ({first}); {way_out}"
 
 
 def _forget_quantization(model: PreTrainedModel) -> None:

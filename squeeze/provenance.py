@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import platform
-import resource
 import subprocess
 import sys
 import time
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("torch", "transformers", "trl", "peft")
 
@@ -29,9 +29,9 @@ def this_device() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a verdict may depend on."""
-    return {"python": platform.python_version()} | {
-        name: metadata.version(name) for name in PACKAGES
-    }
+    installed = {found.name: found.version for found in metadata.distributions()}
+    packages = {name: installed[name] for name in PACKAGES if name in installed}
+    return {"python": platform.python_version()} | packages
 
 
 def git_revision() -> str | None:
@@ -55,8 +55,14 @@ def environment() -> dict[str, Any]:
 
 def peak_memory_mb() -> dict[str, float]:
     """The most memory this process has held so far, in MB: resident, and allocated on the GPU."""
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000  # Linux counts in KB
-    peaks = {"resident": round(resident, 1)}
+    import torch
+
+    peaks = {}
+    if sys.platform != "win32":
+        import resource
+
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000  # Linux counts in KB
+        peaks["resident"] = round(resident, 1)
     if torch.cuda.is_available():
         peaks["gpu"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
     return peaks
@@ -67,6 +73,8 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
     Measured on a small product of a language model's shape, because CPUs differ widely.
     """
+    import torch
+
     if device.type == "cuda":
         return torch.bfloat16
     seconds = {dtype: _product_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
@@ -75,6 +83,8 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def _product_seconds(dtype: torch.dtype, repeats: int = 5) -> float:
+    import torch
+
     a, b = torch.randn(512, 576).to(dtype), torch.randn(576, 1536).to(dtype)
     best = float("inf")
     for _ in range(repeats):

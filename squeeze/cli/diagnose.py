@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from squeeze.cli.app import app
+from squeeze.cli.app import JUDGE, app
 from squeeze.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _CHECKPOINTS = "From checkpoints"
 
 
-@app.command()
+@app.command(rich_help_panel=JUDGE)
 def diagnose(
     runs: Annotated[
         list[Path] | None,
@@ -59,7 +59,7 @@ def diagnose(
     template: Annotated[
         str,
         typer.Option(
-            help="Chat template: model, seed, chatml or plain.", rich_help_panel=_CHECKPOINTS
+            help="Chat template: model, unmarked, chatml or plain.", rich_help_panel=_CHECKPOINTS
         ),
     ] = "model",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

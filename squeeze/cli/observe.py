@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from squeeze.cli.app import app
+from squeeze.cli.app import RUN, app
 
 Option = typer.Option
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def observe(
     level: Annotated[str, typer.Argument(help="tiny or pretrained.")],
     claims: Annotated[str | None, Option(help="Comma-separated; all by default.")] = None,
@@ -33,6 +33,7 @@ def observe(
     from squeeze.claims import catalogue
     from squeeze.claims.ledger import merge, new_entry, read
     from squeeze.cli.verdicts import verdict_table
+    from squeeze.interrupt import again, interruptible
     from squeeze.study.registration import plan, registration_sha256
     from squeeze.study.study import Observatory, claims_at
     from squeeze.training.progress import RunProgress
@@ -54,7 +55,8 @@ def observe(
         for name in names:
             progress.describe(name)
             start = time.perf_counter()
-            found = observatory.judge(name)
+            with interruptible(again()):
+                found = observatory.judge(name)
             seconds = time.perf_counter() - start
             verdicts += found
             test = f"squeeze observe {level}"

@@ -7,19 +7,19 @@ from typing import Annotated
 
 import typer
 
-from squeeze.cli.app import Plugin, app, load_plugin
+from squeeze.cli.app import RUN, Plugin, app, load_plugin
 
 Option = typer.Option
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def replicate(
     model: Annotated[str | None, Option(help="Embedded name, local directory or hub id.")] = None,
     data: Annotated[str | None, Option(help="Embedded name or a preference file.")] = None,
     data_format: Annotated[
         str | None, Option("--from", help="The data file's format; recognised if not named.")
     ] = None,
-    template: Annotated[str | None, Option(help="model, seed, chatml or plain.")] = None,
+    template: Annotated[str | None, Option(help="model, unmarked, chatml or plain.")] = None,
     arms: Annotated[str | None, Option(help="Comma-separated: dpo,sft-dpo,extend-dpo.")] = None,
     pairs: Annotated[int | None, Option(help="Training pairs.")] = None,
     held_out: Annotated[int | None, Option(help="Held-out prompts to probe.")] = None,
@@ -42,12 +42,16 @@ def replicate(
     quick: Annotated[bool, Option("--quick", help="A few pairs and epochs, all arms.")] = False,
     resume: Annotated[bool, Option("--resume", help="Go on with the run in --out.")] = False,
     force: Annotated[bool, Option("--force", help="Start over in --out.")] = False,
+    yes: Annotated[
+        bool, Option("--yes", help="Train even if it is projected to take more than a day.")
+    ] = False,
 ) -> None:
     """Train a language model with DPO, three ways, and report whether it squeezes."""
     from rich.console import Console
 
     from squeeze.cli.verdicts import verdict_table
     from squeeze.distributed import is_main, leave, together
+    from squeeze.interrupt import again, interruptible
     from squeeze.replicate import replicate as run
     from squeeze.training.config import QUICK, RunConfig, make_config, read_config
     from squeeze.training.llamafactory import is_llamafactory, overridden, translate
@@ -83,7 +87,8 @@ def replicate(
 
     settings, console = together(read), Console(quiet=not is_main())
     target = out or Path("reports") / ("quick" if quick else "replicate")
-    verdicts = run(settings, target, resume=resume, force=force, console=console)
+    with interruptible(again("--resume")):
+        verdicts = run(settings, target, resume=resume, force=force, yes=yes, console=console)
     console.print(verdict_table(verdicts))
     console.print(f"report: {target / 'index.html'}", soft_wrap=True)
     leave()

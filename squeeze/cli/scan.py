@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from squeeze.cli.app import app
+from squeeze.cli.app import JUDGE, app
 from squeeze.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ RENDERED = {
 }
 
 
-@app.command("scan")
+@app.command("scan", rich_help_panel=JUDGE)
 def scan_command(
     data: Annotated[str, typer.Argument(help="Embedded name or a preference file.")],
     model: Annotated[
@@ -54,7 +54,7 @@ def scan_command(
         Path | None, Option(help="Write the data without them: .jsonl, .json or .parquet.")
     ] = None,
     template: Annotated[
-        str, Option(help="auto (as the training reads such rows), model, text, hh, seed, …")
+        str, Option(help="auto (as the training reads such rows), model, text, hh, unmarked, …")
     ] = "auto",
     data_format: Annotated[
         str | None, Option("--from", help="The data file's format; recognised if not named.")

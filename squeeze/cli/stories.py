@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from squeeze.cli.app import app
+from squeeze.cli.app import RUN, app
 
 Option = typer.Option
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def stories(
     data: Annotated[
         Path | None,
@@ -28,6 +28,7 @@ def stories(
     from rich.console import Console
 
     from squeeze.cli.verdicts import verdict_table
+    from squeeze.interrupt import again, interruptible
     from squeeze.study.stories.recipe import StoryRecipe
     from squeeze.study.stories.recipe import quick as quick_recipe
     from squeeze.study.stories.run import tell_stories
@@ -35,6 +36,9 @@ def stories(
     recipe = quick_recipe(seed) if quick else StoryRecipe(seed=seed)
     target = out or Path("reports") / ("stories-quick" if quick else "stories")
     console = Console()
-    verdicts = tell_stories(recipe, target, data=data, resume=resume, force=force, console=console)
+    with interruptible(again("--resume")):
+        verdicts = tell_stories(
+            recipe, target, data=data, resume=resume, force=force, console=console
+        )
     console.print(verdict_table(verdicts))
     console.print(f"report: {target / 'index.html'}", soft_wrap=True)

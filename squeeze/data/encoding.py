@@ -8,6 +8,7 @@ ChatML-like templates the newline behind it. Training and scoring both count tho
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,9 @@ from squeeze.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# The seed's marker-free format: system text, end of text, user text, assistant text, end of text.
-_SEED = (
+# The published Qwen3-4B replication's format, without markers: system text, end of text, user
+# text, assistant text, end of text.
+_UNMARKED = (
     "{% if messages[0]['role'] != 'system' %}You are a helpful assistant.{{ eos_token }}{% endif %}"
     "{% for m in messages %}{{ m['content'] }}"
     "{% if m['role'] in ('system', 'assistant') %}{{ eos_token }}{% endif %}{% endfor %}"
@@ -33,7 +35,7 @@ _PLAIN = (
     "{% for m in messages %}{{ m['content'] }}"
     "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
 )
-TEMPLATES = {"seed": _SEED, "chatml": _CHATML, "plain": _PLAIN}
+TEMPLATES = {"unmarked": _UNMARKED, "chatml": _CHATML, "plain": _PLAIN}
 # How TRL reads rows of texts: no chat template, but the tokenizer's own beginning and an end.
 _AS_TEXT = {
     "text": _PLAIN,
@@ -44,6 +46,15 @@ _AS_TEXT = {
     ),
 }
 
+_RENAMED = {"seed": "unmarked"}
+
+
+def current_template(name: str) -> str:
+    """The name that a template has now; a note on stderr where that is not the one given."""
+    if name in _RENAMED:
+        print(f"squeeze: the template {name} is now called {_RENAMED[name]}", file=sys.stderr)
+    return _RENAMED.get(name, name)
+
 
 def apply_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
     """Give the tokenizer one of the named templates, in place; "model" keeps its own.
@@ -51,6 +62,7 @@ def apply_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
     "text" and "hh" are no chat templates: prompt and answer as TRL trains on rows of texts.
     Raises `InputError` for an unknown name, or for "model" when the tokenizer has no template.
     """
+    template = current_template(template)
     if template in TEMPLATES:
         tokenizer.chat_template = TEMPLATES[template]
     elif template in _AS_TEXT:

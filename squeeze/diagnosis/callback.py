@@ -7,27 +7,31 @@ trajectory and judges it. What is scored is `diagnosis.probe`'s business, how of
 
 from __future__ import annotations
 
-import inspect
 import sys
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 
 from squeeze.data.encoding import EncodedItem
+from squeeze.diagnosis.alarm import Alarm
 from squeeze.diagnosis.pace import Pace
 from squeeze.diagnosis.probe import Probe, given_items, trainer_items
 from squeeze.diagnosis.readers.trajectories import arm_series
-from squeeze.diagnosis.record import ARM, Record, headline, now
+from squeeze.diagnosis.record import ARM, Record, headline
 from squeeze.diagnosis.verdict import VERDICTS, Diagnosis, diagnose
-from squeeze.distributed import on_main, score_shared
+from squeeze.distributed import on_main
 from squeeze.errors import InputError
-from squeeze.provenance import environment
-from squeeze.scoring import ResponseScores, score
+from squeeze.run_directory import RunRecord, now
+from squeeze.training.probe_callback import Prober
+from squeeze.training.trl_compat import calling_trainer, log_beside, model_name, shards_weights
+from squeeze.verify.cheap import cheap_checks
+from squeeze.verify.report import advice
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -47,14 +51,23 @@ class SqueezeCallback(TrainerCallback):
             None takes `examples` pairs each of the trainer's own training and evaluation data.
         every: optimizer steps between probes; None chooses, after three steps, the shortest
             interval at which scoring takes at most the share `overhead` of the training time.
-        on_squeeze: what to do when the verdict is one of `alarming` at `patience` probes in a row:
-            nothing, "warn" (a `SqueezeWarning`, once), or "stop" (warn, and end the training).
+        on_squeeze: what to do when the verdict is one of `alarming` at `patience` probes in a row,
+            with chosen no higher than at the first of them: nothing, "warn" (a `SqueezeWarning`,
+            once), or "stop" (warn, and end the training).
         out: directory for trajectory.parquet and run.json; None is `output_dir`/squeeze.
         dtype: autocast for scoring; None uses the trainer's own (bf16, fp16 or none).
         phase: "sft" or "dpo" if the trainer's class does not tell: an SFTTrainer and a plain
             Trainer are SFT.
+        best_at_turn: save the model to `out`/best whenever the chosen answers (held-out ones, if
+            there are) are likelier than at any probe before: what to go back to after a turn.
+        trainer: the trainer, as TRL's callbacks take it: `trainer.add_callback(SqueezeCallback(
+            trainer=trainer))`. Among a trainer's `callbacks=` it is not needed.
+        verify: ask the trainer the cheap checks of `squeeze verify` before the first step, and warn
+            (a `SqueezeWarning`) of each that fails.
 
     After training, `diagnosis` holds the verdict and `overhead` the share of time that it took.
+    Where the trainer's own data hold no pairs (SFT, online methods), it says so and rests.
+    `metric_for_best_model="squeeze/held_out/chosen"` and its like work with an `eval_strategy`.
     Raises `InputError` for arguments that cannot be used, and at the start of a training for a
     probe that cannot.
     """
@@ -72,6 +85,9 @@ class SqueezeCallback(TrainerCallback):
         patience: int = 2,
         dtype: torch.dtype | None = None,
         phase: Literal["sft", "dpo"] | None = None,
+        trainer: Any = None,
+        best_at_turn: bool = False,
+        verify: bool = False,
     ) -> None:
         for name, count in (("every", every), ("examples", examples), ("patience", patience)):
             if count is not None and count < 1:
@@ -92,9 +108,10 @@ class SqueezeCallback(TrainerCallback):
         self.out = None if out is None else Path(out)
         self.examples, self.share = examples, overhead
         self.alarming, self.patience = tuple(alarming), patience
-        self.dtype, self.phase = dtype, phase
+        self.dtype, self.phase, self.verify = dtype, phase, verify
         self.diagnosis: Diagnosis | None = None
         self._trainer: Any = None
+        self._given_trainer, self.best_at_turn = trainer, best_at_turn
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -102,34 +119,49 @@ class SqueezeCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Prepare the probe, take up an earlier trajectory, and score the model as it is."""
-        self._trainer = _calling_trainer()
+        self._trainer = self._given_trainer or calling_trainer()
         _require_whole_weights(self._trainer)
-        self._items = self._probe_items(kwargs["processing_class"], args)
+        self._watching = True
+        try:
+            items = self._probe_items(kwargs["processing_class"], args)
+        except InputError as error:
+            if self.probe is not None:  # the user's; the trainer's own data may lack pairs
+                raise
+            self._watching = False
+            self._say(f"squeeze watches nothing in this training: {error}", state)
+            return
         self._record = Record(
             self.out or Path(str(args.output_dir)) / "squeeze", state.is_world_process_zero
         )
-        known = self._record.resume(state.global_step, self._items)
-        self._pace = Pace(self.every or known.get("every"), self.share)
+        known = self._record.resume(state.global_step, items)
+        self._pace = Pace(self.every or (known.every if known else None), self.share)
         self._phase = self.phase or _phase(self._trainer)
-        earlier = known.get("seconds", {})
+        earlier = known.seconds if known else {}
         self._scoring, self._training = earlier.get("probe", 0.0), earlier.get("train", 0.0)
-        self._alarms, self._warned, self._diverged = 0, False, False
-        self._record.about = known or _about(self._trainer, kwargs["model"], self._items)
-        self._dtype = self.dtype or _autocast(args)
-        self._record.write_about(
-            status="running", scoring={"dtype": str(self._dtype or torch.float32).split(".")[1]}
-        )
+        self._alarm, self._warned, self._diverged = Alarm(self.patience), False, False
+        self._best = float("-inf")
+        self._record.about = known or _about(self._trainer, kwargs["model"], items)
+        self._prober = Prober(items, self.dtype or _autocast(args))
+        dtype = str(self._prober.dtype or torch.float32).split(".")[1]
+        self._record.write_about(status="running", scoring={"dtype": dtype})
+        if self.verify and state.global_step == 0:
+            _warn_of_faults(self._trainer)
         self._mark = time.perf_counter()
         if self._record.probes:
             self.diagnosis = self._judged()
             self._probe_seconds = self._scoring / self._record.probes
+            self._best = self._record.best()
         else:
+            Prober(items[:1], self._prober.dtype)(kwargs["model"])  # warms up, untimed
+            self._mark = time.perf_counter()
             self._take(state, control, kwargs["model"])
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Score when it is due."""
+        if not self._watching:
+            return
         self._tick()
         if self._diverged:
             return
@@ -140,10 +172,27 @@ class SqueezeCallback(TrainerCallback):
         if self._pace.due(state.global_step, state.max_steps):
             self._take(state, control, kwargs["model"])
 
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Add the newest means to an evaluation's metrics, where they choose the best model."""
+        if not self._choosing(args) or not self._watching or self._diverged:
+            return
+        if self._record.last_step != state.global_step:
+            self._take(state, control, kwargs["model"])
+        kwargs["metrics"].update({f"eval_{k}": v for k, v in self._metrics().items()})
+
+    def _choosing(self, args: TrainingArguments) -> bool:
+        name = str(args.metric_for_best_model or "").removeprefix("eval_")
+        return name.startswith("squeeze/") and self._trainer is not None
+
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Close the record and say what was found and what it cost."""
+        if not self._watching:
+            self._trainer = None
+            return
         self._write_state("finished")
         if state.is_world_process_zero and self.diagnosis is not None:
             print(
@@ -179,7 +228,7 @@ class SqueezeCallback(TrainerCallback):
     def _take(self, state: TrainerState, control: TrainerControl, model: Any) -> None:
         """Score, record, judge, log, and act on the verdict."""
         try:
-            scores = self._scores(model)
+            scores = [response.summary() for response in self._prober(model)]
         except InputError as error:
             if self.diagnosis is None:  # nothing was trained yet: the model came like that
                 raise
@@ -187,32 +236,46 @@ class SqueezeCallback(TrainerCallback):
             return
         self._record.add(self._phase, state.global_step, state.epoch or 0.0, scores)
         self.diagnosis = self._judged()
-        self._alarms = self._alarms + 1 if self.diagnosis.verdict in self.alarming else 0
-        act = on_main(lambda: self._alarms >= self.patience and self.on_squeeze is not None)
+        chosen = self._record.chosen()
+        alarmed = self._alarm.add(self.diagnosis.verdict in self.alarming, chosen)
+        act = on_main(lambda: alarmed and self.on_squeeze is not None)
         self._probe_seconds = time.perf_counter() - self._mark
         self._scoring += self._probe_seconds
         self._log(control)
         self._write_state("running")
+        self._keep_best(state, chosen)
         if act:
-            self._alarm(state, control)
+            self._warn(f"{self.diagnosis.verdict}: {self.diagnosis.reason}", state, control)
         self._mark = time.perf_counter()
 
     def _judged(self) -> Diagnosis:
-        return diagnose(arm_series(self._record.trajectory, ARM, self._record.trajectory_file))
+        found = diagnose(arm_series(self._record.trajectory, ARM, self._record.trajectory_file))
+        if self._record.probes > 1:
+            return found
+        return replace(found, verdict="undetermined", reason="one probe so far, nothing to compare")
 
-    def _scores(self, model: Any) -> list[ResponseScores]:
-        """All scores on every process, each process scoring its share of the items.
-
-        Raises `InputError`, on every process, if a log-prob is not finite on one of them.
-        """
-        return score_shared(lambda items: score(model, items, dtype=self._dtype), self._items)
+    def _keep_best(self, state: TrainerState, chosen: float) -> None:
+        """Save the model where chosen is likelier than ever; the untrained one the user has."""
+        better = on_main(lambda: chosen > self._best)
+        self._best = max(self._best, chosen)
+        if not (self.best_at_turn and better):
+            return
+        place = self._record.directory / "best"
+        if state.global_step:
+            self._trainer.save_model(str(place))
+        self._record.write_about(
+            best={
+                "step": state.global_step,
+                "chosen": round(chosen, 4),
+                "model": place.name if state.global_step else "the untrained model",
+            }
+        )
 
     def _log(self, control: TrainerControl) -> None:
-        """Log the newest means through the trainer, so that whoever watches it sees them.
+        """Log the newest means through the trainer, so that whoever watches it sees them."""
+        log_beside(self._trainer, self._metrics(), control)
 
-        `Trainer.log` is called past TRL's overrides, which would take the metrics gathered so far
-        out of the trainer's next line; and logging clears `should_log`, which is not ours to clear.
-        """
+    def _metrics(self) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for i, (split, means) in enumerate(self._record.means().items()):
             prefix = "squeeze/" if i == 0 else f"squeeze/{split}/"
@@ -220,9 +283,7 @@ class SqueezeCallback(TrainerCallback):
         assert self.diagnosis is not None
         metrics["squeeze/severity"] = VERDICTS.index(self.diagnosis.verdict)
         metrics["squeeze/overhead"] = self.overhead if self._training else 0.0
-        should_log = control.should_log
-        Trainer.log(self._trainer, metrics)
-        control.should_log = should_log
+        return metrics
 
     def _write_state(self, status: str) -> None:
         assert self.diagnosis is not None
@@ -235,10 +296,6 @@ class SqueezeCallback(TrainerCallback):
             **headline(self.diagnosis),
         )
 
-    def _alarm(self, state: TrainerState, control: TrainerControl) -> None:
-        assert self.diagnosis is not None
-        self._warn(f"{self.diagnosis.verdict}: {self.diagnosis.reason}", state, control)
-
     def _give_up(self, why: str, state: TrainerState, control: TrainerControl) -> None:
         """The model gives no finite log-probs any more: what can be watched ends here."""
         self._diverged = True
@@ -249,17 +306,20 @@ class SqueezeCallback(TrainerCallback):
     def _warn(self, what: str, state: TrainerState, control: TrainerControl) -> None:
         """Warn, once a training, and stop it if that is wanted."""
         stops = self.on_squeeze == "stop"
-        if not self._warned and state.is_world_process_zero:
-            warnings.warn(
+        if not self._warned:
+            self._say(
                 f"squeeze, step {state.global_step}: {what}; "
                 + ("the training is stopped" if stops else "the training goes on")
                 + f"; see squeeze diagnose {self._record.directory}",
-                SqueezeWarning,
-                stacklevel=2,
+                state,
             )
         self._warned = True
         if stops:
             control.should_training_stop = True
+
+    def _say(self, what: str, state: TrainerState) -> None:
+        if state.is_world_process_zero:
+            warnings.warn(what, SqueezeWarning, stacklevel=2)
 
 
 _CONFIG = (
@@ -268,24 +328,15 @@ _CONFIG = (
 )
 
 
-def _calling_trainer() -> Any:
-    """The trainer whose event is being handled.
-
-    transformers tells callbacks the model, the data loaders and the optimizer, but not the trainer;
-    it is the nearest one on the call stack. Raises `InputError` if there is none.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, Trainer):
-            return owner
-        frame = frame.f_back
-    raise InputError("SqueezeCallback works inside a transformers or TRL Trainer only")
+def _warn_of_faults(trainer: Any) -> None:
+    """Say what is wrong with the trainer itself, and the way out; the training goes on."""
+    for line in advice(cheap_checks(trainer)):
+        warnings.warn(f"squeeze verify: {line}", SqueezeWarning, stacklevel=2)
 
 
 def _require_whole_weights(trainer: Any) -> None:
     """Raise `InputError` where no process holds all weights, which scoring needs."""
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    if shards_weights(trainer):
         raise InputError(
             "SqueezeCallback needs the whole model on each process (one process, or DDP), not FSDP "
             "or DeepSpeed; score its checkpoints with squeeze diagnose --base --tuned instead"
@@ -304,27 +355,26 @@ def _autocast(args: Any) -> torch.dtype | None:
     return torch.float16 if args.fp16 else None
 
 
-def _about(trainer: Any, model: Any, items: Sequence[EncodedItem]) -> dict[str, Any]:
+def _about(trainer: Any, model: Any, items: Sequence[EncodedItem]) -> RunRecord:
     """What run.json says of the run from its start on."""
     args = trainer.args
     config = {name: getattr(args, name) for name in _CONFIG if hasattr(args, name)}
     weights = list(model.parameters())
     data = trainer.train_dataset
-    return {
-        "schema": 1,
-        "name": Path(args.output_dir).name or "run",
-        "created": now(),
-        "config": {"trainer": type(trainer).__name__} | config,
-        "arms": [{"name": ARM, "title": type(trainer).__name__}],
-        "model": {
-            "name": str(getattr(model.config, "_name_or_path", "")) or type(model).__name__,
+    record = RunRecord(
+        Path(args.output_dir).name or "run",
+        {"trainer": type(trainer).__name__} | config,
+        arms=[{"name": ARM, "title": type(trainer).__name__}],
+        model={
+            "name": model_name(model),
             "parameters": sum(p.numel() for p in weights),
             "trainable_parameters": sum(p.numel() for p in weights if p.requires_grad),
         },
-        "data": {
+        data={
             "name": "the trainer's data",
             "n_train": len(data) if hasattr(data, "__len__") else None,
             "n_probe": len(items),
         },
-        **environment(),
-    }
+    )
+    record.update_environment()
+    return record

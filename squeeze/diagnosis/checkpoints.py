@@ -19,12 +19,12 @@ from squeeze.data.loading import data_sha256, load_examples
 from squeeze.data.probe_set import build_probe_set
 from squeeze.diagnosis.probe import SPLIT, spaced
 from squeeze.diagnosis.readers import load
-from squeeze.diagnosis.record import now
 from squeeze.diagnosis.series import RunSeries
 from squeeze.errors import InputError
 from squeeze.files import write_json
 from squeeze.models import load_model, load_tokenizer, model_sha256
 from squeeze.provenance import environment
+from squeeze.run_directory import now
 from squeeze.scoring import ScoredResponse, score_responses
 from squeeze.training.samples import chosen_tokens, token_changes
 from squeeze.trajectory import ProbePoint, Trajectory

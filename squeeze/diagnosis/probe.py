@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Probe = ProbeSet | Sequence[PreferenceExample] | Sequence[EncodedItem] | str | Path
 SPLIT = "probe"  # of pairs that the user gives: whether they are trained on is not known
 _TOKENIZED = ("prompt_ids", "chosen_ids", "rejected_ids")
+_LABELLED = {"prompt_ids", "completion_ids", "label"}
+_READ = 5_000  # rows of labelled answers, among which pairs are looked for
 _IMAGES = {"image", "images", "pixel_values", "videos"}
 
 
@@ -64,9 +66,17 @@ def trainer_items(
     max_length = getattr(args, "max_length", None)
     items = []
     for split, data in (("train", train), ("held_out", evaluation)):
+        if _columns(data) >= _LABELLED:
+            items += _kto_pairs(data, split, limit, max_length)
+            continue
         rows = [] if data is None else _rows(data, limit)
         found = [_from_row(row, i, split, tokenizer, max_length) for i, row in enumerate(rows)]
         items += [item for item in found if all(map(len, item.response_ids.values()))]
+    if not items and train is not None and _columns(train) >= _LABELLED:
+        raise InputError(
+            "the trainer's data hold single answers with labels and no prompt that has both a "
+            "desirable and an undesirable one; pass probe= with pairs to watch"
+        )
     if not items:
         raise InputError("the trainer has no data to take a probe from; pass probe=")
     return items
@@ -104,6 +114,26 @@ def _rows(data: Any, limit: int) -> list[Mapping[str, Any]]:
     if not hasattr(data, "__len__"):
         return list(islice(data, limit))
     return [data[i] for i in spaced(range(len(data)), limit)] if len(data) else []
+
+
+def _columns(data: Any) -> set[str]:
+    return set(getattr(data, "column_names", None) or ())
+
+
+def _kto_pairs(data: Any, split: str, limit: int, max_length: int | None) -> list[EncodedItem]:
+    """Pairs of KTO's tokenized rows: prompts that have a desirable and an undesirable answer."""
+    answers: dict[tuple[int, ...], dict[str, list[int]]] = {}
+    for row in islice(data, _READ):
+        kind = CHOSEN if row["label"] else REJECTED
+        answers.setdefault(tuple(row["prompt_ids"]), {}).setdefault(kind, row["completion_ids"])
+    pairs = [(prompt, found) for prompt, found in answers.items() if len(found) == 2]
+    items = []
+    for number, (prompt, found) in enumerate(spaced(pairs, limit)):
+        room = None if max_length is None else max(max_length - len(prompt), 0)
+        ids = {kind: list(found[kind][:room]) for kind in (CHOSEN, REJECTED)}
+        if all(ids.values()):
+            items.append(EncodedItem(f"{split}-{number}", split, list(prompt), ids))
+    return items
 
 
 def _from_row(

@@ -6,14 +6,15 @@ Every file is replaced whole, so that a killed training leaves the last complete
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from squeeze.data.encoding import EncodedItem
 from squeeze.diagnosis.verdict import Diagnosis, Name
 from squeeze.errors import InputError
-from squeeze.files import read_json, write_json
+from squeeze.run_directory import RunRecord
 from squeeze.scoring import ResponseScores
 from squeeze.trajectory import ProbePoint, Trajectory
 
@@ -36,7 +37,7 @@ class Record:
         self.directory = directory
         self.writes = writes
         self.trajectory = Trajectory.empty()
-        self.about: dict[str, Any] = {}
+        self.about: RunRecord | None = None
 
     @property
     def trajectory_file(self) -> Path:
@@ -48,13 +49,13 @@ class Record:
         """Where the facts about the run are."""
         return self.directory / "run.json"
 
-    def resume(self, step: int, items: Sequence[EncodedItem]) -> dict[str, Any]:
-        """Go on from optimizer step `step`: later probes are dropped; the old `run.json`, or {}.
+    def resume(self, step: int, items: Sequence[EncodedItem]) -> RunRecord | None:
+        """Go on from optimizer step `step`: later probes are dropped; the old `run.json`, or None.
 
         Step 0 starts anew. Raises `InputError` when the directory holds scores of another probe.
         """
         if step == 0 or not self.trajectory_file.exists():
-            return {}
+            return None
         frame = Trajectory.read(self.trajectory_file).frame
         frame = frame[frame["step"] <= step]
         expected = {(i.example, i.split, kind) for i in items for kind in i.response_ids}
@@ -65,13 +66,31 @@ class Record:
                 "resume with the same probe, or pass another out="
             )
         self.trajectory = Trajectory(frame.reset_index(drop=True))
-        known = read_json(self.run_file) if self.run_file.exists() else {}
-        return known if isinstance(known, dict) else {}
+        return RunRecord.read(self.run_file) if self.run_file.exists() else None
 
     @property
     def probes(self) -> int:
         """How many probes there are."""
         return len(self.trajectory.points(ARM))
+
+    @property
+    def last_step(self) -> int | None:
+        """The optimizer step of the newest probe; None without one."""
+        points = self.trajectory.points(ARM)
+        return points[-1].step if points else None
+
+    def chosen(self) -> float:
+        """The newest probe's mean chosen log-prob, in nats: of held-out answers if there are."""
+        return float(self._chosen().iloc[-1])
+
+    def best(self) -> float:
+        """The largest that `chosen` was at any probe."""
+        return float(self._chosen().max())
+
+    def _chosen(self) -> pd.Series:
+        splits = list(dict.fromkeys(self.trajectory.frame["split"]))
+        split = "held_out" if "held_out" in splits else splits[0]
+        return self.trajectory.by_example(ARM, "chosen", split).mean()
 
     def add(self, phase: str, step: int, epoch: float, scores: Sequence[ResponseScores]) -> None:
         """Add a probe, on disk before anything else goes on."""
@@ -82,10 +101,15 @@ class Record:
             self.trajectory.write(self.trajectory_file)
 
     def write_about(self, **facts: Any) -> None:
-        """Update `run.json`."""
-        self.about |= facts
+        """Update `run.json`; facts that are no fields of a `RunRecord` go along."""
+        assert self.about is not None
+        for name, value in facts.items():
+            if hasattr(self.about, name):
+                setattr(self.about, name, value)
+            else:
+                self.about.more[name] = value
         if self.writes:
-            write_json(self.run_file, self.about)
+            self.about.write(self.run_file)
 
     def means(self) -> dict[str, dict[str, float]]:
         """The newest probe by split: mean log-probs by kind, `argmax`, `entropy` and `margin`.
@@ -117,8 +141,3 @@ def headline(diagnosis: Diagnosis) -> dict[str, str]:
         "headline": f"{diagnosis.verdict.capitalize()}: {diagnosis.reason}",
         "tone": _TONES[diagnosis.verdict],
     }
-
-
-def now() -> str:
-    """The time, as run.json holds it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

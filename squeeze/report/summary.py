@@ -6,7 +6,7 @@ Everything is a pure function of a `Trajectory`. Nothing is drawn or written her
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,10 @@ from squeeze.report.style import ARGMAX
 from squeeze.trajectory import Trajectory
 
 RESAMPLES = 1000
+if TYPE_CHECKING:
+    Floats = pd.Series[float]
+else:
+    Floats = pd.Series  # before pandas 3 it takes no parameter when the program runs
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ def series(table: pd.DataFrame, time: Timeline) -> Series | None:
     return Series(x, table.mean().tolist(), low, high, len(table))
 
 
-def estimate(samples: pd.Series[float] | None) -> Mean | None:
+def estimate(samples: Floats | None) -> Mean | None:
     """Mean and interval (as verdicts have it) of one number an example; None without examples."""
     if samples is None or samples.empty:
         return None
@@ -181,7 +185,7 @@ def estimate(samples: pd.Series[float] | None) -> Mean | None:
     return Mean(float(samples.mean()), interval, len(samples))
 
 
-def _last(table: pd.DataFrame) -> pd.Series[float] | None:
+def _last(table: pd.DataFrame) -> Floats | None:
     return None if table.shape[1] < 2 else table.iloc[:, -1]
 
 
@@ -221,7 +225,7 @@ def metric_series(scores: Scores, arm: str, split: str, metric: str) -> Series |
     return series(table, time)
 
 
-def final_changes(scores: Scores, arm: str, kind: str, split: str) -> pd.Series[float] | None:
+def final_changes(scores: Scores, arm: str, kind: str, split: str) -> Floats | None:
     """Each example's change from `Timeline.start` to the last probe, nats per response."""
     table = values(scores, arm, kind, split, View())
     return None if table.empty else _last(table)

@@ -21,9 +21,10 @@ from squeeze.provenance import environment, peak_memory_mb
 from squeeze.scoring import score
 from squeeze.training.arms import Phase
 from squeeze.training.config import RunConfig
+from squeeze.training.phase_place import PhasePlace
 from squeeze.training.probe_callback import StepCallback
 from squeeze.training.runner import phases_key
-from squeeze.training.trainers import PhasePlace, make_trainer, quiet
+from squeeze.training.trainers import make_trainer, quiet
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -59,7 +60,7 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
     )
-    tokenizer.chat_template = TEMPLATES["seed"]
+    tokenizer.chat_template = TEMPLATES["unmarked"]
     return tokenizer
 
 

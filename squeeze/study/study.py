@@ -39,7 +39,7 @@ from squeeze.training.inputs import Pairs
 SFT_DPO = "sft-dpo"
 TINY = "tinylm"  # the model that is made here, with the pairs of its world
 # What another model than the registered one needs: this base model knows Chinese and no chat.
-OTHERS = {"gemma3-270m": {"data": "enthusiastic_zh", "template": "seed"}}
+OTHERS = {"gemma3-270m": {"data": "enthusiastic_zh", "template": "unmarked"}}
 
 
 class Observatory:

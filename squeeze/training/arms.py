@@ -13,6 +13,12 @@ from typing import Any, Literal
 from squeeze.errors import InputError
 from squeeze.losses import get_loss
 
+# The losses that TRL has, from its error message for an unknown one (1.16).
+TRL_LOSSES = (
+    *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot"),
+    *("aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
+)
+
 
 @dataclass(frozen=True)
 class Phase:

@@ -6,16 +6,40 @@ Nothing here trains; `run` turns a `RunConfig` into TRL trainers.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
+from pydantic import FiniteFloat, StrictBool, StrictInt, StrictStr, TypeAdapter
 
+from squeeze.data.encoding import current_template
 from squeeze.errors import InputError
 from squeeze.jsonc import strip_comments
-from squeeze.training.arms import Arm, Phase, make_arm
+from squeeze.losses import get_loss
+from squeeze.training.arms import TRL_LOSSES, Arm, Phase, make_arm
+from squeeze.training.declared import (
+    Count,
+    CountOrNone,
+    Decay,
+    Epochs,
+    Norm,
+    Positive,
+    Rank,
+    Rate,
+    Schedule,
+    Seed,
+    Share,
+    Tokens,
+    Validation,
+    Warmup,
+    checked,
+)
+
+MOST_BYTES = 1_000_000
+MOST_VALUES = 20_000
 
 ARM_NAMES = ("dpo", "sft-dpo", "extend-dpo")
 
@@ -51,48 +75,50 @@ class RunConfig:
     data_format: str = "auto"
     template: str = "model"
     arms: tuple[str, ...] = ARM_NAMES
-    pairs: int = 16
-    held_out: int = 6
-    probe_train: int = 8
-    epochs: int = 5
-    sft_epochs: int = 2
-    seed: int = 0
-    beta: float = 0.1
+    pairs: Count = 16
+    held_out: CountOrNone = 6
+    probe_train: Count = 8
+    epochs: Epochs = 5
+    sft_epochs: Epochs = 2
+    seed: Seed = 0
+    beta: Positive = 0.1
     loss_type: str = "sigmoid"
-    learning_rate: float = 4e-4
-    sft_learning_rate: float = 2e-4
-    batch_size: int = 4
-    accumulation: int = 1
-    schedule: str = "constant_with_warmup"
-    warmup: float = 0.1
-    weight_decay: float = 0.0
-    lora_r: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
+    learning_rate: Rate = 4e-4
+    sft_learning_rate: Rate = 2e-4
+    batch_size: Count = 4
+    accumulation: Count = 1
+    schedule: Schedule = "constant_with_warmup"
+    warmup: Warmup = 0.1
+    weight_decay: Decay = 0.0
+    lora_r: Rank = 16
+    lora_alpha: Count = 32
+    lora_dropout: Share = 0.0
     lora_targets: str = "all-linear"
     gradient_checkpointing: bool = False
-    max_length: int = 1024
-    dtype: str = "auto"
-    generations: int = 2
-    max_new_tokens: int = 48
-    variant_probe_every: int = 1
+    max_length: Tokens = 1024
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    generations: CountOrNone = 2
+    max_new_tokens: Tokens = 48
+    variant_probe_every: Epochs = 1
     system: str = ""
     demonstrations: bool = False
-    max_samples: int | None = None
-    val_size: float | None = None
-    too_long: str = "refuse"
+    max_samples: CountOrNone | None = None
+    val_size: Validation | None = None
+    too_long: Literal["refuse", "cut"] = "refuse"
     adapters: str | None = None
     ref_model: str | None = None
     ref_model_adapters: str | None = None
-    loss_options: Mapping[str, Any] = field(default_factory=dict)
-    max_grad_norm: float = 1.0
-    weights: str = "float32"
-    split_seed: int | None = None
-    probe_every: int = 1
-    sft_batch_size: int | None = None
-    sft_accumulation: int | None = None
-    sft_warmup: float | None = None
-    sft_weight_decay: float | None = None
+    loss_options: Mapping[str, StrictBool | StrictInt | FiniteFloat | StrictStr] = field(
+        default_factory=dict
+    )
+    max_grad_norm: Norm = 1.0
+    weights: Literal["float32", "bfloat16"] = "float32"
+    split_seed: Seed | None = None
+    probe_every: Epochs = 1
+    sft_batch_size: Count | None = None
+    sft_accumulation: Count | None = None
+    sft_warmup: Warmup | None = None
+    sft_weight_decay: Decay | None = None
 
     def phase_arms(self) -> tuple[Arm, ...]:
         """The arms of this run as phases; raises `InputError` for an unknown name."""
@@ -129,7 +155,7 @@ class RunConfig:
             self.sft_epochs,
             self.sft_learning_rate,
             probe_every=self.sft_epochs,
-            **shared | {name: value for name, value in own.items() if value is not None},  # type: ignore[arg-type]
+            **shared | {name: value for name, value in own.items() if value is not None},
         )
         extended = replace(sft, on="chosen+rejected")
         return (
@@ -153,31 +179,9 @@ class RunConfig:
         return {k: v for k, v in values.items() if k not in _EXTRA or v != defaults[k]}
 
 
-_OPTIONAL = {
-    "max_samples": int,
-    "val_size": float,
-    "split_seed": int,
-    "adapters": str,
-    "ref_model": str,
-    "ref_model_adapters": str,
-}
 _SFT_OWN = ("batch_size", "accumulation", "warmup", "weight_decay")
-_OPTIONAL |= {
-    "sft_batch_size": int,
-    "sft_accumulation": int,
-    "sft_warmup": float,
-    "sft_weight_decay": float,
-}
-_EXTRA = (
-    *_OPTIONAL,
-    "system",
-    "demonstrations",
-    "too_long",
-    "loss_options",
-    "max_grad_norm",
-    "weights",
-    "probe_every",
-)
+_NAMES = [f.name for f in fields(RunConfig)]
+_EXTRA = _NAMES[_NAMES.index("system") :]
 
 # What --quick changes: every arm and every station, on a few examples.
 QUICK = {
@@ -190,27 +194,13 @@ QUICK = {
     "generations": 1,
 }
 
-_POSITIVE = (
-    "pairs",
-    "probe_train",
-    "epochs",
-    "sft_epochs",
-    "beta",
-    "learning_rate",
-    "sft_learning_rate",
-    "batch_size",
-    "accumulation",
-    "lora_r",
-    "lora_alpha",
-    "max_length",
-    "max_new_tokens",
-    "variant_probe_every",
-)
-
 
 def flag(field: str) -> str:
     """The command-line option of a configuration field."""
     return "--" + field.replace("_", "-")
+
+
+_DECLARATION = TypeAdapter(RunConfig)
 
 
 def make_config(values: Mapping[str, Any]) -> RunConfig:
@@ -219,70 +209,67 @@ def make_config(values: Mapping[str, Any]) -> RunConfig:
     Raises `InputError` naming the field, its value and what is allowed.
     """
     given = {key.replace("-", "_"): value for key, value in values.items() if value is not None}
-    known = {f.name: f for f in fields(RunConfig)}
     for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
+        if key not in _NAMES:
+            near = difflib.get_close_matches(key, _NAMES, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"unknown configuration field {key!r}{hint}")
+            raise InputError(f"unknown configuration field {key[:60]!r}{hint}")
     if isinstance(given.get("arms"), str):
         given["arms"] = [name.strip() for name in given["arms"].split(",") if name.strip()]
-    if "arms" in given:
-        given["arms"] = tuple(given["arms"])
-    defaults = RunConfig()
-    for key, value in given.items():
-        wanted = _OPTIONAL.get(key, type(getattr(defaults, key)))
-        if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-            given[key] = value = _as_float(key, value)
-        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-            raise InputError(f"{flag(key)} must be of type {wanted.__name__}, not {value!r}")
-    config = replace(defaults, **given)
-    _check(config)
+    if isinstance(given.get("template"), str):
+        given["template"] = current_template(given["template"])
+    config: RunConfig = checked(lambda: _DECLARATION.validate_python(given), flag)
+    if not config.arms or len(set(config.arms)) != len(config.arms):
+        raise InputError("--arms needs at least one arm, each named once")
+    for arm in config.phase_arms():  # an unknown name is an error here
+        for phase in arm.phases:
+            if phase.loss_type not in TRL_LOSSES:  # of ours, or unknown
+                get_loss(phase.loss_type).check_names(phase.loss_options)
     return config
 
 
-def _as_float(key: str, value: int | str) -> float:
-    try:
-        return float(value)  # YAML reads 1e-4 as a string
-    except ValueError:
-        raise InputError(f"{flag(key)} must be a number, not {value!r}") from None
-
-
-def _check(config: RunConfig) -> None:
-    for key in _POSITIVE:
-        if not getattr(config, key) > 0:
-            raise InputError(f"{flag(key)} must be positive, not {getattr(config, key)}")
-    for key in ("held_out", "generations", "warmup", "weight_decay", "lora_dropout", "seed"):
-        if getattr(config, key) < 0:
-            raise InputError(f"{flag(key)} must not be negative, but is {getattr(config, key)}")
-    if not config.arms or len(set(config.arms)) != len(config.arms):
-        raise InputError("--arms needs at least one arm, each named once")
-    config.phase_arms()  # an unknown name is an error here
-    if config.too_long not in ("refuse", "cut"):
-        raise InputError(f"too_long must be refuse or cut, not {config.too_long!r}")
-    for key in ("max_samples", "val_size", "max_grad_norm", "split_seed"):
-        if (getattr(config, key) or 0) < 0:
-            raise InputError(f"{key} must not be negative, but is {getattr(config, key)}")
-    for key in ("probe_every", "sft_batch_size", "sft_accumulation"):
-        value = getattr(config, key)
-        if value is not None and value < 1:
-            raise InputError(f"{key} must be at least 1, not {value}")
-    if config.weights not in ("float32", "bfloat16"):
-        raise InputError(f"weights must be float32 or bfloat16, not {config.weights!r}")
-    if config.dtype not in ("auto", "float32", "bfloat16"):
-        raise InputError(f"--dtype must be auto, float32 or bfloat16, not {config.dtype!r}")
-
-
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a mapping of fields in YAML or JSON with comments; `InputError` if it is not one."""
+    """Read a mapping of fields in YAML or JSON with comments; `InputError` if it is not one.
+
+    At most `MOST_BYTES` are read, and at most `MOST_VALUES` made of them once aliases are resolved.
+    """
+    if not path.exists():
+        raise InputError(f"the configuration {path} given with --config does not exist")
+    if not path.is_file() or path.stat().st_size > MOST_BYTES:
+        raise InputError(f"the configuration {path} must be a file of at most {MOST_BYTES:,} bytes")
     try:
         text = path.read_text(encoding="utf-8")
         is_json = text.lstrip().startswith(("{", "//", "/*"))
-        values = yaml.safe_load(strip_comments(text) if is_json else text)
-    except FileNotFoundError:
-        raise InputError(f"the configuration {path} given with --config does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"the configuration {path} is not readable YAML ({error})") from error
+        values = _load_yaml(strip_comments(text) if is_json else text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"the configuration {path} is not readable YAML ({reason})") from error
+    except RecursionError:
+        raise InputError(f"the configuration {path} is nested too deeply") from None
     if not isinstance(values, dict):
         raise InputError(f"the configuration {path} must be a mapping of fields to values")
     return {str(key): value for key, value in values.items()}
+
+
+def _load_yaml(text: str) -> Any:
+    """The document's value; `ValueError` where its aliases would make too much of it."""
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if _size(root, {}) > MOST_VALUES:
+            raise ValueError(f"it has more than {MOST_VALUES:,} values, aliases resolved")
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node stands for, every alias counted as what it repeats."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # of a node that holds itself
+        below = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = (part for item in below for part in (item if isinstance(item, tuple) else (item,)))
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]

@@ -84,7 +84,30 @@ def probe_items(
 
 
 def pretrained(config: RunConfig) -> PreTrainedModel:
-    """The model with `adapters` merged, its frozen `weights` in their type, on the GPU if any."""
+    """The model with `adapters` merged, its frozen `weights` in their type, on the GPU if any.
+
+    Raises `InputError` where the run asks of the model what it has not: LoRA targets, positions.
+    """
     model: Any = load_merged(config.model, config.adapters)
+    _require_targets(model, config.lora_targets)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and config.max_length > limit:
+        raise InputError(
+            f"--max-length {config.max_length} is more than the {limit} tokens that "
+            f"{config.model} can read"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device=device, dtype=getattr(torch, config.weights))  # type: ignore[no-any-return]
+
+
+def _require_targets(model: PreTrainedModel, targets: str) -> None:
+    """Raise `InputError` unless every LoRA target is the name of a layer of the model."""
+    layers = dict(model.named_modules())
+    for target in () if targets == "all-linear" else targets.split(","):
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            linear = [name for name, layer in layers.items() if isinstance(layer, torch.nn.Linear)]
+            known = dict.fromkeys(name.rpartition(".")[2] for name in linear)
+            raise InputError(
+                f"--lora-targets: the model has no layer {target!r}; choose all-linear, or of "
+                f"{', '.join(known)}"
+            )

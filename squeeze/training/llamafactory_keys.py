@@ -5,7 +5,25 @@ Facts about LLaMA-Factory (its `hparams` and `data/template.py`, 0.9): data alon
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+
+from squeeze.training.declared import (
+    Count,
+    Decay,
+    Norm,
+    Number,
+    Positive,
+    Rank,
+    Rate,
+    Schedule,
+    Seed,
+    Share,
+    Tokens,
+    Validation,
+    Warmup,
+)
 
 STAGES = ("dpo", "sft")
 ELSEWHERE = {
@@ -14,20 +32,6 @@ ELSEWHERE = {
     "ppo": "Reinforcement learning is not done here",
     "pt": "Continued pretraining is not done here",
 }
-
-# The values of pref_loss; squeeze.losses has a loss of each name.
-LOSSES = ("sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo")
-
-# transformers' schedules that need no arguments of their own
-SCHEDULES = (
-    "linear",
-    "cosine",
-    "constant",
-    "constant_with_warmup",
-    "cosine_with_restarts",
-    "polynomial",
-    "inverse_sqrt",
-)
 
 _QWEN = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 # template → (ours, its system message for rows without one)
@@ -122,45 +126,63 @@ ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
     "model_revision": (("main",), "download that revision and give its directory"),
 }
 
-READ = (
-    "stage",
-    "model_name_or_path",
-    "adapter_name_or_path",
-    "create_new_adapter",
-    "lora_rank",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_target",
-    "pref_loss",
-    "pref_beta",
-    "pref_ftx",
-    "dpo_label_smoothing",
-    "simpo_gamma",
-    "ref_model",
-    "ref_model_adapters",
-    "ref_model_quantization_bit",
-    "dataset",
-    "dataset_dir",
-    "template",
-    "default_system",
-    "cutoff_len",
-    "max_samples",
-    "val_size",
-    "mask_history",
-    "num_train_epochs",
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_ratio",
-    "warmup_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "gradient_checkpointing",
-    "seed",
-    "bf16",
-    "pure_bf16",
-)
+
+def _joined(value: Any) -> Any:
+    """Newer versions take lists where commas would do."""
+    if isinstance(value, list) and all(isinstance(part, str | int | float) for part in value):
+        value = ",".join(map(str, value))
+    return None if value == "" else value
+
+
+Text = Annotated[str | None, BeforeValidator(_joined)]
+PrefLoss = Literal["sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo"]  # ours have these names
+
+
+class Keys(BaseModel):
+    """Every key that is read, with its type, its range and LLaMA-Factory's default."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    stage: str = "sft"
+    model_name_or_path: Text = None
+    adapter_name_or_path: Text = None
+    create_new_adapter: StrictBool = False
+    lora_rank: Rank = 8
+    lora_alpha: Count | None = None
+    lora_dropout: Share = 0.0
+    lora_target: Text = "all"
+    pref_loss: PrefLoss = "sigmoid"
+    pref_beta: Positive = 0.1
+    pref_ftx: Norm = 0.0
+    dpo_label_smoothing: Annotated[Number, Field(ge=0, lt=0.5)] = 0.0
+    simpo_gamma: Norm = 0.5
+    ref_model: Text = None
+    ref_model_adapters: Text = None
+    ref_model_quantization_bit: Any = None
+    dataset: Text = None
+    dataset_dir: Text = "data"
+    template: Text = None
+    default_system: Text = None
+    cutoff_len: Tokens = 2048
+    max_samples: Count | None = None
+    val_size: Validation = 0.0
+    mask_history: StrictBool = False
+    num_train_epochs: Annotated[Number, Field(gt=0, le=1e12)] = 3.0
+    learning_rate: Rate = 5e-5
+    lr_scheduler_type: Schedule = "linear"
+    warmup_ratio: Share = 0.0
+    warmup_steps: Warmup = 0.0
+    weight_decay: Decay = 0.0
+    max_grad_norm: Norm = 1.0
+    per_device_train_batch_size: Count = 8
+    gradient_accumulation_steps: Count = 1
+    gradient_checkpointing: StrictBool = False
+    seed: Seed = 42
+    bf16: StrictBool = False
+    pure_bf16: StrictBool = False
+
+
+READ = tuple(Keys.model_fields)
 
 # What concerns files, logs, speed or hardware, and changes no number of the experiment.
 _IGNORED = """

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from trl import DPOTrainer
 
 from squeeze.errors import InputError
 from squeeze.losses import Loss, PairLogps
+from squeeze.training.trl_compat import PolicyLogpsTrainer
 
 
 def pair_logps(
@@ -44,7 +43,7 @@ def pair_logps(
     )
 
 
-class RegisteredLossTrainer(DPOTrainer):  # type: ignore[misc]
+class RegisteredLossTrainer(PolicyLogpsTrainer):
     """DPOTrainer that minimises the batch mean of a registered loss.
 
     `loss` comes from `squeeze.losses.get_loss`, `loss_options` are its hyper-parameters; everything
@@ -67,20 +66,12 @@ class RegisteredLossTrainer(DPOTrainer):  # type: ignore[misc]
             )
         self._loss, self._loss_options = loss, options
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        seen: list[Any] = []
-
-        def policy(**kwargs: Any) -> Any:
-            seen.append(model(**kwargs))
-            return seen[-1]
-
-        result = super()._compute_loss(policy, inputs, return_outputs)
-        mask = inputs["completion_mask"]
+    def loss_of(self, token_logps: Float[Tensor, "rows tokens"], inputs: dict[str, Any]) -> Tensor:
+        """The batch mean of the loss."""
         logps = pair_logps(
-            seen[0].log_probs[:, -(mask.shape[1] - 1) :].float(),
-            mask,
+            token_logps,
+            inputs["completion_mask"],
             inputs["ref_chosen_logps"].float(),
             inputs["ref_rejected_logps"].float(),
         )
-        value: torch.Tensor = self._loss(logps, **self._loss_options).mean()
-        return (value, result[1]) if return_outputs else value
+        return self._loss(logps, **self._loss_options).mean()

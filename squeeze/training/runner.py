@@ -22,16 +22,18 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
+from squeeze import interrupt
 from squeeze.data.encoding import EncodedItem
 from squeeze.data.examples import PreferenceExample
-from squeeze.distributed import is_main, main_only, on_main, score_shared
+from squeeze.distributed import is_main, main_only, on_main
 from squeeze.files import read_json, write_json
-from squeeze.scoring import ScoredResponse, score_responses
+from squeeze.scoring import ScoredResponse
 from squeeze.training.arms import Arm, Phase
 from squeeze.training.config import RunConfig
-from squeeze.training.probe_callback import ProbeCallback, StepCallback
+from squeeze.training.phase_place import PhasePlace
+from squeeze.training.probe_callback import ProbeCallback, Prober, StepCallback
 from squeeze.training.samples import chosen_tokens
-from squeeze.training.trainers import PhasePlace, make_trainer, merge_adapter, train_phase
+from squeeze.training.trainers import make_trainer, merge_adapter, train_phase
 from squeeze.trajectory import ProbePoint, Trajectory
 
 if TYPE_CHECKING:
@@ -67,8 +69,9 @@ class ArmTrainer:
     `load` gives the pretrained model and is called only if something is left to do. `examples`,
     if given, tells what a sequence of phases trains its last phase on instead of `train`.
     `probed(phases, probe)` is called after each new probe, `stepped(phase)` after each optimizer
-    step, `started(phases, trainer)` before a phase trains. `seconds` is the time it took to load,
-    probe and train.
+    step, `started(phases, trainer)` before a phase trains, `say(sentence)` where a damaged
+    checkpoint makes it go further back. `seconds` is the time it took to load, probe and train.
+    Where a signal asks for it, a phase stops at its next step with `Interrupted`.
     """
 
     def __init__(
@@ -93,6 +96,9 @@ class ArmTrainer:
         self.started: Callable[[Phases, Any], None] = lambda phases, trainer: None
         self.probed: Callable[[Phases, int], None] = lambda phases, probe: None
         self.stepped: Callable[[Phase], None] = lambda phase: None
+        self.say: Callable[[str], object] = lambda text: None
+        self._prober = Prober(items, dtype)
+        self._written: dict[str, Trajectory] = {}  # what this process has put on disk, by phases
         self.seconds: dict[str, float] = defaultdict(float)
 
     # --- what is there --------------------------------------------------------------------------
@@ -103,7 +109,9 @@ class ArmTrainer:
 
     def _rows(self, phases: Phases) -> Trajectory:
         """The probes of the last of these phases; of the untrained model if there are none."""
-        path = self._rows_file(phases)
+        path, written = self._rows_file(phases), self._written.get(phases_key(phases))
+        if written is not None:
+            return written
         return Trajectory.read(path) if path.exists() else Trajectory.empty()
 
     def _rows_file(self, phases: Phases) -> Path:
@@ -165,12 +173,13 @@ class ArmTrainer:
         with self._alone(()):
             if on_main(self._rows_file(()).exists):
                 return
-            base, start = self.base, time.perf_counter()
-            responses = score_shared(
-                lambda items: score_responses(base, items, dtype=self.dtype), self.items
-            )
-            self._record((), 0, 0.0, responses)
-            self.seconds["probe"] += time.perf_counter() - start
+            self._record((), 0, 0.0, self._probed_base())
+
+    def _probed_base(self) -> list[ScoredResponse]:
+        base, before = self.base, self._prober.seconds
+        responses = self._prober(base)
+        self.seconds["probe"] += self._prober.seconds - before
+        return responses
 
     def train(self, arm: Arm, wait: bool = True) -> None:
         """Train what is missing of an arm.
@@ -181,10 +190,12 @@ class ArmTrainer:
         self.probe_base()
         for length in range(1, len(arm.phases) + 1):
             phases = arm.phases[:length]
+            interrupt.stop_if_requested()
             with self._alone(phases, wait):
                 adapter = self.place(phases).adapter
                 if not on_main(adapter.exists):
                     self._train_last(phases)
+            interrupt.stop_if_requested()
 
     def _alone(self, phases: Phases, wait: bool = True) -> AbstractContextManager[object]:
         """Two runs that need the same phase: one works, the other waits and reads.
@@ -199,8 +210,8 @@ class ArmTrainer:
 
     def _train_last(self, phases: Phases) -> None:
         phase, place = phases[-1], self.place(phases)
-        done = on_main(lambda: [point.step for point in self._rows(phases).points("")])
-        start = time.perf_counter()
+        step = self._resume_step(phases)
+        start, before = time.perf_counter(), self._prober.seconds
 
         def record(step: int, epoch: float, responses: list[ScoredResponse]) -> None:
             self._record(phases, step, epoch, responses)
@@ -208,7 +219,9 @@ class ArmTrainer:
         def wanted(epoch: float) -> bool:
             return epoch >= phase.epochs or epoch % phase.probe_every < 1e-6
 
-        probe = ProbeCallback(self.items, record, wanted, self.dtype)
+        def between(step: int) -> None:
+            on_main(lambda: place.mark_between(step))
+
         trainer = make_trainer(
             self.model(phases[:-1]),
             self.tokenizer,
@@ -216,13 +229,36 @@ class ArmTrainer:
             phase,
             self.config,
             place,
-            [probe, StepCallback(lambda: self.stepped(phase))],
+            [
+                ProbeCallback(self._prober, record, wanted, between),
+                StepCallback(lambda: self.stepped(phase)),
+            ],
             bf16=self.dtype == torch.bfloat16,
         )
         on_main(lambda: self.started(phases, trainer))
-        train_phase(trainer, place, max(done, default=None))
-        self.seconds["probe"] += probe.seconds
-        self.seconds["train"] += time.perf_counter() - start - probe.seconds
+        train_phase(trainer, place, step)
+        probing = self._prober.seconds - before
+        self.seconds["probe"] += probing
+        self.seconds["train"] += time.perf_counter() - start - probing
+
+    @main_only
+    def _resume_step(self, phases: Phases) -> int | None:
+        """The step that these phases go on from; probes and checkpoints after it are dropped."""
+        place, rows = self.place(phases), self._rows(phases)
+        probed = [point.step for point in rows.points("")]
+        step = place.resume_step(probed)
+        lost = [s for s in probed if s > (step or 0)]
+        if lost:
+            where = f"step {step}" if step else "its start"
+            self.say(
+                f"{phases[-1].kind}: the checkpoint of step {lost[-1]} is not whole; the phase "
+                f"goes on from {where}, and {len(lost)} of its probes are taken again"
+            )
+            rows = Trajectory(rows.frame[rows.frame["step"] <= (step or 0)].reset_index(drop=True))
+            rows.write(self._rows_file(phases))
+        place.keep_until(step)
+        self._written[phases_key(phases)] = rows
+        return step
 
     @main_only
     def _record(
@@ -236,4 +272,7 @@ class ArmTrainer:
         rows = rows.append(ProbePoint("", kind, step, epoch, probe), scores)
         write_json(self._tokens_file(phases), chosen_tokens(responses, self.tokenizer))
         rows.write(self._rows_file(phases))
+        self._written[phases_key(phases)] = rows
+        if phases:
+            self.place(phases).keep_newest()
         self.probed(phases, probe)

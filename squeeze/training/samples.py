@@ -1,15 +1,17 @@
-"""What the report shows of single examples: log-probs token by token."""
+"""Samples of a run for its report: log-probs token by token, and answers in the model's words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from squeeze.data.encoding import encode_prompt
 from squeeze.data.examples import PreferenceExample
+from squeeze.generation import generate_texts
 from squeeze.scoring import ScoredResponse
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def chosen_tokens(
@@ -70,3 +72,23 @@ def token_changes(
             }
         )
     return sorted(entries, key=lambda entry: entry["delta_logp"])[:limit]
+
+
+def answer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[PreferenceExample],
+    max_new_tokens: int,
+) -> list[dict[str, str]]:
+    """The model's greedy answer to every example's prompt."""
+    texts = generate_texts(
+        model,
+        tokenizer,
+        [encode_prompt(tokenizer, example.prompt) for example in examples],
+        max_new_tokens=max_new_tokens,
+        temperature=0.0,
+    )
+    return [
+        {"example": e.id, "prompt": e.prompt[-1].content, "text": text}
+        for e, text in zip(examples, texts, strict=True)
+    ]

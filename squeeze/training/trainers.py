@@ -10,49 +10,29 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from squeeze import interrupt
 from squeeze.data.examples import PreferenceExample
 from squeeze.distributed import main_only, on_main, processes, share_batch
 from squeeze.errors import InputError
 from squeeze.files import write_json
 from squeeze.losses import LOSSES, Loss, get_loss
 from squeeze.losses.types import FTX, GATE, WEIGHTED
-from squeeze.models import load_model
+from squeeze.models import load_model, loading
 from squeeze.training.arms import Phase
 from squeeze.training.config import RunConfig
+from squeeze.training.phase_place import PhasePlace
+from squeeze.training.trl_compat import answers_alone, without_cards
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
-
-
-@dataclass(frozen=True)
-class PhasePlace:
-    """Where a phase keeps its checkpoints and, once finished, its adapter."""
-
-    directory: Path
-
-    @property
-    def adapter(self) -> Path:
-        """The finished phase's adapter; exists only when complete."""
-        return self.directory / "adapter"
-
-    @property
-    def data(self) -> Path:
-        """What several processes train on, for as long as they do."""
-        return self.directory / "data"
-
-    def checkpoint(self, step: int) -> Path:
-        """The trainer's checkpoint after an optimizer step."""
-        return self.directory / f"checkpoint-{step}"
 
 
 def quiet() -> None:
@@ -152,8 +132,7 @@ def _arguments(phase: Phase, config: RunConfig, place: PhasePlace, bf16: bool) -
         "data_seed": config.seed,
         "max_length": config.max_length,
         "save_strategy": "no",  # but when `ProbeCallback` asks
-        # The newest may lack its probe when the run is killed: the one before must still be there.
-        "save_total_limit": 2,
+        "save_total_limit": None,  # `PhasePlace` keeps the newest by step, where TRL goes by clock
         "logging_strategy": "steps",
         "logging_steps": 1,
         "report_to": "none",
@@ -161,27 +140,6 @@ def _arguments(phase: Phase, config: RunConfig, place: PhasePlace, bf16: bool) -
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
-
-
-@contextmanager
-def answers_alone() -> Iterator[None]:
-    """Let TRL's output head see the tokens of answers alone on a CPU too, as it does on a GPU.
-
-    Elsewhere TRL 1.16 scores prompts and padding as well and masks them afterwards, for compilers
-    that want one shape; to a CPU that is a quarter of a training. A TRL without this choice is
-    left as it is.
-    """
-    from trl.trainer import utils
-
-    chosen = getattr(utils, "_use_triton", None)
-    if chosen is None or torch.cuda.is_available():
-        yield
-        return
-    utils._use_triton = lambda device: True
-    try:
-        yield
-    finally:
-        utils._use_triton = chosen
 
 
 @answers_alone()
@@ -253,7 +211,8 @@ def load_merged(name: str, adapters: str | None) -> PreTrainedModel:
                 f"adapter {path!r} is no directory with adapter_config.json; give the directory "
                 "that PEFT's save_pretrained wrote"
             )
-        model = PeftModel.from_pretrained(model, path).merge_and_unload()
+        with loading(path):
+            model = PeftModel.from_pretrained(model, path).merge_and_unload()
     return model  # type: ignore[no-any-return]
 
 
@@ -286,22 +245,17 @@ def _finite(row: dict[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in row.items()}
 
 
-@contextmanager
-def _without_cards(trainer: Any) -> Iterator[None]:
-    """Weights saved without model cards: only this run reads them, and a card takes longer."""
-    trainer.create_model_card = trainer.model.create_or_update_model_card = lambda *_, **__: None
-    try:
-        yield
-    finally:
-        del trainer.create_model_card, trainer.model.create_or_update_model_card
-
-
 @answers_alone()
 def train_phase(trainer: Any, place: PhasePlace, resume_step: int | None) -> None:
-    """Train to the end, from a checkpoint if told; store TRL's log and, last, the adapter."""
+    """Train to the end, from a checkpoint if told; store TRL's log and, last, the adapter.
+
+    Raises `Interrupted` where a signal ended the training before; its last step is saved then.
+    """
     checkpoint = str(place.checkpoint(resume_step)) if resume_step else None
-    with _without_cards(trainer):
+    with without_cards(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
+        if trainer.state.global_step < trainer.state.max_steps:
+            interrupt.stop_if_requested()
         _store(trainer, place)
 
 
@@ -312,8 +266,7 @@ def _store(trainer: Any, place: PhasePlace) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     trainer.model.save_pretrained(scratch)
     scratch.rename(place.adapter)
-    for old in place.directory.glob("checkpoint-*"):
-        shutil.rmtree(old)
+    place.keep_until(None)
     shutil.rmtree(place.data, ignore_errors=True)
 
 

@@ -33,20 +33,20 @@ def test_chatml_ends_a_response_with_its_end_token_and_newline(template):
 
 
 def test_the_seeds_template_has_a_system_text_and_no_role_markers():
-    prompt, responses = encoded("seed")
+    prompt, responses = encoded("unmarked")
     assert prompt == "You are a helpful assistant.<|im_end|>Why is the sky blue?"
     assert responses == {"chosen": "Light scatters!<|im_end|>", "rejected": "It is.<|im_end|>"}
 
 
 def test_the_seeds_template_keeps_a_given_system_text():
     item = ProbeItem("e1", "train", (Message("system", "Be brief."), *PROMPT), ITEM.responses)
-    assert encoded("seed", item)[0] == "Be brief.<|im_end|>Why is the sky blue?"
+    assert encoded("unmarked", item)[0] == "Be brief.<|im_end|>Why is the sky blue?"
 
 
 @pytest.mark.parametrize(
     ("template", "prompt"),
     [
-        ("seed", "Be brief.<|im_end|>Why is the sky blue?"),
+        ("unmarked", "Be brief.<|im_end|>Why is the sky blue?"),
         (
             "chatml",
             "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhy is the sky blue?"
@@ -68,7 +68,7 @@ def test_a_prompts_own_system_text_wins_over_the_configured_one():
 
 @pytest.mark.parametrize(
     ("template", "after"),
-    [("seed", ""), ("plain", ""), ("chatml", "\n"), ("model", "\n")],
+    [("unmarked", ""), ("plain", ""), ("chatml", "\n"), ("model", "\n")],
 )
 def test_a_response_is_its_text_one_end_token_and_what_the_template_writes_after(template, after):
     tokenizer = tiny_tokenizer()
@@ -111,7 +111,7 @@ def test_cutting_keeps_the_prompt_and_the_first_tokens_of_every_response():
 
 
 def test_an_unknown_template_lists_the_known_ones():
-    with pytest.raises(InputError, match=r"unknown template 'alpaca'.*seed, chatml, plain"):
+    with pytest.raises(InputError, match=r"unknown template 'alpaca'.*unmarked, chatml, plain"):
         apply_template(tiny_tokenizer(), "alpaca")
 
 

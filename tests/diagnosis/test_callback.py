@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig
 from transformers import TrainerCallback
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
 from squeeze import SqueezeCallback
 from squeeze.data.loading import load_examples
 from squeeze.data.probe_set import build_probe_set
 from squeeze.diagnosis import VERDICTS, diagnose, load
+from squeeze.diagnosis.alarm import Alarm
 from squeeze.diagnosis.callback import SqueezeWarning
 from squeeze.diagnosis.pace import Pace
 from squeeze.diagnosis.page import write_report
@@ -192,11 +194,114 @@ def test_packed_sft_is_scored_on_all_kinds_of_a_probe_set(
     assert {"squeeze/permuted", "squeeze/held_out/other_answer"} <= set(logged)
 
 
-def test_sft_data_hold_no_pairs_so_a_probe_must_be_given(
+def test_data_without_pairs_are_explained_and_trained_on(
     tiny_directory: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"no preference pairs.*pass probe="):
-        sft(tiny_directory, tmp_path, SqueezeCallback()).train()
+    callback = SqueezeCallback()
+    trainer = sft(tiny_directory, tmp_path, callback)
+    with pytest.warns(SqueezeWarning, match=r"watches nothing.*no preference pairs.*pass probe="):
+        trainer.train()
+    assert trainer.state.global_step == 2
+    assert callback.diagnosis is None
+    assert not (tmp_path / "squeeze").exists()
+
+
+def kto(model: Path, out: Path, callback: SqueezeCallback, labels: list[bool]) -> KTOTrainer:
+    rows = [
+        {"prompt": f"q{i // 2}", "completion": f" answer {i} ", "label": label}
+        for i, label in enumerate(labels)
+    ]
+    args = KTOConfig(output_dir=str(out), max_steps=1, save_strategy="no", **QUIET)
+    data = Dataset.from_list(rows)
+    return KTOTrainer(str(model), args=args, train_dataset=data, callbacks=[callback])
+
+
+@pytest.mark.filterwarnings("ignore")  # of KTO about its few rows
+def test_kto_prompts_with_both_labels_are_the_probe(tiny_directory: Path, tmp_path: Path) -> None:
+    kto(tiny_directory, tmp_path, SqueezeCallback(every=1), [True, False] * 4).train()
+    frame = Trajectory.read(tmp_path / "squeeze" / "trajectory.parquet").frame
+    assert set(frame["kind"]) == {"chosen", "rejected"}
+    assert frame["example"].nunique() == 4
+    assert steps(tmp_path / "squeeze") == [0, 1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_kto_prompts_with_one_label_each_are_explained(
+    tiny_directory: Path, tmp_path: Path
+) -> None:
+    trainer = kto(tiny_directory, tmp_path, SqueezeCallback(), [True, True, False, False] * 2)
+    with pytest.warns(SqueezeWarning, match="no prompt that has both"):
+        trainer.train()
+    assert trainer.state.global_step == 1
+
+
+def test_before_the_first_step_nothing_is_judged(watched: Any) -> None:
+    first = next(logs for _, logs in watched[1].seen if "squeeze/severity" in logs)
+    assert first["squeeze/severity"] == VERDICTS.index("undetermined")
+
+
+def test_trainer_may_be_passed_as_to_trls_own_callbacks(
+    tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> None:
+        raise AssertionError("the call stack was walked")
+
+    monkeypatch.setattr("squeeze.diagnosis.callback.calling_trainer", nobody)
+    trainer = dpo(tiny_directory, tmp_path, [], max_steps=1)
+    trainer.add_callback(SqueezeCallback(PAIRS[:2], every=1, trainer=trainer))
+    trainer.train()
+    assert steps(tmp_path / "squeeze") == [0, 1]
+
+
+def test_model_at_the_turn_is_kept_and_can_choose_the_best_checkpoint(
+    tiny_directory: Path, tmp_path: Path
+) -> None:
+    """A rate that first lifts chosen and then drives it down: the peak is inside the training."""
+    trainer = dpo(
+        tiny_directory,
+        tmp_path,
+        [SqueezeCallback(every=1, best_at_turn=True)],
+        peft_config=LORA,
+        learning_rate=2e-2,
+        max_steps=5,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="squeeze/held_out/chosen",
+    )
+    trainer.train()
+    frame = Trajectory.read(tmp_path / "squeeze" / "trajectory.parquet").frame
+    held_out = frame[(frame["split"] == "held_out") & (frame["kind"] == "chosen")]
+    means = held_out.groupby("step")["logp"].mean()
+    about = json.loads((tmp_path / "squeeze" / "run.json").read_text())
+    assert about["best"]["step"] == means.idxmax()
+    assert about["best"]["chosen"] == pytest.approx(means.max(), abs=1e-3)
+    trained = means[means.index > 0]
+    assert trainer.state.best_metric == pytest.approx(trained.max(), abs=1e-3)
+    assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{trained.idxmax()}")
+    if means.idxmax() > 0:
+        name = "adapter_model.safetensors"
+        kept = (tmp_path / "squeeze" / "best" / name).read_bytes()
+        assert kept == (tmp_path / f"checkpoint-{means.idxmax()}" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "chosen", "acts"),
+    [
+        ([1, 0, 1, 0, 1], [0, 0, 0, 0, 0], [False] * 5),
+        ([1, 1, 1], [-1, -2, -3], [False, True, True]),
+        ([1, 1, 1, 1], [-3, -2, -1, -1.5], [False, False, False, True]),
+        ([0, 1, 1], [0, -5, -5], [False, False, True]),
+    ],
+)
+def test_alarm_needs_a_row_of_bad_verdicts_without_recovery(
+    verdicts: list[int], chosen: list[float], acts: list[bool]
+) -> None:
+    alarm = Alarm(patience=2)
+    pairs = zip(verdicts, chosen, strict=True)
+    assert [alarm.add(bool(bad), mean) for bad, mean in pairs] == acts
 
 
 @pytest.mark.parametrize(("action", "last"), [("stop", 2), ("warn", 4)])

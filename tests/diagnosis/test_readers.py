@@ -84,7 +84,7 @@ def _openrlhf(path: Path, records: list[dict[str, Any]]) -> Path:
 
 
 def _seed(path: Path, records: list[dict[str, Any]]) -> Path:
-    """The replication seed's file: config and series; log-probs without batch noise here."""
+    """The published replication's file: config and series; log-probs without batch noise here."""
     n = len(records)
     document = {
         "config": {"beta": 0.1, "learning_rate": 5e-6},

@@ -18,11 +18,11 @@ from squeeze.data.loading import load_examples, split
 from squeeze.errors import InputError
 from squeeze.files import write_json
 from squeeze.models import load_tokenizer
-from squeeze.pytest_plugin import out_directory
 from squeeze.replicate import replicate
 from squeeze.study.rehearsal import QWEN3_4B, rehearse
 from squeeze.training.config import make_config, read_config
 from squeeze.trajectory import Trajectory
+from tests.ledger_plugin import out_directory
 
 pytestmark = pytest.mark.gpu
 
@@ -87,7 +87,7 @@ def test_pure_dpo_of_qwen3_4b_squeezes(model, data, pytestconfig, ledger):
     out = out_directory(pytestconfig)
     ledger.record(*check_pure_dpo(run("qwen3-4b-dpo", model, data, out)))
     assert_memory(out, "qwen3-4b-dpo")
-    assert (out / "qwen3-4b-dpo" / "seed.json").exists()
+    assert (out / "qwen3-4b-dpo" / "curves.json").exists()
 
 
 @pytest.mark.claim("QW-2", "gpu")

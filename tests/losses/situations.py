@@ -46,9 +46,8 @@ TRL_STARTS = {
     "ipo": "ipo",
     "robust": "robust",
     "sppo_hard": "sppo_hard",
-    "aot": "cdpo",
-    "aot_unpaired": "cdpo",
-    "sigmoid_norm": "sigmoid",
+    **{name: name for name in ("nca_pair", "bco_pair", "aot", "aot_unpaired", "apo_zero")},
+    **{name: name for name in ("apo_down", "discopop", "sigmoid_norm")},
 }
 # Compared with TRL on the model: its loss types and weights, our loss and its constants.
 MODEL_PEERS: dict[str, tuple[list[str], list[float], dict[str, object], str]] = {
@@ -82,7 +81,7 @@ def init_values(name: str, perturbation: float = 0.0) -> Iterator[InitValue]:
 
 
 def toy_llama_value(reference_seed: int = 0) -> InitValue:
-    """One good and two bad responses on the toy Llama of Seeds D."""
+    """One good and two bad responses on the toy Llama of the tutorial notebook."""
     toy = runpy.run_path(str(TOY_LLAMA))
     loss = toy["dpo_loss"](toy["toy_llama"](0), toy["toy_llama"](reference_seed))
     return InitValue("toy Llama", float(get_loss("sigmoid").at_init() or 0), loss.detach())

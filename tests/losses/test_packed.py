@@ -1,4 +1,4 @@
-"""Packed groups of ranked responses (Seeds C) and one good against many bad (Seeds D)."""
+"""Packed groups of ranked responses (ranked lists) and one good against many bad."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_indexing_labels_without_the_groups_offset_changes_the_loss(packed: Pack
     assert packed.loss(slipped) != pytest.approx(packed.loss(packed.labels), rel=1e-3)
 
 
-# The two slips of Seeds D.
+# Two slips that hand-written losses make.
 
 
 def test_counting_pad_tokens_as_response_changes_the_loss(packed: Packed) -> None:

@@ -1,4 +1,4 @@
-"""Seeds D's notebook: DPO by hand on a toy Llama."""
+"""DPO by hand on a toy Llama, as in the tutorial notebooks."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_another_template_does_not_go_on_with_the_rows_of_this_one(data, tiny_di
         keep(next(scan(files.load_model(str(tiny_directory)), items)))
     with files._kept(out, identity) as (done, _):
         assert list(done) == [items[0].example]
-    with files._kept(out, identity | {"template": "seed"}) as (done, _):
+    with files._kept(out, identity | {"template": "unmarked"}) as (done, _):
         assert done == {}
 
 

@@ -44,7 +44,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_leaves_its_files_and_a_verdict_for_each_arm_and_part(finished):
     out, verdicts = finished
-    assert {path.name for path in out.iterdir()} == {*FILES, "work"}
+    assert {path.name for path in out.iterdir()} == {*FILES, "run.json", "work"}
     assert len(verdicts) == 6
     assert {v.claim for v in verdicts} == {"RP-1"}
     assert read_json(out / "run.json")["status"] == "finished"
@@ -112,13 +112,13 @@ def test_a_finished_run_only_judges_again(finished, monkeypatch):
 def test_another_run_in_out_is_refused_unless_resumed_or_forced(finished):
     with pytest.raises(InputError, match=r"already holds a run.*--resume.*--force"):
         tell_stories(TINY, finished[0])
-    with pytest.raises(InputError, match="another --data, --seed or --quick"):
+    with pytest.raises(InputError, match=r"another configuration.*--seed was 0, now 1"):
         tell_stories(replace(TINY, seed=1), finished[0], resume=True)
 
 
 def test_a_directory_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds other files"):
+    with pytest.raises(InputError, match="not a run of squeeze"):
         tell_stories(TINY, tmp_path, force=True)
 
 

@@ -10,7 +10,8 @@ from squeeze.errors import InputError
 from squeeze.losses import LOSSES, get_loss
 from squeeze.models import load_model, load_tokenizer
 from squeeze.training.loss_trainer import RegisteredLossTrainer
-from squeeze.training.trainers import PhasePlace, make_trainer, quiet
+from squeeze.training.phase_place import PhasePlace
+from squeeze.training.trainers import make_trainer, quiet
 
 pytestmark = pytest.mark.cpu
 

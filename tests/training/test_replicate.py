@@ -177,6 +177,15 @@ def test_forcing_starts_over(finished, tiny_options, tmp_path):
     assert len(trajectory.points("dpo")) == 2
 
 
+def test_a_training_of_more_than_a_day_must_be_wanted(tmp_path, tiny_options):
+    options = tiny_options | {"epochs": 10**12, "arms": "dpo"}
+    for resume in (False, True):  # refused once, it is refused again
+        with pytest.raises(InputError, match=r"projected to train for [\d,.]+ days.*--yes"):
+            replicate(make_config(options), tmp_path / "out", resume=resume)
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["status"] == "running"
+
+
 def test_bad_data_is_refused_before_anything_is_written(tmp_path, tiny_options):
     out = tmp_path / "out"
     with pytest.raises(InputError, match="--pairs"):

@@ -10,7 +10,9 @@ from squeeze.data.probe_set import build_probe_set
 from squeeze.models import load
 from squeeze.scoring import score
 from squeeze.training.config import make_config
-from squeeze.training.trainers import PhasePlace, answers_alone, make_trainer, quiet
+from squeeze.training.phase_place import PhasePlace
+from squeeze.training.trainers import make_trainer, quiet
+from squeeze.training.trl_compat import answers_alone
 
 
 def assert_trl_agrees(model_name, tmp_path, tolerance=1e-3):

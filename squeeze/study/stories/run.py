@@ -6,12 +6,8 @@ start from the SFT model: plain DPO, and its control without the gradient of the
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,9 @@ from squeeze.claims.types import Verdict
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
 from squeeze.generation import generate_texts
-from squeeze.provenance import environment, peak_memory_mb
+from squeeze.provenance import peak_memory_mb
+from squeeze.report.source import VERDICTS_SCHEMA
+from squeeze.run_directory import RunDirectory, RunRecord, now
 from squeeze.study.stories import training
 from squeeze.study.stories.generator import Story, make_stories
 from squeeze.study.stories.reading import read_stories
@@ -33,7 +31,8 @@ from squeeze.training.trainers import quiet
 
 # Arms of preference training by name: the weight of the rejected stories' gradient.
 ARMS = {"dpo": 1.0, "control": 0.0}
-FILES = ("run.json", "texts.json", "verdicts.json", "degeneration.png", "report.md", "index.html")
+COMMAND = "squeeze stories"
+FILES = ("texts.json", "verdicts.json", "degeneration.png", "report.md", "index.html")
 _SPARE = 4  # rows read for each one needed, as some may be too long
 
 
@@ -41,10 +40,10 @@ class StoryRun:
     """One run in one directory; `execute` does what is missing."""
 
     def __init__(
-        self, recipe: StoryRecipe, out: Path, state: dict[str, Any], console: Console
+        self, recipe: StoryRecipe, directory: RunDirectory, record: RunRecord, console: Console
     ) -> None:
-        self.recipe, self.out, self.console, self.state = recipe, out, console, state
-        self.work = out / "work"
+        self.recipe, self.console, self.record = recipe, console, record
+        self.directory, self.out, self.work = directory, directory.path, directory.work
 
     # --- data -----------------------------------------------------------------------------------
 
@@ -64,7 +63,7 @@ class StoryRun:
                 "are needed; give a larger file, or try --quick"
             )
         self.stories, self.held_out = usable[: r.stories], usable[r.stories : r.needed]
-        self.state["data"] = {
+        self.record.data = {
             "name": str(data.name) if data else "generated",
             "stories": r.needed,
             "too long": len(found) - len(usable),
@@ -89,7 +88,7 @@ class StoryRun:
 
             self.progress.describe(name)
             place.mkdir(parents=True, exist_ok=True)
-            with self._timed(name):
+            with self.record.timed(name):
                 set_seed(self.recipe.seed)
                 trainer = make(place)
                 cost = self._cost(name) / max(len(trainer.get_train_dataloader()), 1)
@@ -112,7 +111,7 @@ class StoryRun:
             )
 
     def _sample(self, model: Any, stories: Sequence[Story], sample: int) -> list[str]:
-        with self._timed("generation"):
+        with self.record.timed("generation"):
             return generate_texts(
                 model,
                 self.tokenizer,
@@ -143,7 +142,7 @@ class StoryRun:
             ),
         )
         model = training.load(base)
-        self.state["model"] = {"parameters": sum(p.numel() for p in model.parameters())}
+        self.record.model = {"parameters": sum(p.numel() for p in model.parameters())}
         self._look("base", model)
         sft = self._phase(
             "sft",
@@ -211,18 +210,18 @@ class StoryRun:
         from squeeze.study.stories.report import write_report
 
         quiet()
-        if self.state["status"] != "finished":
+        if self.record.status != "finished":
             self._write_state()
             phases = ("base", "sft", *ARMS)
             total = sum(self._cost(p) for p in phases if not (self.work / p / "model").exists())
             with RunProgress(self.console, total) as self.progress:
                 self._train()
             self._write_texts()
-            self.state["peak_memory_mb"] = peak_memory_mb()
+            self.record.peak_memory_mb = peak_memory_mb()
         verdicts = self._judge()
-        rows = {"schema": 1, "verdicts": [asdict(verdict) for verdict in verdicts]}
+        rows = {"schema": VERDICTS_SCHEMA, "verdicts": [asdict(verdict) for verdict in verdicts]}
         write_json(self.out / "verdicts.json", rows)
-        self.state["status"] = "finished"
+        self.record.status, self.record.finished = "finished", self.record.finished or now()
         self._write_state()
         write_report(self.out, verdicts)
         return verdicts
@@ -237,43 +236,7 @@ class StoryRun:
         return 300.0 * r.pairs * r.dpo.epochs
 
     def _write_state(self) -> None:
-        write_json(self.out / "run.json", self.state)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        seconds = self.state["seconds"]
-        seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - start, 2)
-
-
-def open_directory(
-    out: Path, config: dict[str, Any], *, resume: bool, force: bool
-) -> dict[str, Any]:
-    """Check that a run may use the directory; what its run.json says ({} for a new run).
-
-    Raises `InputError` when the directory holds another run or files of somebody else.
-    """
-    if not (out / "run.json").exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"--out {out} holds other files; choose an empty or new directory")
-        return {}
-    known: dict[str, Any] = read_json(out / "run.json")
-    if known.get("command") != "squeeze stories":
-        raise InputError(f"--out {out} holds a run of another command; choose another directory")
-    if force:
-        return {}
-    if not resume:
-        raise InputError(
-            f"--out {out} already holds a run; pass --resume to go on with it, --force to start "
-            "over, or another --out"
-        )
-    if known.get("config") != config:
-        raise InputError(
-            f"--out {out} holds a run with another --data, --seed or --quick; resume with the same "
-            "options, or pass another --out"
-        )
-    return known
+        self.record.write(self.directory.run_file)
 
 
 def tell_stories(
@@ -290,21 +253,15 @@ def tell_stories(
     Raises `InputError` for data or a directory that cannot be used, before anything is written.
     """
     config = recipe.as_dict() | {"data": str(data.resolve()) if data else "generated"}
-    known = open_directory(out, config, resume=resume, force=force)
-    state = {
-        "schema": 1,
-        "name": out.resolve().name,
-        "command": "squeeze stories",
-        "status": "running",
-        "config": config,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": {},
-        **environment(),
-    }
-    run = StoryRun(recipe, out, state | known, console or Console())
-    run.prepare(data)
-    if force:
-        shutil.rmtree(run.work, ignore_errors=True)
-        for name in FILES:
-            (out / name).unlink(missing_ok=True)
-    return run.execute()
+    directory = RunDirectory(out, COMMAND, FILES)
+    known = directory.open(config, resume=resume, force=force)
+    try:
+        record = known or RunRecord(out.resolve().name, config, command=COMMAND)
+        record.update_environment()
+        run = StoryRun(recipe, directory, record, console or Console())
+        run.prepare(data)
+        if force:
+            directory.clear()
+        return run.execute()
+    finally:
+        directory.close()

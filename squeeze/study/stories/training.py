@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
+from squeeze import interrupt
 from squeeze.files import write_json
 from squeeze.study.stories.generator import Story
 from squeeze.study.stories.recipe import Schedule, StoryRecipe
+from squeeze.training.phase_place import PhasePlace, is_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -95,12 +97,15 @@ class Watch(TrainerCallback):
             self.stepped()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tick."""
+        """Tick; save and end the training if a signal asks for it."""
         self.stepped()
+        if interrupt.requested():
+            control.should_save = control.should_training_stop = True
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look at the model."""
-        self.epoch_ended(round(state.epoch), kwargs["model"])
+        """Look at the model, unless a signal ended the epoch before its end."""
+        if abs(state.epoch - round(state.epoch)) < 1e-6:
+            self.epoch_ended(round(state.epoch), kwargs["model"])
 
 
 def arguments(schedule: Schedule, recipe: StoryRecipe, place: Path) -> dict[str, Any]:
@@ -201,24 +206,15 @@ def train(trainer: Any, place: Path, watch: Watch) -> None:
 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
-    checkpoint = newest_checkpoint(place)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    phase = PhasePlace(place)
+    whole = [step for step in phase.steps() if is_whole(phase.checkpoint(step), step)]
+    phase.keep_until(max(whole, default=None))
+    trainer.train(resume_from_checkpoint=str(phase.checkpoint(whole[-1])) if whole else None)
+    if trainer.state.global_step < trainer.state.max_steps:
+        interrupt.stop_if_requested()
     write_json(place / "log.json", trainer.state.log_history)
     scratch = place / "model.partial"
     shutil.rmtree(scratch, ignore_errors=True)
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(scratch)
     scratch.rename(place / "model")
-    for old in place.glob("checkpoint-*"):
-        shutil.rmtree(old)
-
-
-def newest_checkpoint(place: Path) -> Path | None:
-    """The last checkpoint that was written to its end."""
-    # The trainer writes trainer_state.json last; half of it has no closing brace.
-    states = [
-        path
-        for path in place.glob("checkpoint-*/trainer_state.json")
-        if path.read_text(encoding="utf-8").rstrip().endswith("}")
-    ]
-    found = [path.parent for path in states]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    phase.keep_until(None)

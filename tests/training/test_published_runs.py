@@ -1,4 +1,4 @@
-"""The founding scripts' runs: shipped configurations, their JSON and PNG, and the rehearsal."""
+"""The published Qwen3-4B replication: shipped configurations, its JSON and PNG, the rehearsal."""
 
 import json
 from importlib.resources import files
@@ -13,7 +13,7 @@ from squeeze.models import load
 from squeeze.scoring import ResponseScores
 from squeeze.study.rehearsal import QWEN3_4B, projected_hours, rehearse
 from squeeze.training.config import make_config, read_config
-from squeeze.training.seed_output import draw_seed_png, write_seed_json
+from squeeze.training.curves_output import draw_curves_png, write_curves_json
 from squeeze.trajectory import ProbePoint, Trajectory
 
 pytestmark = pytest.mark.cpu
@@ -25,14 +25,14 @@ def shipped(name):
     return make_config(read_config(CONFIGS / f"{name}.yaml"))
 
 
-def test_the_first_run_has_the_seeds_hyper_parameters():
+def test_the_first_run_has_the_published_hyper_parameters():
     ((dpo,),) = [arm.phases for arm in shipped("qwen3-4b-dpo").phase_arms()]
     assert (dpo.epochs, dpo.beta, dpo.learning_rate, dpo.warmup) == (100, 0.1, 5e-6, 0.1)
     assert (dpo.batch_size, dpo.accumulation, dpo.schedule) == (1, 1, "linear")
     assert dpo.probe_every == 4
 
 
-def test_the_second_run_has_the_seeds_hyper_parameters_and_a_control():
+def test_the_second_run_has_the_published_hyper_parameters_and_a_control():
     extended, control = shipped("qwen3-4b-extend-dpo").phase_arms()
     sft, dpo = extended.phases
     assert (sft.on, sft.epochs, sft.learning_rate) == ("chosen+rejected", 2, 2e-4)
@@ -58,21 +58,21 @@ def curves(chosen, argmax, arm="dpo", phase="dpo"):
 def test_qw_1_holds_on_a_rise_and_fall_and_not_without_the_rejected_term():
     squeezed = Runs((curves([-90, -80, -85, -95], [-40, -35, -30, -25]),), "gpu", (0,))
     alone = Runs((curves([-90, -80, -75, -70], [-40, -35, -34, -33]),), "gpu", (0,))
-    assert {v.status for v in check_pure_dpo(squeezed)} == {"supported"}
-    assert "not supported" in {v.status for v in check_pure_dpo(alone)}
+    assert all(v.on_claimed_side for v in check_pure_dpo(squeezed))
+    assert not all(v.on_claimed_side for v in check_pure_dpo(alone))
     assert {v.claim for v in check_pure_dpo(alone)} == {"QW-1"}
 
 
-def test_the_seeds_files_hold_configuration_and_the_three_series(tmp_path):
+def test_the_curves_files_hold_configuration_and_the_three_series(tmp_path):
     trajectory = curves([-90, -80], [-40, -35])
-    write_seed_json(tmp_path, {"beta": 0.1}, trajectory)
-    draw_seed_png(tmp_path, trajectory)
-    found = json.loads((tmp_path / "seed.json").read_text())
+    write_curves_json(tmp_path, {"beta": 0.1}, trajectory)
+    draw_curves_png(tmp_path, trajectory)
+    found = json.loads((tmp_path / "curves.json").read_text())
     assert found["config"] == {"beta": 0.1}
     assert found["arms"]["dpo"]["chosen"] == pytest.approx([-89.85, -79.85], abs=1e-4)
     assert found["arms"]["dpo"]["argmax"] == pytest.approx([-39.85, -34.85], abs=1e-4)
     assert found["arms"]["dpo"]["epoch"] == [0, 1]
-    assert (tmp_path / "seed.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_rehearsal_measures_every_phase_of_a_small_model_with_the_same_architecture(tmp_path):

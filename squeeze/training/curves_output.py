@@ -1,6 +1,6 @@
-"""The founding scripts' own output: mean log-probs over epochs as one JSON file and one PNG.
+"""Mean log-probs over epochs as one JSON file and one PNG, in the published replication's form.
 
-For comparison with their published files and figure; the report shows far more.
+To lay beside the published files and figure of the Qwen3-4B replication; the report shows far more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SERIES = {
 }
 
 
-def seed_series(trajectory: Trajectory, arm: str) -> dict[str, list[Any]]:
+def curve_series(trajectory: Trajectory, arm: str) -> dict[str, list[Any]]:
     """Phases and epochs of an arm's probes, and the mean log-prob sums (nats) of three series."""
     points = trajectory.points(arm)
     series: dict[str, list[Any]] = {
@@ -32,17 +32,17 @@ def seed_series(trajectory: Trajectory, arm: str) -> dict[str, list[Any]]:
     return series
 
 
-def write_seed_json(path: Path, config: Mapping[str, Any], trajectory: Trajectory) -> None:
-    """Write `seed.json` (config and series by arm) into a run's directory."""
-    arms = {arm: seed_series(trajectory, arm) for arm in trajectory.arms()}
-    write_json(path / "seed.json", {"config": dict(config), "arms": arms})
+def write_curves_json(path: Path, config: Mapping[str, Any], trajectory: Trajectory) -> None:
+    """Write `curves.json` (config and series by arm) into a run's directory."""
+    arms = {arm: curve_series(trajectory, arm) for arm in trajectory.arms()}
+    write_json(path / "curves.json", {"config": dict(config), "arms": arms})
 
 
-def draw_seed_png(path: Path, trajectory: Trajectory) -> None:
-    """Draw the series of every arm into `seed.png` in a run's directory."""
+def draw_curves_png(path: Path, trajectory: Trajectory) -> None:
+    """Draw the series of every arm into `curves.png` in a run's directory."""
     from matplotlib.figure import Figure
 
-    arms = {arm: seed_series(trajectory, arm) for arm in trajectory.arms()}
+    arms = {arm: curve_series(trajectory, arm) for arm in trajectory.arms()}
     figure = Figure(figsize=(5 * max(len(arms), 1), 4))
     figure.subplots_adjust(bottom=0.22, left=0.15, wspace=0.3)
     for axes, (arm, series) in zip(
@@ -55,5 +55,5 @@ def draw_seed_png(path: Path, trajectory: Trajectory) -> None:
         axes.set_xticks(range(0, len(labels), every), labels[::every], rotation=45, ha="right")
         axes.set(title=arm, ylabel="mean log-prob of an answer, nats")
         axes.legend()
-    with replacing(path / "seed.png") as temporary:
+    with replacing(path / "curves.png") as temporary:
         figure.savefig(temporary, format="png", dpi=100)

@@ -1,0 +1,148 @@
+"""Signals: a run that is asked to stop saves its step, says how to go on, and loses nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from squeeze import interrupt
+from squeeze.replicate import replicate
+from squeeze.training.config import make_config
+from squeeze.training.phase_place import PhasePlace
+from squeeze.trajectory import KEYS, Trajectory
+from tests.training.processes import PATIENCE, Group
+
+pytestmark = pytest.mark.cpu
+
+
+@pytest.fixture(scope="module")
+def options(tiny_options):
+    """Sixteen steps an epoch, so that a signal falls between probes."""
+    sizes = {"pairs": 16, "batch_size": 1, "epochs": 2, "generations": 0, "learning_rate": 1e-3}
+    return tiny_options | sizes | {"arms": "dpo", "lora_dropout": 0.1}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, options):
+    """The trajectory of a run that nobody disturbs."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    replicate(make_config(options), out)
+    return Trajectory.read(out / "trajectory.parquet").frame
+
+
+def assert_same(out, whole):
+    found = Trajectory.read(out / "trajectory.parquet").frame
+    assert found[KEYS].to_numpy().tolist() == whole[KEYS].to_numpy().tolist()
+    np.testing.assert_allclose(found["logp"], whole["logp"], atol=1e-4)
+
+
+def wait_for(condition, group):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert group.processes[0].is_alive(), group.output(0)
+        assert time.monotonic() < deadline, "the run made no progress"
+        time.sleep(0.02)
+
+
+def test_a_cluster_s_sigterm_stops_after_the_step_and_the_run_goes_on(options, whole, tmp_path):
+    config_file, out = tmp_path / "config.yaml", tmp_path / "out"
+    config_file.write_text(yaml.safe_dump(options))
+    arguments = ["replicate", "--config", config_file, "--out", out]
+    group = Group(arguments, tmp_path / "notes", count=1)
+    wait_for((out / "trajectory.parquet").exists, group)
+    os.kill(group.processes[0].pid, signal.SIGTERM)
+    assert group.wait() == [128 + signal.SIGTERM]
+    said = group.output(0)
+    assert f"stopped by SIGTERM; go on with: squeeze replicate --config {config_file}" in said
+    assert "--resume" in said
+    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+
+    (place,) = (PhasePlace(path) for path in (out / "work").glob("dpo-*"))
+    [step] = place.steps()
+    assert step % 16 > 0, "the signal fell on a probe"
+    replicate(make_config(options), out, resume=True)
+    assert_same(out, whole)
+
+
+@pytest.fixture
+def stopped(options, tmp_path, monkeypatch):
+    """A run that was stopped at step 21 of 32, after the probe at 16."""
+    asked = []
+
+    def requested():
+        asked.append(None)
+        return len(asked) > 21  # once before the phase
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(interrupt, "requested", requested)
+        with pytest.raises(interrupt.Interrupted) as found:
+            replicate(make_config(options), out)
+    assert found.value.code == 128 + signal.SIGTERM
+    (place,) = (PhasePlace(path) for path in (out / "work").glob("dpo-*"))
+    return out, place
+
+
+def test_a_truncated_checkpoint_is_fallen_back_from_and_said(stopped, options, whole, capsys):
+    out, place = stopped
+    older, newest = place.steps()
+    assert (older, newest) == (16, 21)
+    optimizer = place.checkpoint(newest) / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:-100])
+    replicate(make_config(options), out, resume=True)
+    assert_same(out, whole)
+
+
+def test_a_probed_checkpoint_that_is_lost_is_trained_again_and_said(
+    stopped, options, whole, capsys
+):
+    out, place = stopped
+    for step in place.steps():
+        (place.checkpoint(step) / "scheduler.pt").unlink()
+    replicate(make_config(options), out, resume=True)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the checkpoint of step 16 is not whole; the phase goes on from its start" in said
+    assert_same(out, whole)
+
+
+WAITING = """
+import sys, time
+from squeeze.interrupt import interruptible, stop_if_requested
+with interruptible("squeeze again"):
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.05)
+        if "gentle" in sys.argv:
+            stop_if_requested()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("gentle", [True, False])
+def test_the_first_signal_waits_for_a_safe_place_and_the_second_does_not(number, gentle):
+    command = [sys.executable, "-c", WAITING, *(["gentle"] if gentle else [])]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    while "stopping after the step in hand" not in process.stderr.readline():
+        assert process.poll() is None
+    if gentle:
+        assert process.wait(PATIENCE) == 128 + number
+        assert f"stopped by {number.name}; go on with: squeeze again" in process.stderr.read()
+    else:
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == -number
+    process.stdout.close()
+    process.stderr.close()
+
+
+def test_the_command_that_goes_on_does_not_start_over(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["squeeze", "replicate", "--force", "--out", "a b"])
+    assert interrupt.again("--resume") == "squeeze replicate --out 'a b' --resume"

@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from squeeze.claims.catalogue import Claim
 from squeeze.claims.ledger import entry_to_json, read
 from squeeze.claims.table import STYLES, count, measured, overview, rests_on, results_markdown
-from squeeze.claims.types import NEVER_RUN, Claim, Entry
+from squeeze.claims.types import NEVER_RUN, Entry
 from squeeze.cli.app import app
 
 

@@ -33,8 +33,9 @@ def observe(
     from squeeze.claims import catalogue
     from squeeze.claims.ledger import merge, new_entry, read
     from squeeze.cli.verdicts import verdict_table
+    from squeeze.study.observations import claims_at, judge
     from squeeze.study.registration import plan, registration_sha256
-    from squeeze.study.study import Observatory, claims_at
+    from squeeze.study.study import Observatory
     from squeeze.training.progress import RunProgress
 
     console = Console()
@@ -54,7 +55,7 @@ def observe(
         for name in names:
             progress.describe(name)
             start = time.perf_counter()
-            found = observatory.judge(name)
+            found = judge(observatory, name)
             seconds = time.perf_counter() - start
             verdicts += found
             test = f"squeeze observe {level}"

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from squeeze.claims import Claim, Verdict, results
+from squeeze.claims import Verdict, results
+from squeeze.claims.catalogue import Claim
 from squeeze.claims.ledger import new_entry
 from squeeze.claims.types import LEVELS, OUTCOMES
 

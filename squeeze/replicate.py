@@ -33,6 +33,7 @@ from squeeze.models import model_sha256
 from squeeze.provenance import fast_dtype, peak_memory_mb
 from squeeze.report import build_report
 from squeeze.report.content import duration
+from squeeze.report.source import VERDICTS_SCHEMA
 from squeeze.run_directory import REPLICATE, RunDirectory, RunRecord, now
 from squeeze.scoring import score
 from squeeze.training.arms import Arm
@@ -297,7 +298,7 @@ def conclude(
     """Judge a trained run and write its verdicts, its record and its report."""
     with record.timed("report"):
         verdicts = judge_run(trajectory, level="pretrained", seeds=(config.seed,))
-        value = {"schema": 1, "verdicts": [asdict(verdict) for verdict in verdicts]}
+        value = {"schema": VERDICTS_SCHEMA, "verdicts": [asdict(verdict) for verdict in verdicts]}
         write_json(directory.path / "verdicts.json", value)
         record.status, record.finished = "finished", record.finished or now()
         record.write(directory.run_file)

@@ -12,6 +12,7 @@ TOPICS = (
     "softmax",
     "decomposition",
     "preference",
+    "policy_gradient",
     "finetuning",
     "tokens",
     "onpolicy",

@@ -11,12 +11,12 @@ import numpy as np
 from squeeze.claims.catalogue import register
 from squeeze.claims.curves import Array, change, dpo_values
 from squeeze.claims.dpo import SPLITS
-from squeeze.claims.runs import Runs, Side, nearest_to_failing
-from squeeze.claims.types import Claim, Verdict
+from squeeze.claims.runs import Runs, nearest_to_failing
+from squeeze.claims.types import Claim, Side, Verdict
 from squeeze.trajectory import Trajectory
 
 Measure = Callable[[Trajectory, str, str], Array]
-COURSE = "self-llm's chapter on DPO with LLaMA-Factory (SEEDS.md B)"
+COURSE = "self-llm's chapter on DPO with LLaMA-Factory"
 
 
 def distance(trajectory: Trajectory, arm: str, split: str) -> Array:

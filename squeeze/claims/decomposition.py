@@ -20,8 +20,8 @@ from squeeze.claims.catalogue import register
 from squeeze.claims.statistics import (
     CONFIDENCE,
     Estimate,
+    crossed_mean,
     mean,
-    paired_difference_over_seeds,
     verdict_from_interval,
 )
 from squeeze.claims.types import Claim, Verdict
@@ -94,6 +94,7 @@ def check_model_error(
         bound=MODEL_ERROR_BOUND,
         side="below",
         seeds=tuple(sorted({system.seed for system in systems})),
+        min_seeds=1,
         evidence={"learning rate": learning_rate, "errors": errors},
     )
 
@@ -121,7 +122,7 @@ def check_adjustment(
     return Verdict(
         claim="LD-2",
         level="toy",
-        status="supported" if worst <= 1 else "not supported",
+        outcome="supported" if worst <= 1 else "contradicted",
         statistic="largest violation, in units of its rounding bound",
         effect=worst,
         bound=1.0,
@@ -165,7 +166,7 @@ def check_causality(
     return Verdict(
         claim="LD-3",
         level="toy",
-        status="supported" if worst <= bound else "not supported",
+        outcome="supported" if worst <= bound else "contradicted",
         statistic="largest effect of later tokens on earlier positions, relative",
         effect=worst,
         bound=bound,
@@ -202,12 +203,12 @@ def check_similarity(influence: DigitInfluence) -> list[Verdict]:
     images (the i-th of one class against the i-th of the other), over seeds and updates for ρ.
     """
     estimates = {
-        f"{name}: {more}s above {less}s": paired_difference_over_seeds(values[less], values[more])
+        f"{name}: {more}s above {less}s": crossed_mean(values[more] - values[less])
         for name, values in (("probability", influence.probability), ("‖K‖", influence.kernel))
         for more, less in ((4, 9), (9, 0))
     }
     correlation = influence.rank_correlation
-    estimates[RANKS] = paired_difference_over_seeds(np.zeros_like(correlation), correlation)
+    estimates[RANKS] = crossed_mean(correlation)
     evidence = {
         f"mean {name} by class": {label: float(values[label].mean()) for label in values}
         for name, values in (
@@ -233,26 +234,50 @@ def check_similarity(influence: DigitInfluence) -> list[Verdict]:
 
 def _slope_verdict(claim: str, system: System, predictor: Predictor, comparison: str) -> Verdict:
     given = (system.observed, system.terms, system.parameters)
+    return slope_verdict(
+        claim,
+        "log-log slope of the error of -η A K G",
+        lambda eta: measured_change(*given, eta),
+        lambda eta: predictor(*given, eta).sum(dim=0),
+        comparison,
+        seeds=(system.seed,),
+    )
+
+
+def slope_verdict(
+    claim: str,
+    statistic: str,
+    measured: Callable[[float], Tensor],
+    predicted: Callable[[float], Tensor],
+    comparison: str,
+    *,
+    seeds: Sequence[int] = (),
+) -> Verdict:
+    """Fit the log-log slope, over LD-1's window of steps, of the error of a first-order prediction.
+
+    Both functions take the step size to a change in nats. "Supported" if the slope's 95% interval
+    lies within 2 ± 0.1.
+    """
     tiny = 1e-8
-    rate = measured_change(*given, tiny).abs().max().item() / tiny
+    rate = measured(tiny).abs().max().item() / tiny
     rates = np.logspace(-DECADES, 0, STEPS) * LARGEST_CHANGE / rate
     errors = []
-    for learning_rate in rates.tolist():
-        error = predictor(*given, learning_rate).sum(dim=0) - measured_change(*given, learning_rate)
-        errors.append(torch.linalg.vector_norm(error).item())
+    for eta in rates.tolist():
+        errors.append(torch.linalg.vector_norm(predicted(eta) - measured(eta)).item())
     fit = stats.linregress(np.log(rates), np.log(errors))
     slope = float(fit.slope)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, STEPS - 2) * fit.stderr)
     return verdict_from_interval(
         claim,
         "toy",
-        "log-log slope of the error of -η A K G",
+        statistic,
         Estimate(slope, (slope - half, slope + half), STEPS, "least squares"),
         bound=2.0,
         side="within",
         tolerance=SLOPE_TOLERANCE,
         comparison=comparison,
-        seeds=(system.seed,),
+        seeds=seeds,
+        min_seeds=1,
         evidence={"learning rates": rates.tolist(), "errors": errors},
     )
 

@@ -1,4 +1,4 @@
-"""Claims about generated text (CLAIMS.md, RP-1, and the second half of SF-4).
+"""Claims about generated text (RP-1, and the second half of SF-4).
 
 The checks take texts, `[seed][prompt]`, of the same prompts before and after; they generate
 nothing. SF-4 is registered in `finetuning`, where its first half is checked.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from squeeze.claims.catalogue import register
 from squeeze.claims.statistics import (
     Estimate,
-    paired_difference_over_seeds,
+    crossed_mean,
     verdict_from_interval,
 )
 from squeeze.claims.types import Claim, Level, Verdict
@@ -30,7 +30,6 @@ from squeeze.text_statistics import (
 
 Texts = Sequence[Sequence[str]]
 Array = NDArray[np.float64]
-RESAMPLES = 2000
 
 # name → (statistic, what it is of, the side that RP-1 claims)
 _MEASURES: dict[str, tuple[Callable[[list[str]], float], str, str]] = {
@@ -148,7 +147,7 @@ def _mean(texts: list[list[list[str]]], measure: Callable[[list[str]], float]) -
 
 
 def _change(before: Array, after: Array) -> Estimate:
-    return paired_difference_over_seeds(before, after, resamples=RESAMPLES)
+    return crossed_mean(after - before)
 
 
 def _verdict(

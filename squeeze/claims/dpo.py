@@ -1,4 +1,4 @@
-"""Claims about off-policy DPO (CLAIMS.md, DO-1 to DO-4), judged on trajectories."""
+"""Claims about off-policy DPO (DO-1 to DO-4), judged on trajectories."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from squeeze.claims.curves import (
     from_peak_of,
     rise_to_peak,
 )
-from squeeze.claims.runs import Runs, Side, nearest_to_failing
-from squeeze.claims.types import Status, Verdict
+from squeeze.claims.runs import Runs, nearest_to_failing
+from squeeze.claims.types import Outcome, Side, Verdict
 from squeeze.trajectory import Trajectory
 
 SPLITS = ("train", "held_out")
@@ -140,12 +140,11 @@ def check_argmax_rises(runs: Runs, arm: str, split: str) -> Verdict:
         "above",
         comparison,
     )
-    if rise.status == "not run":
+    if not rise.ran:
         return rise
-    both = rise.supported and fall.supported
-    status: Status = "supported" if both else "not supported"
+    outcome: Outcome = rise.outcome if fall.supported else "premise not met"
     evidence = {"chosen from its peak": fall.effect, "its interval": fall.interval}
-    return replace(rise, status=status, evidence=dict(rise.evidence) | evidence)
+    return replace(rise, outcome=outcome, evidence=dict(rise.evidence) | evidence)
 
 
 def judge_dpo(runs: Runs, arm: str) -> list[Verdict]:

@@ -1,4 +1,4 @@
-"""EX-1 of CLAIMS.md: SFT on chosen and rejected before DPO as a remedy, judged on trajectories."""
+"""Claim EX-1: SFT on chosen and rejected before DPO as a remedy, judged on trajectories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The claims about finetuning a language model (CLAIMS.md, SF, DO and EX), and judging one run.
+"""The claims about finetuning a language model (SF, DO and EX), and judging one run.
 
 `judge_run` gives every verdict that one run's arms allow; a verdict that needs more than the run
 has is returned as "not run" with the reason. The checks stand in `sft`, `dpo` and `extend`.

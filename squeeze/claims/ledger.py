@@ -1,7 +1,7 @@
 """The ledger: what every check of every claim came out as, last time it ran, in one JSON file.
 
 `reports/claims.json` is the record and `reports/claims.md` its readable copy; both are written only
-by `merge`. Nothing here judges a claim (see `statistics`) or knows pytest (see `pytest_plugin`).
+by `merge`. Nothing here judges a claim (see `statistics`) or knows pytest (tests/ledger_plugin.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from squeeze.claims import catalogue
 from squeeze.claims.table import markdown, overview
 from squeeze.claims.types import Claim, Entry, Key, Verdict
 from squeeze.errors import InputError
-from squeeze.files import write_text
+from squeeze.files import read_json, write_text
 from squeeze.provenance import this_device, versions
 
-SCHEMA = 1
+SCHEMA = 2
+EARLIER = (1,)  # "not supported" stood for contradicted and inconclusive alike
 JSON_NAME = "claims.json"
 MARKDOWN_NAME = "claims.md"
 
@@ -75,7 +76,8 @@ def new_entry(
 def read(directory: Path) -> dict[Key, Entry]:
     """Return the entries of `directory`/claims.json by key, empty if there is no such file.
 
-    Raises `InputError` if the file is not a ledger of this schema.
+    A ledger of an earlier schema, whose words meant something else, counts as none: `merge` puts it
+    aside. Raises `InputError` if the file is not a ledger, or of a later schema.
     """
     path = directory / JSON_NAME
     way_out = "move it away or choose another directory (--squeeze-out, --reports)"
@@ -86,6 +88,8 @@ def read(directory: Path) -> dict[Key, Entry]:
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as a claim ledger ({error}); {way_out}") from error
     schema = document.get("schema") if isinstance(document, dict) else None
+    if schema in EARLIER and isinstance(document.get("claims"), list):
+        return {}
     if schema != SCHEMA:
         raise InputError(
             f"{path} is not a claim ledger of schema {SCHEMA} (its schema is {schema!r}); {way_out}"
@@ -106,7 +110,7 @@ def merge(
     """Merge a run into `directory`'s ledger, write both files, and return all entries by key.
 
     Only the keys that the run touched change. Within the run the worse verdict on a key wins, and
-    "not run" never replaces a verdict. A failure turns "supported" into "not supported": for what
+    "not run" never replaces a verdict. A failure turns "supported" into "inconclusive": for what
     its test recorded, now or in an earlier run, and for every (claim, level) it declares; once the
     test is among `passed` (node ids), such a note is withdrawn.
     Safe when several processes merge at once. Raises `InputError` as `read` does, and if the
@@ -118,6 +122,7 @@ def merge(
             merged = _merged(read(directory), entries, failures, passed)
             rows = [merged[key] for key in sorted(merged)]
             document = {"schema": SCHEMA, "claims": [entry_to_json(row) for row in rows]}
+            _put_aside(directory / JSON_NAME)
             text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
             write_text(directory / JSON_NAME, text + "\n")
             write_text(directory / MARKDOWN_NAME, _markdown(merged))
@@ -129,13 +134,24 @@ def merge(
     return merged
 
 
+def _put_aside(path: Path) -> None:
+    """Keep a ledger of an earlier schema beside the new one, as claims-1.json."""
+    if path.exists() and (schema := read_json(path)["schema"]) in EARLIER:
+        path.replace(path.with_stem(f"{path.stem}-{schema}"))
+
+
 def _markdown(entries: Mapping[Key, Entry]) -> str:
     return markdown(overview(catalogue.load(), entries))
 
 
 # --- merging ------------------------------------------------------------------------------------
 
-_WORST_FIRST = {"not supported": 0, "supported": 1, "not run": 2}
+_WORST_FIRST = {
+    outcome: place
+    for place, outcome in enumerate(
+        ("contradicted", "inconclusive", "premise not met", "supported", "not run")
+    )
+}
 
 
 def _merged(
@@ -147,7 +163,7 @@ def _merged(
     merged = {k: e for k, e in old.items() if not (_is_failure_note(e) and e.test in passed)}
     fresh: set[Key] = set()
     # Sorted, so that the result does not depend on the order in which xdist's workers report.
-    for entry in sorted(new, key=lambda e: (_WORST_FIRST[e.verdict.status], e.test)):
+    for entry in sorted(new, key=lambda e: (_WORST_FIRST[e.verdict.outcome], e.test)):
         has_verdict = entry.key in merged and not _is_not_run(merged[entry.key])
         if entry.key not in fresh and not (_is_not_run(entry) and has_verdict):
             merged[entry.key] = entry
@@ -177,22 +193,22 @@ def _concerned(failure: Failure, merged: Mapping[Key, Entry], all_of: list[Entry
 
 def _is_failure_note(entry: Entry) -> bool:
     verdict = entry.verdict
-    return verdict.status == "not supported" and verdict.effect is None and not verdict.statistic
+    return verdict.outcome == "inconclusive" and verdict.effect is None and not verdict.statistic
 
 
 def _is_not_run(entry: Entry) -> bool:
-    return entry.verdict.status == "not run"
+    return not entry.verdict.ran
 
 
 def _failed(key: Key, entry: Entry | None, failure: Failure, *, fresh: bool) -> Entry:
-    if entry is not None and entry.verdict.status == "not supported":
+    if entry is not None and entry.verdict.outcome in ("contradicted", "inconclusive"):
         return entry
     reason = f"{failure.test} failed: {failure.reason}"
     if entry is not None and fresh:
-        return replace(entry, verdict=replace(entry.verdict, status="not supported", reason=reason))
+        return replace(entry, verdict=replace(entry.verdict, outcome="inconclusive", reason=reason))
     # What an earlier run measured is no evidence for this verdict, so only the words are kept.
     claim, level, comparison = key
-    bare = Verdict(claim, level, "not supported", comparison=comparison, reason=reason)  # type: ignore[arg-type]
+    bare = Verdict(claim, level, "inconclusive", comparison=comparison, reason=reason)  # type: ignore[arg-type]
     now = datetime.now(UTC).isoformat(timespec="seconds")
     words = entry or _words(claim)
     return Entry(
@@ -209,30 +225,39 @@ def _words(claim_id: str) -> Entry:
 
 # --- JSON ---------------------------------------------------------------------------------------
 
+_TUPLES = ("interval", "seeds", "seed_means")
+_EMPTY: dict[str, Any] = {
+    field.name: {} if field.default is MISSING else field.default
+    for field in (*fields(Verdict), *fields(Entry))
+    if field.default is not MISSING or field.default_factory is not MISSING
+}
+
 
 def entry_to_json(entry: Entry) -> dict[str, Any]:
-    """Return the entry as one flat object of JSON's own types; infinities become strings."""
-    verdict = asdict(entry.verdict)
-    verdict["verdict"] = verdict.pop("status")
-    rest = {name: value for name, value in vars(entry).items() if name != "verdict"}
-    plain: dict[str, Any] = _plain(verdict | rest)
+    """Return the entry as one flat object of JSON's own types, without what is empty.
+
+    Infinities become strings.
+    """
+    facts = vars(entry.verdict) | {k: v for k, v in vars(entry).items() if k != "verdict"}
+    given = {name: value for name, value in facts.items() if value != _EMPTY.get(name, ...)}
+    plain: dict[str, Any] = _plain(given)
     return plain
 
 
 def entry_from_json(row: Mapping[str, Any]) -> Entry:
     """Return the entry that `entry_to_json` wrote; raises KeyError, TypeError or ValueError."""
     values = dict(row)
-    status = values.pop("verdict")
-    if status not in _WORST_FIRST:
-        raise ValueError(f"unknown verdict {status!r}")
+    if values["outcome"] not in _WORST_FIRST:
+        raise ValueError(f"unknown outcome {values['outcome']!r}")
     own = {name: values.pop(name) for name in Entry.__dataclass_fields__ if name in values}
-    for name in ("effect", "bound"):
-        values[name] = None if values[name] is None else float(values[name])
-    if values["interval"] is not None:
-        low, high = values["interval"]
-        values["interval"] = (float(low), float(high))
-    values["seeds"] = tuple(values["seeds"])
-    return Entry(verdict=Verdict(status=status, **values), **own)
+    values |= {k: tuple(map(_number, values[k])) for k in _TUPLES if k in values}
+    values |= {k: _number(values[k]) for k in ("effect", "bound", "detectable") if k in values}
+    return Entry(verdict=Verdict(**values), **own)
+
+
+def _number(value: Any) -> Any:
+    """Infinities were written as strings."""
+    return float(value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""ON-1 of CLAIMS.md: DPO on pairs of the policy's own answers, against DPO on the data's pairs."""
+"""Claim ON-1: DPO on pairs of the policy's own answers, against DPO on the data's pairs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from squeeze.claims.catalogue import register
 from squeeze.claims.curves import Array, change, cut_at_margin, dpo_values
 from squeeze.claims.dpo import SPLITS
-from squeeze.claims.runs import Runs, Side
-from squeeze.claims.types import Claim, Verdict
+from squeeze.claims.runs import Runs
+from squeeze.claims.types import Claim, Side, Verdict
 
 Log = Sequence[Mapping[str, float]]
 

@@ -35,7 +35,7 @@ register(
         id="DP-1",
         sentence="When the policy is the reference, every loss has its closed-form value, whatever "
         "β, the data and the model (DPO: ln 2 = 0.6931).",
-        source="Rafailov et al. 2023, arXiv 2305.18290, Eq. 7 with π = π_ref; Seeds D",
+        source="Rafailov et al. 2023, arXiv 2305.18290, Eq. 7 with π = π_ref",
         kind="theorem",
         levels=("toy", "tiny"),
         counterfactual="the reference perturbed",

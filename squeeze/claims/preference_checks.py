@@ -300,7 +300,7 @@ def _verdict(
     return Verdict(
         claim=claim,
         level=level,
-        status="supported" if held else "not supported",
+        outcome="supported" if held else "contradicted",
         statistic=statistic,
         effect=effect,
         bound=bound,

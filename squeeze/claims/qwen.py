@@ -1,4 +1,4 @@
-"""QW-1 and QW-2 of CLAIMS.md: the founding scripts' two runs on Qwen3-4B-Base, on a GPU.
+"""Claims QW-1 and QW-2: the published replication's two runs on Qwen3-4B-Base, on a GPU.
 
 The checks are DO-1's, DO-2's and EX-1's, on trajectories of that model; nothing is measured anew.
 """
@@ -13,7 +13,7 @@ from squeeze.claims.extend import check_extend
 from squeeze.claims.runs import Runs
 from squeeze.claims.types import Claim, Verdict
 
-SOURCE = "the founding scripts' runs; Ren & Sutherland, ICLR 2025, §4.2 and §4.3"
+SOURCE = "the published Qwen3-4B replication; Ren & Sutherland, ICLR 2025, §4.2 and §4.3"
 
 
 def check_pure_dpo(runs: Runs, arm: str = "dpo") -> list[Verdict]:

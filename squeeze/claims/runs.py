@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from squeeze.claims.curves import Array
-from squeeze.claims.statistics import paired_difference_over_seeds, verdict_from_interval
-from squeeze.claims.types import Level, Verdict
+from squeeze.claims.statistics import crossed_mean, verdict_from_interval
+from squeeze.claims.types import Level, Side, Verdict
 from squeeze.errors import InputError
 from squeeze.trajectory import Trajectory
-
-RESAMPLES = 2000
-Side = Literal["above", "below"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Runs:
             return Verdict(
                 claim, self.level, "not run", statistic, comparison=comparison, reason=reason
             )
-        estimate = paired_difference_over_seeds(np.zeros_like(found), found, resamples=RESAMPLES)
+        estimate = crossed_mean(found)
         return verdict_from_interval(
             claim,
             self.level,
@@ -80,7 +77,7 @@ class Runs:
 def nearest_to_failing(rows: Iterable[tuple[str, Verdict]], side: Side) -> Verdict:
     """Of several rows that must all hold, the one nearest to failing; the others as evidence."""
     named = list(rows)
-    run = [(name, row) for name, row in named if row.status != "not run"]
+    run = [(name, row) for name, row in named if row.ran]
     if not run:
         return named[0][1]
 

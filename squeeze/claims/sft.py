@@ -1,4 +1,4 @@
-"""Claims about supervised finetuning (CLAIMS.md, SF-1 to SF-5), judged on trajectories.
+"""Claims about supervised finetuning (SF-1 to SF-5), judged on trajectories.
 
 SF-4's second half, n-grams copied into generated text, is `degeneration.check_copying`.
 """

@@ -88,7 +88,7 @@ register(
         counterfactual="flat π, which no temperature sharpens",
         check=check_peakier_squeezes_more,
         math="over z ~ N(0, 2²)^50, y− uniform among labels that are not the most likely, η = 0.5: "
-        "mean paired difference between temperature ½ and 1, its 95% BCa interval above 0. Where "
+        "mean paired difference between temperature ½ and 1, its 95% interval above 0. Where "
         "y− is the most likely label, π(y−) ≥ ‖π‖², and to first order no other label ever falls",
         run=f"{TESTS} peakier",
     )

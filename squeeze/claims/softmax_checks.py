@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from squeeze.claims.situations import Situation, standard_situations
-from squeeze.claims.types import Status, Verdict
+from squeeze.claims.types import Outcome, Verdict
 from squeeze.theory import softmax as theory
 from squeeze.theory.softmax import Step, combined_step, negative_step, positive_step
 
@@ -37,7 +37,7 @@ def pool(verdicts: Sequence[Verdict]) -> Verdict:
     return Verdict(
         claim,
         "toy",
-        "not supported" if broken else "supported",
+        "contradicted" if broken else "supported",
         statistic="share of inputs on which it holds",
         effect=1 - len(broken) / tried,
         bound=1.0,
@@ -56,8 +56,8 @@ def _on_all(
     for situation in standard_situations() if situations is None else situations:
         held = holds(situation)
         evidence = {"counterexamples": [repr(situation)] if held is False else []}
-        status: Status = "not supported" if held is False else "supported"
-        verdicts.append(Verdict(claim, "toy", status, n=int(held is not None), evidence=evidence))
+        outcome: Outcome = "contradicted" if held is False else "supported"
+        verdicts.append(Verdict(claim, "toy", outcome, n=int(held is not None), evidence=evidence))
     return pool(verdicts)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -62,19 +63,16 @@ def _verdict(
     comparison: str, unit: str, series: Float[Tensor, "temperatures draws"], seed: int
 ) -> Verdict:
     gains = (series[TEMPERATURES.index(0.5)] - series[TEMPERATURES.index(1.0)]).numpy()
-    gain = statistics.mean(gains, seed=seed)
     # A share that stays the same still moves by the rounding of a quotient of sums.
     noise = 1e-12
-    return Verdict(
+    gain = statistics.mean(np.where(np.abs(gains) > noise, gains, 0.0))
+    return statistics.verdict_from_interval(
         "SM-5",
         "toy",
-        "supported" if gain.interval[0] > noise else "not supported",
-        statistic=f"mean of ({comparison} at temperature 1/2 − at 1), {unit}",
-        effect=gain.effect,
-        interval=gain.interval,
-        bound=0.0,
-        n=gain.n,
+        f"mean of ({comparison} at temperature 1/2 − at 1), {unit}",
+        gain,
         seeds=(seed,),
+        min_seeds=1,
         comparison=comparison,
         evidence={
             "mean by temperature": dict(

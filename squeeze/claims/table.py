@@ -8,13 +8,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import get_args
+from typing import Literal
 
-from squeeze.claims.types import NEVER_RUN, Claim, Entry, Key, Level, Verdict
+from squeeze.claims.types import LEVELS, NEVER_RUN, Claim, Entry, Key, Level, Outcome, Verdict
 
-LEVELS: tuple[Level, ...] = get_args(Level)
-
-STYLES = {"supported": "green", "not supported": "red", "not run": "yellow"}
+STYLES: dict[Outcome, str] = {
+    "supported": "green",
+    "contradicted": "red",
+    "inconclusive": "yellow",
+    "premise not met": "magenta",
+    "not run": "bright_black",
+}
+# Of several primary rows, as a theorem has one an input: the first of these that any row has.
+_DECISIVE: tuple[Outcome, ...] = (
+    "contradicted",
+    "inconclusive",
+    "premise not met",
+    "supported",
+    "not run",
+)
 
 
 def overview(claims: Mapping[str, Claim], entries: Mapping[Key, Entry]) -> list[Entry]:
@@ -34,10 +46,28 @@ def overview(claims: Mapping[str, Claim], entries: Mapping[Key, Entry]) -> list[
     return rows + [entries[key] for key in sorted(entries) if key[0] not in claims]
 
 
-def count(rows: list[Entry]) -> str:
-    """Return how many rows have which verdict: "17 supported, 1 not supported, 2 not run"."""
-    counts: Counter[str] = Counter(row.verdict.status for row in rows)
-    return ", ".join(f"{counts[status]} {status}" for status in STYLES if counts[status])
+def count(rows: Sequence[Entry]) -> str:
+    """Return how many rows came out how: "17 supported, 1 contradicted, 2 not run"."""
+    counts: Counter[str] = Counter(row.verdict.outcome for row in rows)
+    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in STYLES if counts[outcome])
+
+
+def outcome_of(verdicts: Sequence[Verdict]) -> Outcome:
+    """How a claim stands at a level, from its rows there: as its primary row came out.
+
+    Of several primary rows (a theorem has one an input) one that is contradicted decides, then one
+    that is not settled; rows that were not run count only where nothing was. Secondary rows decide
+    nothing; with nothing else the claim was not run.
+    """
+    found = {v.outcome for v in verdicts if v.role == "primary"}
+    return next((outcome for outcome in _DECISIVE if outcome in found), "not run")
+
+
+def primary(verdicts: Sequence[Verdict]) -> Verdict | None:
+    """The row that decides a claim at a level, None where there is none."""
+    outcome = outcome_of(verdicts)
+    rows = [v for v in verdicts if v.role == "primary" and v.outcome == outcome]
+    return rows[0] if rows else None
 
 
 def measured(verdict: Verdict) -> str:
@@ -49,29 +79,46 @@ def measured(verdict: Verdict) -> str:
     return f"{effect} [{low:.3g}, {high:.3g}]".strip()
 
 
-def summary_lines(rows: list[Entry]) -> list[tuple[str, str]]:
-    """Return (line, status) for each claim and level among the rows, for a terminal.
+def rests_on(verdict: Verdict) -> str:
+    """Return what a row rests on: "n=32, 5 seeds, 128 updates, model, data", as far as known."""
+    seeds = len(verdict.seeds)
+    parts = [
+        f"n={verdict.n}" if verdict.n else "",
+        f"{seeds} seed{'' if seeds == 1 else 's'}" if seeds else "",
+        f"{verdict.updates} updates" if verdict.updates else "",
+        verdict.model,
+        verdict.data,
+        "exploratory" if verdict.exploratory else "",
+    ]
+    return ", ".join(part for part in parts if part)
 
-    Several comparisons of one claim at one level share a line, which names those that did not hold.
+
+def summary_lines(rows: Sequence[Entry]) -> list[tuple[str, Outcome]]:
+    """Return (line, outcome) for each claim and level among the rows, for a terminal.
+
+    The numbers are the primary row's; secondary rows are counted.
     """
     groups: dict[tuple[str, str], list[Verdict]] = {}
     for row in rows:
         groups.setdefault((row.verdict.claim, row.verdict.level), []).append(row.verdict)
-    lines: list[tuple[str, str]] = []
+    lines: list[tuple[str, Outcome]] = []
     for (claim, level), verdicts in groups.items():
-        worst = min(
-            verdicts, key=lambda v: ("not supported", "not run", "supported").index(v.status)
-        )
-        line = f"{claim:<6} {level:<10} {worst.status:<13} "
-        if len(verdicts) == 1:
-            n = f"n={worst.n}" if worst.n else ""
-            line += "  ".join(x for x in (measured(worst), n, _first_line(worst.reason)) if x)
-        else:
-            others = [v.comparison or "-" for v in verdicts if not v.supported]
-            line += f"{len(verdicts) - len(others)} of {len(verdicts)} supported"
-            line += f"; not: {', '.join(others)}" if others else ""
-        lines.append((line.rstrip(), worst.status))
+        outcome, shown = outcome_of(verdicts), primary(verdicts) or verdicts[0]
+        parts = [measured(shown), f"n={shown.n}" if shown.n else "", _first_line(shown.reason)]
+        parts.append(_also(verdicts))
+        line = f"{claim:<6} {level:<10} {outcome:<15} " + "  ".join(p for p in parts if p)
+        lines.append((line.rstrip(), outcome))
     return lines
+
+
+def _also(verdicts: Sequence[Verdict]) -> str:
+    """ "3 of 4 inputs; 2 of 3 secondary rows supported": the rows besides the one that is shown."""
+    parts = []
+    for role, name in (("primary", "rows"), ("secondary", "secondary rows")):
+        found = [v for v in verdicts if v.role == role]
+        if len(found) > (role == "primary"):
+            parts.append(f"{sum(v.supported for v in found)} of {len(found)} {name} supported")
+    return "; ".join(parts)
 
 
 def markdown(rows: list[Entry]) -> str:
@@ -81,19 +128,22 @@ def markdown(rows: list[Entry]) -> str:
         "# Claims",
         "",
         f"{count(rows) or 'No claim is registered'}. Intervals are 95%; "
-        '"supported" means that the whole interval lies on the claimed side of the bound.',
+        '"supported" means that the whole interval lies on the claimed side of the bound, '
+        '"contradicted" on the other; else, or with fewer than five seeds, "inconclusive".',
         "",
-        "| claim | sentence | source | kind | level | comparison | verdict | statistic | effect "
-        "| n | seeds | seconds | date | run | reason |",
-        "|---" * 15 + "|",
+        "| claim | sentence | source | kind | level | role | comparison | outcome | statistic "
+        "| effect | detectable | rests on | seeds | seconds | date | run | reason |",
+        "|---" * 17 + "|",
     ]
     for row in rows:
         v = row.verdict
         where = ", ".join([row.device, *(f"{k} {x}" for k, x in sorted(row.versions.items()))])
         note = str(notes.setdefault(where, len(notes) + 1)) if row.date else ""
         cells = [
-            v.claim, row.sentence, row.source, row.kind, v.level, v.comparison, f"**{v.status}**",
-            v.statistic, measured(v), str(v.n or ""), ", ".join(map(str, v.seeds)),
+            v.claim, row.sentence, row.source, row.kind, v.level, v.role, v.comparison,
+            f"**{v.outcome}**", v.statistic, measured(v),
+            "" if v.detectable is None else f"{v.detectable:.3g}", rests_on(v),
+            ", ".join(map(str, v.seeds)),
             f"{row.seconds:.1f}" if row.date else "", row.date[:10], note, _first_line(v.reason),
         ]  # fmt: skip
         lines.append(_line(cells))
@@ -102,32 +152,24 @@ def markdown(rows: list[Entry]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def wording(row: Entry) -> str:
-    """A row's verdict in words: an observation that is "not supported" is "not reproduced"."""
-    refuted = row.kind == "observation" and row.verdict.status == "not supported"
-    return "not reproduced" if refuted else row.verdict.status
+def standing(rows: Sequence[Entry]) -> tuple[Outcome | Literal[""], str]:
+    """How a claim stands at a level, from its rows there: (outcome, what else to say).
 
-
-def standing(rows: Sequence[Entry]) -> tuple[str, str]:
-    """How a claim stands at a level, from its rows there: (verdict in words, what else to say).
-
-    One row that is not supported decides, so does one that is, over rows that were not run; the
-    second text counts the rows, or is the effect with its interval where there is only one.
+    The second text is the primary row's effect with its interval and what it rests on, or counts
+    the rows of a theorem.
     """
-    words = [wording(row) for row in rows]
-    if not words:
+    verdicts = [row.verdict for row in rows]
+    if not verdicts:
         return "", ""
-    run = [word for word in words if word != "not run"]
-    refuted = [word for word in run if word != "supported"]
-    if len(words) == 1:
-        return words[0], measured(rows[0].verdict)
-    if not run:
+    row = primary(verdicts)
+    if row is None or not row.ran:
         return "not run", ""
-    if refuted:
-        missing = len(words) - len(run)
-        also = f", {missing} not run" if missing else ""
-        return refuted[0], f"{len(refuted)} of {len(words)} rows{also}"
-    return "supported", "" if len(run) == len(words) else f"{len(run)} of {len(words)} rows run"
+    of_role = [v for v in verdicts if v.role == "primary"]
+    if len(of_role) > 1:
+        alike = sum(v.outcome == row.outcome for v in of_role)
+        return row.outcome, f"{alike} of {len(of_role)} rows"
+    text = f"{measured(row)} ({rests_on(row)})" if rests_on(row) else measured(row)
+    return row.outcome, text.strip()
 
 
 def results_markdown(rows: Sequence[Entry], *, each_comparison: bool = False) -> str:
@@ -143,12 +185,10 @@ def results_markdown(rows: Sequence[Entry], *, each_comparison: bool = False) ->
             lines.append(_line([claim, sentence, *cells]))
             continue
         named = dict.fromkeys(r.verdict.comparison for r in of_claim if r.verdict.comparison)
-        unnamed = [
-            r for r in of_claim if not r.verdict.comparison and r.verdict.status != "not run"
-        ]
+        unnamed = [r for r in of_claim if not r.verdict.comparison and r.verdict.ran]
         for comparison in [*named, *([""] if unnamed or not named else [])]:
             words = f"{sentence} ({comparison})" if comparison else sentence
-            cells = [_stands(_of(of_claim, at, comparison)) for at in LEVELS]
+            cells = [_shows(_of(of_claim, at, comparison)) for at in LEVELS]
             lines.append(_line([claim, words, *cells]))
     return "\n".join(lines) + "\n"
 
@@ -172,10 +212,12 @@ def _of(rows: Sequence[Entry], level: Level, comparison: str) -> list[Entry]:
 
 
 def _stands(rows: Sequence[Entry]) -> str:
-    word, more = standing(rows)
-    if not more:
-        return word
-    return f"{word} {more}" if len(rows) == 1 else f"{word} ({more})"
+    return " ".join(standing(rows)).strip()
+
+
+def _shows(rows: Sequence[Entry]) -> str:
+    """A comparison's own outcome and numbers, whatever its role."""
+    return "; ".join(f"{r.verdict.outcome} {measured(r.verdict)}".strip() for r in rows)
 
 
 def _line(cells: Sequence[str]) -> str:

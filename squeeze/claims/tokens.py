@@ -1,4 +1,4 @@
-"""DO-5 of CLAIMS.md: which tokens fall at a DPO step of a model, against SM-4's threshold rule.
+"""Claim DO-5: which tokens fall at a DPO step of a model, against SM-4's threshold rule.
 
 The rule is a theorem about one softmax; in a model, the step also reaches a position through the
 network and from other positions. The check asks how much of the rule survives that.
@@ -15,10 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from squeeze.claims.catalogue import register
-from squeeze.claims.curves import Array
 from squeeze.claims.statistics import (
-    Estimate,
-    paired_difference_over_seeds,
+    crossed_mean,
     verdict_from_interval,
 )
 from squeeze.claims.types import Claim, Level, Verdict
@@ -129,7 +127,7 @@ def check_token_prediction(
             "DO-5",
             level,
             "balanced agreement with the threshold rule, less that of other positions' thresholds",
-            _estimate(np.array(gain[name])),
+            crossed_mean(np.array(gain[name])),
             bound=0.0,
             side="above",
             comparison=name,
@@ -141,10 +139,6 @@ def check_token_prediction(
         )
         for name in names
     ]
-
-
-def _estimate(values: Array) -> Estimate:
-    return paired_difference_over_seeds(np.zeros_like(values), values, resamples=2000)
 
 
 register(

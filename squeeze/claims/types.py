@@ -1,4 +1,4 @@
-"""The two types of the claims station: what is claimed, and how a check of it came out.
+"""Types of the claims station: what is claimed, how a check of it came out, a row of the ledger.
 
 No statistics and no claims live here; see `statistics` and the modules named by topic.
 """
@@ -7,26 +7,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Kind = Literal["theorem", "trend", "observation"]
-Level = Literal["toy", "tiny", "pretrained", "gpu"]
-Status = Literal["supported", "not supported", "not run"]
+Level = Literal["toy", "tiny", "published", "pretrained", "gpu"]
+Outcome = Literal["supported", "contradicted", "inconclusive", "premise not met", "not run"]
+Role = Literal["primary", "secondary"]
+Side = Literal["above", "below", "within", ""]
+
+LEVELS: tuple[Level, ...] = get_args(Level)
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one check of one claim came out.
+    """How one statistic of one claim came out: a row of the claim.
 
     `effect` and `interval` (95%) are in the unit that `statistic` names; `n` counts what the
-    statistic was taken over (inputs tried, examples, tokens). `comparison` tells apart the several
-    rows a claim may have ("against sft-dpo, equal margin, held-out"). `reason` says why a claim was
-    not run. `evidence` holds JSON-serialisable numbers and short texts behind the verdict.
+    statistic was taken over (inputs tried, prompts, tokens), `updates` the optimizer's steps.
+    `side` is where of `bound` the claim says that the interval lies ("within": no further from it
+    than evidence["tolerance"]). `role` says whether the row decides: a claim's outcome at a level
+    is its primary row's (of a theorem, which has several inputs, the worst one's). `comparison`
+    tells the rows apart.
+    `smallest_effect` is the registered smallest effect of interest, `detectable` the smallest one
+    that this design would have seen in 80% of repetitions; `seed_means` has the effect by seed.
+    `exploratory` marks a check that was written or changed after its seeds were seen. `reason`
+    says why the outcome is not what the interval alone would say, or why nothing was run.
+    `evidence` holds JSON-serialisable numbers and short texts behind the row.
     """
 
     claim: str
     level: Level
-    status: Status
+    outcome: Outcome
     statistic: str = ""
     effect: float | None = None
     interval: tuple[float, float] | None = None
@@ -36,11 +48,50 @@ class Verdict:
     comparison: str = ""
     reason: str = ""
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    side: Side = ""
+    role: Role = "primary"
+    smallest_effect: float | None = None
+    detectable: float | None = None
+    seed_means: tuple[float, ...] = ()
+    updates: int = 0
+    data: str = ""
+    model: str = ""
+    exploratory: bool = False
 
     @property
     def supported(self) -> bool:
-        """Whether the claim held in this check."""
-        return self.status == "supported"
+        """Whether the claim held in this row."""
+        return self.outcome == "supported"
+
+    @property
+    def on_claimed_side(self) -> bool:
+        """Whether the whole interval lies on the claimed side, whatever that says of other seeds.
+
+        Of a row without an interval, whether it is supported.
+        """
+        if self.interval is None or self.bound is None or not self.side:
+            return self.supported
+        (low, high), bound = self.interval, self.bound
+        if self.side == "within":
+            room = float(self.evidence["tolerance"])
+            return bound - room <= low and high <= bound + room
+        return low > bound if self.side == "above" else high < bound
+
+    @property
+    def on_other_side(self) -> bool:
+        """Whether the whole interval lies on the side that the claim excludes."""
+        if self.interval is None or self.bound is None or not self.side:
+            return self.outcome == "contradicted"
+        (low, high), bound = self.interval, self.bound
+        if self.side == "within":
+            room = float(self.evidence["tolerance"])
+            return high < bound - room or low > bound + room
+        return high < bound if self.side == "above" else low > bound
+
+    @property
+    def ran(self) -> bool:
+        """Whether anything was measured."""
+        return self.outcome != "not run"
 
 
 @dataclass(frozen=True)
@@ -48,7 +99,7 @@ class Claim:
     """One falsifiable sentence, where it comes from, and the check that can refute it.
 
     `check` returns a `Verdict` (or several, one a comparison); given the system described by
-    `counterfactual`, the very same check must return "not supported". `math` is the statement as
+    `counterfactual`, the very same check must not come out supported. `math` is the statement as
     a formula in plain text, `run` the command that checks it.
     """
 

@@ -1,4 +1,4 @@
-"""VA-1 of CLAIMS.md: what each preference loss does to chosen, rejected, the others and argmax."""
+"""Claim VA-1: what each preference loss does to chosen, rejected, the others and argmax."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from squeeze.claims.catalogue import register
 from squeeze.claims.curves import Array, change, cut_at_margin, dpo_values
-from squeeze.claims.runs import RESAMPLES, Runs
-from squeeze.claims.statistics import Estimate, paired_difference_over_seeds
+from squeeze.claims.runs import Runs
+from squeeze.claims.statistics import Estimate, crossed_mean
 from squeeze.claims.types import Claim, Verdict
 from squeeze.trajectory import Trajectory
 
@@ -105,7 +105,7 @@ def loss_rows(runs: Runs, losses: Sequence[str], split: str = "held_out") -> lis
 def _estimate(values: Array) -> Estimate | None:
     if not np.isfinite(values).all() or values.shape[-1] < 2:
         return None
-    return paired_difference_over_seeds(np.zeros_like(values), values, resamples=RESAMPLES)
+    return crossed_mean(values)
 
 
 def check_order(runs: Runs, losses: Sequence[str], split: str = "held_out") -> list[Verdict]:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from squeeze.claims.ledger import entry_to_json, read
-from squeeze.claims.table import STYLES, count, measured, overview, results_markdown
+from squeeze.claims.table import STYLES, count, measured, overview, rests_on, results_markdown
 from squeeze.claims.types import NEVER_RUN, Claim, Entry
 from squeeze.cli.app import app
 
@@ -44,6 +44,10 @@ def claims(
     level: Annotated[
         str, typer.Option(help="With --paper-figures: whose runs, tiny or pretrained.")
     ] = "tiny",
+    results: Annotated[
+        Path | None,
+        typer.Option("--write-results", help="Write the ledger's outcomes, as the package ships."),
+    ] = None,
     each_comparison: Annotated[
         bool, typer.Option("--rows", help="With --markdown: a row for every comparison.")
     ] = False,
@@ -62,7 +66,11 @@ def claims(
     if claim_id is not None:
         entries = {key: entry for key, entry in entries.items() if key[0] == claim_id}
     rows = overview(known, entries)
-    if pages is not None:
+    if results is not None:
+        from squeeze.claims.results import write_results
+
+        typer.echo(f"{results}: {write_results(results, rows)} results")
+    elif pages is not None:
         _write_pages(pages, known, rows)
     elif markdown:
         typer.echo(results_markdown(rows, each_comparison=each_comparison), nl=False)
@@ -107,8 +115,8 @@ def _console() -> Console:
     return Console(markup=False, highlight=False)
 
 
-def _verdict(row: Entry) -> Text:
-    return Text(row.verdict.status, style=STYLES[row.verdict.status])
+def _outcome(row: Entry) -> Text:
+    return Text(row.verdict.outcome, style=STYLES[row.verdict.outcome])
 
 
 def _print_all(rows: list[Entry], reports: Path) -> None:
@@ -121,15 +129,16 @@ def _print_all(rows: list[Entry], reports: Path) -> None:
         console.print(heading)
         table = Table.grid(padding=(0, 2))
         # Fixed widths, so that the columns of different claims line up under each other.
-        for width in (14, 13, 20, 6):
+        for width in (14, 15, 20, 6):
             table.add_column(min_width=width, no_wrap=True)
         table.add_column(overflow="fold")
         for row in group:
             v = row.verdict
             n = f"n={v.n}" if v.n else ""
             why = "" if v.supported or v.reason == NEVER_RUN else textwrap.shorten(v.reason, 60)
-            notes = "; ".join(text for text in (v.comparison, why) if text)
-            table.add_row(f"    {v.level}", _verdict(row), measured(v), n, notes)
+            role = v.role if v.role == "secondary" else ""
+            notes = "; ".join(text for text in (role, v.comparison, why) if text)
+            table.add_row(f"    {v.level}", _outcome(row), measured(v), n, notes)
         console.print(table)
     console.print(f"{count(rows) or 'no claims'}; from {reports / 'claims.json'}")
 
@@ -163,9 +172,13 @@ def _evidence(row: Entry) -> Table:
     facts: Mapping[str, str] = {
         "comparison": v.comparison,
         v.statistic or "effect": measured(v),
-        "bound": "" if v.bound is None else f"{v.bound:.4g}",
-        "n": str(v.n or ""),
+        "row": v.role,
+        "bound": _number(v.bound),
+        "smallest effect of interest": _number(v.smallest_effect),
+        "smallest effect this design could see": _number(v.detectable),
+        "rests on": rests_on(v),
         "seeds": ", ".join(map(str, v.seeds)),
+        "means by seed": ", ".join(map(_number, v.seed_means)),
         "reason": v.reason,
         **{str(name): _short(value) for name, value in v.evidence.items()},
         "seconds": f"{row.seconds:.1f}" if row.date else "",
@@ -177,11 +190,15 @@ def _evidence(row: Entry) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column()
     grid.add_column(overflow="fold")  # a test's id is one long word
-    grid.add_row(Text(v.level, style="bold"), _verdict(row))
+    grid.add_row(Text(v.level, style="bold"), _outcome(row))
     for name, text in facts.items():
         if text:
             grid.add_row(f"  {name}", text)
     return grid
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def _short(value: Any) -> str:

@@ -28,6 +28,18 @@ def convert(
     from_: Annotated[str | None, typer.Option("--from", help="Name the input's format.")] = None,
     name: Annotated[str | None, typer.Option(help="Data set in a dataset_info.json.")] = None,
     language: Annotated[str | None, typer.Option(help="Keep rows with this 'language'.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Where the parts lie: prompt=a,chosen=b.0.content,…")
+    ] = None,
+    pairs_by: Annotated[
+        str, typer.Option(help="Rated answers to pairs: best-worst, all or first-rest.")
+    ] = "best-worst",
+    divergent: Annotated[
+        str, typer.Option(help="Conversations that part early: refuse or last-turns.")
+    ] = "refuse",
+    drop_images: Annotated[
+        bool, typer.Option("--drop-images", help="Read the texts of pairs with images.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
 ) -> None:
     """Convert preference data to another format; bad rows go to OUT.refused.jsonl."""
@@ -35,12 +47,12 @@ def convert(
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from squeeze.data.convert import convert as run
+    from squeeze.data.layouts import Rules
+    from squeeze.data.sources import parse_columns
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    shown = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with Progress(*shown, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"converting {source.name}", total=None)
         summary = run(
             source,
@@ -48,6 +60,8 @@ def convert(
             to,
             format=from_,
             name=name,
+            columns=None if columns is None else parse_columns(columns),
+            rules=Rules(pairs_by, divergent, drop_images),
             where={} if language is None else {"language": language},
             force=force,
             progress=lambda position, extent: bar.update(task, completed=position, total=extent),
@@ -66,6 +80,12 @@ def _print_summary(summary: Summary, target: Path) -> None:
     if summary.filtered:
         line += f", filtered out {summary.filtered:,}"
     typer.echo(line)
+    if summary.pairs_by:
+        typer.echo(f"pairs: {summary.pairs_by}")
+    if ties := summary.left_out["tied pairs"]:
+        typer.echo(f"left out: {ties:,} tied pairs")
+    if images := summary.left_out["images"]:
+        typer.echo(f"warning: images of {images:,} rows were dropped; their answers may need them")
     if summary.refused:
         typer.echo(f"refused {sum(summary.refused.values()):,}, see {side_path(target)}:")
         for reason, count in summary.refused.most_common():
@@ -83,13 +103,14 @@ def list_data() -> None:
     """List the embedded data sets and the formats that files may have."""
     from squeeze.data.formats import FORMATS
     from squeeze.data.loading import builtin_names, load_examples
+    from squeeze.data.writing import WRITABLE
 
     for name in builtin_names():
         examples = load_examples(name)
         typer.echo(f"{name}: {len(examples)} pairs, {len(examples[0].responses)} rewrites each")
     typer.echo("\nFormats of data files:")
     for known in FORMATS.values():
-        use = "read, written" if known.write else "read"
+        use = "read, written" if known.name in WRITABLE else "read"
         typer.echo(f"  {known.name}: {known.title} ({use})")
     typer.echo(
         "  llamafactory: a dataset_info.json; name a data set as dataset_info.json:NAME (read)"

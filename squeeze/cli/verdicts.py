@@ -17,6 +17,6 @@ def verdict_table(verdicts: Iterable[Verdict]) -> Table:
         effect = "" if v.effect is None else f"{v.effect:+.2f}"
         if v.interval is not None:
             effect += f" [{v.interval[0]:+.2f}, {v.interval[1]:+.2f}]"
-        outcome = f"[{STYLES[v.status]}]{v.status}[/]"
+        outcome = f"[{STYLES[v.outcome]}]{v.outcome}[/]"
         table.add_row(v.claim, v.comparison, outcome, effect or v.reason, str(v.n))
     return table

@@ -9,12 +9,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from squeeze.data.examples import PreferenceExample
-from squeeze.data.formats import FORMATS, WRITABLE, Format, Source, named, open_source
-from squeeze.data.layouts import EXTRA_KINDS, content_id, write_squeeze
+from squeeze.data.examples import PreferenceExample, content_id
+from squeeze.data.formats import FORMATS
+from squeeze.data.layouts import EXTRA_KINDS, Rules
 from squeeze.data.probe_set import KINDS
 from squeeze.data.rows import Row, RowError
-from squeeze.data.writing import check_extension, open_writer
+from squeeze.data.sources import Source, named, open_source
+from squeeze.data.writing import WRITABLE, check_extension, lossless, open_writer, rows_of
 from squeeze.errors import InputError
 from squeeze.files import replacing
 
@@ -53,7 +54,9 @@ class Summary:
 
     `not_carried` counts what the output format has no place for: input columns ("column x"),
     response kinds ("response x") and ids ("id", where they are not made from the text). `refused`
-    counts rows: rows_in = filtered + refused + rows_per_example · examples.
+    counts rows: rows_in = filtered + refused + rows_per_example · examples, but that a row of rated
+    answers may make several pairs (`pairs_by` says by which rule). `left_out` counts tied pairs
+    within such rows, and rows whose images were dropped.
     """
 
     source_format: str
@@ -66,6 +69,8 @@ class Summary:
     first_refusal: str = ""
     refused: Counter[str] = field(default_factory=Counter)
     not_carried: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    pairs_by: str = ""
     lengths: dict[str, Lengths] = field(
         default_factory=lambda: {part: Lengths() for part in ("prompt", "chosen", "rejected")}
     )
@@ -162,13 +167,16 @@ def convert(
     format: str | None = None,
     name: str | None = None,
     where: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    rules: Rules | None = None,
     force: bool = False,
     progress: Progress = lambda position, extent: None,
 ) -> Summary:
     """Convert a data file; rows that cannot be used go to OUT.refused.jsonl with their numbers.
 
     `format` names the input's format (recognised otherwise), `name` the data set of a
-    dataset_info.json, `where` the values that columns must have. Both files appear only when all
+    dataset_info.json, `where` the values that columns must have; `columns` and `rules` are
+    `open_source`'s. Both files appear only when all
     is done. Raises `InputError` when a format or file is wrong, OUT exists (and not `force`), or
     no row can be converted.
     """
@@ -176,8 +184,9 @@ def convert(
     check_extension(target)
     if target.exists() and (not force or target.samefile(path)):
         raise InputError(f"{target} exists; choose another output, or overwrite it with --force")
-    source = open_source(path, format, name)
+    source = open_source(path, format, name, columns=columns, rules=rules)
     summary = Summary(source.format, to, rows_per_example=source.rows_per_example)
+    summary.pairs_by = source.pairs_by()
     with ExitStack() as stack:
         side = SideFile(side_path(target), stack)
         temporary = stack.enter_context(replacing(target))
@@ -185,7 +194,7 @@ def convert(
         rows = _select(source, where or {}, summary, progress)
         for number, item in source.examples(rows):
             try:
-                written = _written(item, FORMATS[to], summary)
+                written = _written(item, to, summary)
             except RowError as error:
                 summary.first_refusal = summary.first_refusal or f"row {number} {error}"
                 summary.refused[error.reason] += error.rows
@@ -197,21 +206,21 @@ def convert(
             why = summary.first_refusal or "the filter kept none"
             raise InputError(f"no row of {path} could be converted to {to}: {why}")
         side.clear()
+    summary.left_out += source.layout.rules.counts
     return summary
 
 
-def _written(item: PreferenceExample | RowError, target: Format, summary: Summary) -> list[Row]:
+def _written(item: PreferenceExample | RowError, target: str, summary: Summary) -> list[Row]:
     """The rows of one example, counted; raises `RowError` when there is none to write."""
     if isinstance(item, RowError):
         raise item
-    assert target.write is not None
     try:
-        rows = target.write(item)
+        rows = rows_of(item, target)
     except RowError as error:
-        error.row = write_squeeze(item)[0]
+        error.row = lossless(item)
         error.rows = summary.rows_per_example
         raise
     summary.rows_out += len(rows)
     summary.measure(item)
-    summary.not_carried.update(_lost(item, target.carries))
+    summary.not_carried.update(_lost(item, FORMATS[target].carries))
     return rows

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from squeeze import jsonc
-from squeeze.data import layouts, pairing
-from squeeze.data.examples import PreferenceExample
-from squeeze.data.layouts import Tags
-from squeeze.data.pairing import Unpaired
-from squeeze.data.rows import Row
-from squeeze.errors import InputError
+from squeeze.data.columns import Columns
+from squeeze.data.layouts import Layout
+from squeeze.data.turns import Tags
+from squeeze.errors import InputError, did_you_mean
 
+# LLaMA-Factory's name of a part → ours, and the column that holds it unless another is named.
 _ALPACA = {
-    "prompt": "instruction",
-    "query": "input",
-    "response": "output",
-    "system": "system",
-    "history": "history",
-    "chosen": "chosen",
-    "rejected": "rejected",
+    "prompt": ("prompt", "instruction"),
+    "query": ("query", "input"),
+    "response": ("output", "output"),
+    "system": ("system", ""),
+    "history": ("history", ""),
+    "chosen": ("chosen", "chosen"),
+    "rejected": ("rejected", "rejected"),
 }
 _SHAREGPT = {
-    "messages": "conversations",
-    "system": "system",
-    "chosen": "chosen",
-    "rejected": "rejected",
+    "messages": ("prompt", "conversations"),
+    "system": ("system", ""),
+    "chosen": ("chosen", "chosen"),
+    "rejected": ("rejected", "rejected"),
 }
-_MAPPED_ONLY = ("system", "history")
 _NEVER_EMPTY = ("messages", "kto_tag")
 _HUB = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 
@@ -72,15 +69,16 @@ def is_dataset_info(path: Path) -> bool:
     )
 
 
-def read_dataset_info(path: Path) -> dict[str, Dataset]:
-    """The entries by name; raises `InputError` naming the entry and the key that is wrong."""
+def read_dataset_info(path: Path) -> dict[str, Any]:
+    """The entries by name, not checked yet: one that is wrong does not stand in others' way."""
     entries = jsonc.read(path)
     if not isinstance(entries, dict):
         raise InputError(f"{path} must hold one JSON object: data set names and their descriptions")
-    return {name: _entry(path, name, value) for name, value in entries.items()}
+    return entries
 
 
-def _entry(path: Path, name: str, value: Any) -> Dataset:
+def describe(path: Path, name: str, value: Any) -> Dataset:
+    """The checked entry; raises `InputError` naming it and the key that is wrong."""
     where = f"{path}, data set {name!r}"
     if not isinstance(value, dict):
         raise InputError(f"{where} must be an object")
@@ -118,6 +116,18 @@ def _names(value: Mapping[str, str | None] | None) -> dict[str, str]:
     return {key: name for key, name in named.items() if name or key not in _NEVER_EMPTY}
 
 
+def _usable(path: Path, entries: Mapping[str, Any]) -> list[Dataset]:
+    """The entries that are right and usable."""
+    usable = []
+    for name, value in entries.items():
+        try:
+            entry = describe(path, name, value)
+        except InputError:
+            continue
+        usable += [entry] if entry.usable else []
+    return usable
+
+
 def choose(path: Path, name: str | None, *, preference: bool = True) -> Dataset:
     """The data set of that name, or the only usable one.
 
@@ -126,7 +136,7 @@ def choose(path: Path, name: str | None, *, preference: bool = True) -> Dataset:
     """
     entries = read_dataset_info(path)
     if name is None:
-        usable = [e for e in entries.values() if e.usable]
+        usable = _usable(path, entries)
         if len(usable) == 1:
             return usable[0]
         listed = ", ".join(e.name for e in usable) or "none"
@@ -135,10 +145,9 @@ def choose(path: Path, name: str | None, *, preference: bool = True) -> Dataset:
             f"name one with --name, or write {path.name}:NAME"
         )
     if name not in entries:
-        near = difflib.get_close_matches(name, entries, n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, entries, cutoff=0.3)
         raise InputError(f"{path} has no data set {name!r}{hint} It has: {', '.join(entries)}")
-    chosen = entries[name]
+    chosen = describe(path, name, entries[name])
     if preference and not chosen.ranking and "kto_tag" not in chosen.columns:
         raise InputError(
             f'{path}: {name!r} is not preference data; add "ranking": true (or a kto_tag column)'
@@ -156,66 +165,31 @@ def choose(path: Path, name: str | None, *, preference: bool = True) -> Dataset:
 
 def _tags(dataset: Dataset) -> Tags:
     if dataset.formatting == "openai":
-        return layouts.CHAT
+        return Tags()
     given = dataset.tags
-    roles = [
-        (given.get("user_tag", "human"), "user"),
-        (given.get("assistant_tag", "gpt"), "assistant"),
-        (given.get("observation_tag", "observation"), "tool"),
-        (given.get("system_tag", "system"), "system"),
-    ]
-    return Tags(given.get("role_tag", "from"), given.get("content_tag", "value"), tuple(roles))
+    roles = {
+        given.get("user_tag", "human"): "user",
+        given.get("assistant_tag", "gpt"): "assistant",
+        given.get("observation_tag", "observation"): "tool",
+        given.get("system_tag", "system"): "system",
+    }
+    return Tags((given.get("role_tag", "from"),), (given.get("content_tag", "value"),), roles)
 
 
-def _renamed(row: Row, columns: Mapping[str, str], canonical: Mapping[str, str]) -> Row:
-    """The row with canonical column names; the id is taken over unmapped.
+def layout(dataset: Dataset) -> Layout:
+    """How the data set's rows are read: paired, or unpaired when it has a `kto_tag`.
 
-    As in LLaMA-Factory, system and history count only when they are mapped.
+    As in LLaMA-Factory, system and history count only when they are mapped, and a list of two
+    outputs stands for chosen and rejected where those columns are missing.
     """
-    renamed = {
-        standard: row[columns.get(key, standard)]
-        for key, standard in canonical.items()
-        if columns.get(key, standard) in row and (key in columns or key not in _MAPPED_ONLY)
+    alpaca = dataset.formatting == "alpaca"
+    at = {
+        ours: dataset.columns.get(theirs, default)
+        for theirs, (ours, default) in (_ALPACA if alpaca else _SHAREGPT).items()
     }
-    return renamed | ({"id": row["id"]} if "id" in row else {})
-
-
-Parse = Callable[[Row], PreferenceExample]
-ParseUnpaired = Callable[[Row], Unpaired]
-
-
-def parsers(dataset: Dataset) -> tuple[Parse | None, ParseUnpaired | None]:
-    """How to read the data set's rows: paired, or unpaired when it has a `kto_tag`."""
-    columns, tags = dataset.columns, _tags(dataset)
-    label = columns.get("kto_tag")
-    if dataset.formatting == "alpaca":
-        if label is None:
-            return lambda row: _parse_alpaca(_renamed(row, columns, _ALPACA)), None
-        return None, lambda row: pairing.parse_unpaired_alpaca(
-            _renamed(row, columns, _ALPACA) | {label: row.get(label)}, label
-        )
-    messages = columns.get("messages", "conversations")
-    names = _SHAREGPT | {"messages": messages}
-    if label is not None:
-        return None, lambda row: pairing.parse_unpaired_messages(
-            _renamed(row, columns, names) | {label: row.get(label)}, tags, messages, label
-        )
-    return lambda row: layouts.parse_sharegpt(_renamed(row, columns, names), tags, messages), None
-
-
-def used_columns(dataset: Dataset) -> frozenset[str]:
-    """The columns that `parsers` read."""
-    names = _ALPACA if dataset.formatting == "alpaca" else _SHAREGPT
-    used = {
-        dataset.columns.get(key, standard)
-        for key, standard in names.items()
-        if key in dataset.columns or key not in _MAPPED_ONLY
-    }
-    return frozenset(used | {"id"} | {dataset.columns.get("kto_tag", "id")})
-
-
-def _parse_alpaca(row: Row) -> PreferenceExample:
-    """Newer files have chosen and rejected columns, older ones a list of two outputs."""
-    if "chosen" not in row and isinstance(row.get("output"), list):
-        return layouts.parse_comparison(row)
-    return layouts.parse_alpaca(row)
+    output, label = at.pop("output", ""), dataset.columns.get("kto_tag", "")
+    if label:
+        at = at | {"chosen": "", "rejected": "", "completion": output, "label": label}
+    else:
+        at["answers"] = output
+    return Layout(Columns(**at), tags=_tags(dataset))

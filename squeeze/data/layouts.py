@@ -1,205 +1,313 @@
-"""How each data format lays a preference pair out in a row: pure functions row → example and back.
+"""Layouts of rows: how a row becomes examples, once `Columns` say where its parts lie.
 
-Which format a file has is `formats`' work; nothing here opens files. A parser raises `RowError`
-naming the field when a row does not hold a usable pair, a writer when a format cannot hold one.
+Pure functions of rows; nothing here opens files, and which layout a file has is `sources`' work.
+A row that does not hold a usable pair raises `RowError` naming the field.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from squeeze.data.examples import Message, PreferenceExample
+from squeeze.data import rating
+from squeeze.data.columns import Columns, required, row_id, value_at
+from squeeze.data.examples import Message, PreferenceExample, Turns, make_example
 from squeeze.data.probe_set import CHOSEN, KINDS, REJECTED
-from squeeze.data.rows import Row, RowError, is_unicode
+from squeeze.data.rows import Row, RowError
+from squeeze.data.turns import (
+    HH,
+    IMAGES,
+    Dialogue,
+    Tags,
+    dialogue_of,
+    has_media,
+    one_answer,
+    shared_beginning,
+    text,
+    without_media,
+    without_open_answer,
+)
 from squeeze.text_statistics import pieces
 
 EXTRA_KINDS = tuple(kind for kind in KINDS if kind not in (CHOSEN, REJECTED))
 _EXTRA = frozenset(EXTRA_KINDS)
-ROLES = ("system", "developer", "user", "assistant", "tool")
-Turns = tuple[Message, ...]
 
-
-# ---- the parts that formats share ----------------------------------------------------------------
-
-
-def column(row: Row, name: str) -> Any:
-    """The row's value of a column that must be there; raises `RowError` naming it."""
-    if row.get(name) is None:
-        raise RowError(f"no {name!r}", f"has no {name!r} (it has: {', '.join(row) or 'nothing'})")
-    return row[name]
-
-
-def text(value: Any, field: str) -> str:
-    """The value as text; raises `RowError` when it is not a string or not valid Unicode."""
-    if not isinstance(value, str):
-        raise RowError("not a string", f"has a {type(value).__name__} in {field!r}, not a string")
-    if not is_unicode(value):
-        raise RowError("not Unicode", f"has a lone surrogate in {field!r}")
-    return value
-
-
-@lru_cache(maxsize=1)  # a conversion asks for a pair's id when it reads and when it writes it
-def content_id(prompt: Turns, chosen: str, rejected: str) -> str:
-    """An id that depends on the pair alone: the same in any file, at any place."""
-    content = json.dumps([[(m.role, m.content) for m in prompt], chosen, rejected])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def row_id(row: Row) -> str | None:
-    """The row's own id, if it has one."""
-    value = row.get("id")
-    if isinstance(value, str | int | float) and str(value).strip():
-        return text(str(value), "id")
-    return None  # another type, or empty
-
-
-def example(
-    identity: str | None,
-    prompt: Turns,
-    chosen: str,
-    rejected: str,
-    responses: Mapping[str, str] | None = None,
-) -> PreferenceExample:
-    """Check a pair and build the example; every format's parser ends here.
-
-    Raises `RowError` for an empty prompt or response, and when chosen and rejected are the same.
-    """
-    if not prompt or not prompt[-1].content.strip():
-        raise RowError("empty prompt", "has an empty prompt")
-    if prompt[-1].role == "assistant":
-        raise RowError("prompt ends with an answer", "has a prompt that ends with the assistant")
-    for field, value in ((CHOSEN, chosen), (REJECTED, rejected)):
-        if not value.strip():
-            raise RowError(f"empty {field}", f"has an empty {field!r} response")
-    if chosen == rejected:
-        raise RowError("chosen equals rejected", "has the same text as 'chosen' and 'rejected'")
-    identity = identity or content_id(prompt, chosen, rejected)
-    return PreferenceExample(identity, prompt, chosen, rejected, dict(responses or {}))
+# The authors' column names (github.com/Joshua-Ren/Learning_dynamics_LLM) → our response kinds.
+PAPER_KINDS = {
+    "chosen_initial": "initial",
+    "chosen_gptsemantic": "chosen_rephrased",
+    "chosen_gptformat": "chosen_format",
+    "reject_gptsemantic": "rejected_rephrased",
+    "reject_gptformat": "rejected_format",
+    "irr_train": "other_answer",
+    "irr_test": "unseen_answer",
+    "irr_hum": "human",
+    "random_permute": "permuted",
+    "random_nonhum": "random",
+}
 
 
 @dataclass(frozen=True)
-class Tags:
-    """How a format names the keys and roles of a message."""
+class Rules:
+    """What the user decides: how rated answers pair, and what may be read of hard cases.
 
-    role: str = "role"
-    content: str = "content"
-    roles: tuple[tuple[str, str], ...] = tuple((role, role) for role in ROLES)
+    `pairs_by` is one of `rating.PAIRS_BY`; `divergent` "refuse" or "last-turns"; `drop_images`
+    reads the texts of pairs with images. `counts` collects what was left out within rows.
+    """
 
-    def read(self, value: Any, field: str) -> Turns:
-        """The messages of a list (or one message); raises `RowError` for what is no plain text."""
-        turns = [value] if isinstance(value, dict) else value
-        if not isinstance(turns, list) or not turns:
-            raise RowError("no messages", f"has no list of messages in {field!r}")
-        return tuple(self._message(turn, field) for turn in turns)
+    pairs_by: str = "best-worst"
+    divergent: str = "refuse"
+    drop_images: bool = False
+    counts: Counter[str] = field(default_factory=Counter, compare=False)
 
-    def _message(self, turn: Any, field: str) -> Message:
-        if not isinstance(turn, dict) or turn.get(self.role) is None:
-            raise RowError("not a message", f"has a message without {self.role!r} in {field!r}")
-        role = next((ours for theirs, ours in self.roles if theirs == turn[self.role]), None)
-        if role is None or turn.get("tool_calls"):
-            what = f"role {turn[self.role]!r}" if role is None else "tool calls"
+
+@dataclass(frozen=True)
+class Unpaired:
+    """One answer to one prompt, wanted (`label` true) or not."""
+
+    id: str | None
+    prompt: Turns
+    completion: str
+    label: bool
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of a file are read.
+
+    `implicit` lets the prompt be what both answers begin with; `dialogues` reads texts with
+    speakers' markers as conversations; `extras` says which columns are further responses ("kinds",
+    "responses" or "all").
+    """
+
+    columns: Columns
+    implicit: bool = False
+    dialogues: bool = False
+    extras: str = ""
+    tags: Tags = field(default_factory=Tags)
+    rules: Rules = field(default_factory=Rules)
+
+    # ---- entry points
+
+    def examples(self, row: Row) -> list[PreferenceExample]:
+        """The pairs that a row holds: one, or of rated answers as many as `pairs_by` makes.
+
+        Raises `RowError` where there is none.
+        """
+        row, columns = self._plain(row), self.columns
+        if columns.tree:
+            return self._of_tree(row)
+        if columns.answers and not columns.chosen:
+            return self._rated(row)
+        listed = isinstance(value_at(row, columns.answers), list) if columns.answers else False
+        if listed and value_at(row, columns.chosen) is None:  # LLaMA-Factory's older files
+            return self._rated(row)
+        return [self._pair(row)]
+
+    def unpaired(self, row: Row) -> Unpaired:
+        """The answer of a row, with its label; raises `RowError` when the row holds none."""
+        one = self.demonstration(row)
+        name = self.columns.label
+        return replace(one, label=rating.parse_label(required(row, name), name.split("|")[0]))
+
+    def demonstration(self, row: Row) -> Unpaired:
+        """The answer of a row that needs no label, as wanted; raises `RowError` without one."""
+        row = self._plain(row)
+        asked, dialogue = self._asked(row, required(row, self.columns.prompt))
+        if self.columns.completion:
+            value = required(row, self.columns.completion)
+            name = self.columns.completion.split("|")[0]
+            answer = self._answer(value, name, dialogue)
+            completion = answer if isinstance(answer, str) else one_answer(answer, name)
+        else:
+            completion = one_answer(asked[-1:], self.columns.prompt.split("|")[0])
+            asked = asked[:-1]
+        return Unpaired(row_id(row, self.columns.id), self._lead(row) + asked, completion, True)
+
+    # ---- parts of a row
+
+    def _plain(self, row: Row) -> Row:
+        """The row, if it is texts alone; without its images where the rules say so."""
+        if self.columns.tools and value_at(row, self.columns.tools) not in (None, [], "", "[]", {}):
             raise RowError(
-                "unsupported message", f"has {what} in {field!r}, which is not supported"
+                "unsupported tools",
+                "has tools, which a chat template must render; render the rows to text with the "
+                "model's template first, or ignore them with --columns tools=",
             )
-        content = turn.get(self.content)
-        if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
-            content = content[0].get("text")  # OpenAI's content parts
-        return Message(role, text(content, f"{field}.{self.content}"))
+        if self.rules.drop_images:
+            plain: Row = without_media(row)
+            self.rules.counts["images"] += plain != row
+            return plain
+        if has_media(row):
+            raise RowError("images", IMAGES)
+        return row
 
-    def write(self, turns: Sequence[Message]) -> list[Row]:
-        """Messages as the format writes them; raises `RowError` for a role it does not know."""
-        names = {role: name for name, role in self.roles}
-        for turn in turns:
-            if turn.role not in names:
-                raise RowError("role not in the format", f"has a {turn.role!r} message")
-        return [{self.role: names[t.role], self.content: t.content} for t in turns]
+    def _lead(self, row: Row) -> Turns:
+        """System message and history, which stand before the prompt."""
+        turns: list[Message] = []
+        if self.columns.system and (system := value_at(row, self.columns.system)):
+            turns.append(Message("system", text(system, "system")))
+        history = value_at(row, self.columns.history) if self.columns.history else None
+        if not isinstance(history, list | None):
+            raise RowError("bad history", "has a 'history' that is no list")
+        for past in history or ():
+            if not isinstance(past, list | tuple) or len(past) != 2:
+                raise RowError("bad history", "has a 'history' entry that is no [question, answer]")
+            turns.append(Message("user", text(past[0], "history")))
+            turns.append(Message("assistant", text(past[1], "history")))
+        return tuple(turns)
 
+    def _asked(self, row: Row, value: Any) -> tuple[Turns, Dialogue | None]:
+        """The prompt of a value, and how it is written if it is a rendered dialogue."""
+        name = self.columns.prompt.split("|")[0]
+        if not isinstance(value, str):
+            return self.tags.read(value, name), None
+        asked = text(value, name)
+        dialogue = dialogue_of(asked) if self.dialogues else None
+        if dialogue and (turns := dialogue.read(asked)):
+            return without_open_answer(turns), dialogue
+        query = text(value_at(row, self.columns.query) or "", "input") if self.columns.query else ""
+        return (Message("user", f"{asked}\n{query}" if query else asked),), None
 
-CHAT = Tags()
-SHAREGPT_ROLES = (  # where two names mean the same role, the last one is written
-    ("user", "user"),
-    ("assistant", "assistant"),
-    ("human", "user"),
-    ("gpt", "assistant"),
-    ("system", "system"),
-    ("observation", "tool"),
-)
-SHAREGPT = Tags("from", "value", SHAREGPT_ROLES)
+    def _answer(self, value: Any, name: str, dialogue: Dialogue | None) -> str | Turns:
+        """A text, or turns where the value holds messages or a whole dialogue."""
+        if not isinstance(value, str):
+            return self.tags.read(value, name)
+        said = text(value, name)
+        if self.dialogues and (written := dialogue_of(said)) and (turns := written.read(said)):
+            return turns
+        return dialogue.said(said) if dialogue else said
 
-
-def one_answer(turns: Turns, field: str) -> str:
-    """The text of a list that holds one assistant message; raises `RowError` otherwise."""
-    if len(turns) != 1 or turns[0].role != "assistant":
-        roles = ", ".join(t.role for t in turns)
-        raise RowError(
-            "not one answer", f"has {roles} behind the prompt in {field!r}, not one answer"
-        )
-    return turns[0].content
-
-
-def _response(value: Any, field: str, tags: Tags = CHAT) -> str:
-    return (
-        text(value, field) if isinstance(value, str) else one_answer(tags.read(value, field), field)
-    )
-
-
-def split_conversations(chosen: Turns, rejected: Turns) -> tuple[Turns, str, str]:
-    """Two conversations that share their beginning: (the prompt, the two last answers)."""
-    shared = 0
-    for a, b in zip(chosen[:-1], rejected[:-1], strict=False):
-        if a != b:
-            break
-        shared += 1
-    return (
-        chosen[:shared],
-        one_answer(chosen[shared:], CHOSEN),
-        one_answer(rejected[shared:], REJECTED),
-    )
-
-
-def extra_responses(row: Row) -> dict[str, str]:
-    """The row's text columns that are named like response kinds."""
-    if _EXTRA.isdisjoint(row):
+    def _extra(self, row: Row) -> dict[str, str]:
+        """Responses of other kinds that the row carries."""
+        if self.extras == "kinds":
+            if _EXTRA.isdisjoint(row):
+                return {}
+            return {k: text(row[k], k) for k in EXTRA_KINDS if isinstance(row.get(k), str)}
+        if self.extras == "responses":
+            return dict(_responses(row.get("responses") or {}))
+        if self.extras == "all":
+            pair = {*self.columns.names(), CHOSEN, REJECTED}
+            named = {PAPER_KINDS.get(k, k): v for k, v in row.items() if k not in pair}
+            return {k: HH.said(text(v, k)) for k, v in named.items() if isinstance(v, str)}
         return {}
-    return {kind: text(row[kind], kind) for kind in EXTRA_KINDS if isinstance(row.get(kind), str)}
 
+    # ---- pairs
 
-def single_user_text(prompt: Turns) -> str:
-    """The prompt's text if it is one user message; raises `RowError` otherwise."""
-    if len(prompt) != 1 or prompt[0].role != "user":
-        raise RowError(
-            "prompt is a conversation",
-            f"has a prompt of {len(prompt)} messages, where the format holds one user message",
+    def _pair(self, row: Row) -> PreferenceExample:
+        """The pair of a row that has a chosen and a rejected answer."""
+        columns = self.columns
+        value = value_at(row, columns.prompt) if columns.prompt else None
+        if value is None and not self.implicit:
+            required(row, columns.prompt or "prompt")
+        asked, dialogue = ((), None) if value is None else self._asked(row, value)
+        chosen, rejected = (
+            self._answer(required(row, path), path.split("|")[0], dialogue)
+            for path in (columns.chosen, columns.rejected)
         )
-    return prompt[0].content
+        pair = self.join(row, asked, chosen, rejected, isinstance(value, str))
+        own = value_at(row, columns.rejected_prompt) if columns.rejected_prompt else None
+        if own is None:
+            return pair
+        other = self.tags.read(own, columns.rejected_prompt)
+        parts = (pair.prompt, pair.chosen, pair.rejected, pair.responses)
+        return make_example(row_id(row, columns.id), *parts, other)
 
+    def join(
+        self, row: Row, asked: Turns, chosen: str | Turns, rejected: str | Turns, said: bool = False
+    ) -> PreferenceExample:
+        """The pair of a prompt and two answers, which may be whole conversations themselves.
 
-def _user(content: str) -> Turns:
-    return (Message("user", content),)
+        `said`: the prompt was a text, which only repeats what whole conversations begin with.
+        """
+        identity, lead, extra = row_id(row, self.columns.id), self._lead(row), self._extra(row)
+        if isinstance(chosen, str) and isinstance(rejected, str):
+            if not asked and self.implicit:
+                asked, chosen, rejected = _implicit(chosen, rejected)
+            return make_example(identity, lead + asked, chosen, rejected, extra)
+        if asked and chosen == asked:  # the prompt is the chosen conversation, its answer included
+            asked = asked[:-1]
 
+        def conversation(answer: str | Turns) -> Turns:
+            turns = (Message("assistant", answer),) if isinstance(answer, str) else answer
+            own = turns[0].role != "assistant" and (said or turns[:1] == asked[:1])
+            turns = turns if own and len(turns) > 1 else asked + turns
+            return turns if turns[: len(lead)] == lead else lead + turns
 
-def system_turn(row: Row) -> Turns:
-    """The row's system message, if it has a filled column of that name."""
-    return (Message("system", text(row["system"], "system")),) if row.get("system") else ()
+        one, other = conversation(chosen), conversation(rejected)
+        shared = shared_beginning(one, other)
+        prompt, one, other = one[:shared], one[shared:], other[shared:]
+        if max(len(one), len(other)) > 1:
+            return self._divergent(identity, prompt, one, other, extra)
+        best, worst = one_answer(one, CHOSEN), one_answer(other, REJECTED)
+        return make_example(identity, prompt, best, worst, extra)
 
+    def _divergent(
+        self,
+        identity: str | None,
+        prompt: Turns,
+        chosen: Turns,
+        rejected: Turns,
+        extra: Mapping[str, str],
+    ) -> PreferenceExample:
+        """A pair of conversations that part before their last turn."""
+        best, worst = one_answer(chosen[-1:], CHOSEN), one_answer(rejected[-1:], REJECTED)
+        if self.rules.divergent != "last-turns":
+            raise RowError(
+                "conversations diverge",
+                "has conversations that part before their last turn, so its answers answer "
+                "different prompts; --divergent last-turns keeps each side's own history",
+            )
+        own, other = prompt + chosen[:-1], prompt + rejected[:-1]
+        return make_example(identity, own, best, worst, extra, None if own == other else other)
 
-# ---- squeeze -------------------------------------------------------------------------------------
+    def _rated(self, row: Row) -> list[PreferenceExample]:
+        asked, dialogue = self._asked(row, required(row, self.columns.prompt))
+        rated = [
+            (grade, self._answer(value, name, dialogue))
+            for grade, value, name in rating.answers(row, self.columns)
+        ]
+        return self._pairs(row, asked, rated)
 
+    def _pairs(
+        self, row: Row, asked: Turns, rated: list[tuple[float, str | Turns]]
+    ) -> list[PreferenceExample]:
+        """The pairs of rated answers to one prompt; a second and later one gets its id numbered."""
+        made: list[PreferenceExample] = []
+        pairs, ties = rating.pairs(rated, self.rules.pairs_by)
+        self.rules.counts["tied pairs"] += ties
+        for best, worst, between in pairs:
+            example = self.join(row, asked, best, worst)
+            ranks = {
+                f"rank_{place}": one if isinstance(one, str) else one_answer(one[-1:], "answers")
+                for place, one in enumerate(between, start=2)
+            }
+            example = replace(example, responses={**example.responses, **ranks})
+            own = row_id(row, self.columns.id)
+            made.append(replace(example, id=f"{own}/{len(made) + 1}") if own and made else example)
+        return made
 
-def parse_squeeze(row: Row) -> PreferenceExample:
-    """The lossless format: id, prompt messages, chosen, rejected, responses by kind."""
-    return example(
-        row_id(row),
-        CHAT.read(column(row, "prompt"), "prompt"),
-        text(column(row, CHOSEN), CHOSEN),
-        text(column(row, REJECTED), REJECTED),
-        dict(_responses(row.get("responses") or {})),
-    )
+    def _of_tree(self, row: Row) -> list[PreferenceExample]:
+        """A pair (or as many as the rule makes) wherever a message has ranked replies."""
+        made: list[PreferenceExample] = []
+        waiting: list[tuple[Turns, Any]] = [((), required(row, self.columns.tree))]
+        while waiting:
+            before, node = waiting.pop()
+            turns = before + self.tags.read(node, self.columns.tree)
+            listed = value_at(node, "replies")
+            replies = [r for r in listed if isinstance(r, dict)] if isinstance(listed, list) else []
+            waiting += [(turns, reply) for reply in reversed(replies)]
+            if turns[-1].role != "user":
+                continue
+            ranked = [r for r in replies if rating.is_grade(r.get("rank"))]
+            if len(ranked) > 1:
+                rated = [(-float(r["rank"]), self.tags.read(r, "replies")) for r in ranked]
+                made += self._pairs({}, turns, list(rated))
+        if not made:
+            raise RowError("no ranked replies", "has no message with two ranked replies")
+        return made
 
 
 def _responses(value: Any) -> Iterator[tuple[str, str]]:
@@ -210,208 +318,28 @@ def _responses(value: Any) -> Iterator[tuple[str, str]]:
         raise RowError("bad responses", "has 'responses' that do not map kinds to texts")
     for entry in value:
         kind = text(entry.get("kind"), "responses")
+        if kind in (CHOSEN, REJECTED):
+            raise RowError(
+                "bad responses",
+                f"has a {kind!r} among its 'responses', which would be scored in place of the "
+                "answer that is trained on; give it another kind",
+            )
         yield kind, text(entry.get("text"), kind)
 
 
-def write_squeeze(example: PreferenceExample) -> list[Row]:
-    """The inverse of `parse_squeeze`."""
-    prompt = CHAT.write(example.prompt)
-    pair = {CHOSEN: example.chosen, REJECTED: example.rejected}
-    return [{"id": example.id, "prompt": prompt, **pair, "responses": dict(example.responses)}]
-
-
-# ---- TRL -----------------------------------------------------------------------------------------
-
-
-def parse_trl(row: Row) -> PreferenceExample:
-    """TRL's standard format; without a prompt column, the prompt is what both texts begin with.
+def _implicit(chosen: str, rejected: str) -> tuple[Turns, str, str]:
+    """TRL's prompt where no column holds one: what both texts begin with.
 
     That common beginning ends with a whole word (Chinese characters are words) and without white
     space: TRL's rule, but that one tears words apart.
     """
-    chosen, rejected = text(column(row, CHOSEN), CHOSEN), text(column(row, REJECTED), REJECTED)
-    extra = extra_responses(row)
-    if row.get("prompt") is not None:
-        prompt = text(row["prompt"], "prompt")
-        return example(row_id(row), _user(prompt), chosen, rejected, extra)
-    shared = _shared_beginning(chosen, rejected)
-    if not shared:
-        raise RowError("no shared prompt", "has no 'prompt', and its responses begin differently")
-    prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
-    return example(row_id(row), _user(prompt), chosen, rejected, extra)
-
-
-def _shared_beginning(chosen: str, rejected: str) -> int:
-    """How many characters the texts begin with together, in whole words, white space left out."""
     first, second = pieces(chosen), pieces(rejected)
     shared = min(len(first), len(second)) - 1  # something must be left to answer
     for place, (a, b) in enumerate(zip(first, second, strict=False)):
         if a != b:
             shared = min(shared, place)
             break
-    return len("".join(first[: max(shared, 0)]).rstrip())
-
-
-def write_trl(example: PreferenceExample) -> list[Row]:
-    """TRL's standard format with an explicit prompt."""
-    prompt = single_user_text(example.prompt)
-    extra = {k: v for k, v in example.responses.items() if k in EXTRA_KINDS}
-    pair = {"prompt": prompt, CHOSEN: example.chosen, REJECTED: example.rejected}
-    return [{"id": example.id, **pair, **extra}]
-
-
-def parse_trl_conversational(row: Row) -> PreferenceExample:
-    """Message lists, the prompt in its own column or at the beginning of both (TRL, UltraFeedback).
-
-    A prompt *string* beside lists that hold the whole conversation (UltraFeedback) repeats what
-    they hold; beside lists of one answer it is the user's message. A prompt *list* that both lists
-    begin with is not repeated either.
-    """
-    chosen = CHAT.read(column(row, CHOSEN), CHOSEN)
-    rejected = CHAT.read(column(row, REJECTED), REJECTED)
-    given = row.get("prompt")
-    if isinstance(given, str) and len(chosen) == len(rejected) == 1:
-        given = [{"role": "user", "content": given}]
-    if isinstance(given, list):
-        prompt = CHAT.read(given, "prompt")
-        if chosen[: len(prompt)] == prompt == rejected[: len(prompt)]:
-            chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
-        best, worst = one_answer(chosen, CHOSEN), one_answer(rejected, REJECTED)
-    else:
-        prompt, best, worst = split_conversations(chosen, rejected)
-    return example(row_id(row), prompt, best, worst, extra_responses(row))
-
-
-def write_trl_conversational(example: PreferenceExample) -> list[Row]:
-    """TRL's conversational format with an explicit prompt."""
-    extra = {k: v for k, v in example.responses.items() if k in EXTRA_KINDS}
-    return [
-        {
-            "id": example.id,
-            "prompt": CHAT.write(example.prompt),
-            CHOSEN: CHAT.write([Message("assistant", example.chosen)]),
-            REJECTED: CHAT.write([Message("assistant", example.rejected)]),
-            **extra,
-        }
-    ]
-
-
-# ---- Alpaca, ShareGPT, OpenAI --------------------------------------------------------------------
-
-
-def alpaca_prompt(row: Row) -> Turns:
-    """LLaMA-Factory's reading of Alpaca: system, history, instruction and input on a new line."""
-    instruction = text(column(row, "instruction"), "instruction")
-    query = text(row.get("input") or "", "input")
-    turns = list(system_turn(row))
-    history = row.get("history") or []
-    if not isinstance(history, list):
-        raise RowError("bad history", "has a 'history' that is no list")
-    for past in history:
-        if not isinstance(past, list | tuple) or len(past) != 2:
-            raise RowError("bad history", "has a 'history' entry that is no [question, answer]")
-        turns.append(Message("user", text(past[0], "history")))
-        turns.append(Message("assistant", text(past[1], "history")))
-    return (*turns, Message("user", f"{instruction}\n{query}" if query else instruction))
-
-
-def parse_alpaca(row: Row) -> PreferenceExample:
-    """Alpaca ranking: instruction, input, chosen, rejected (and system, history)."""
-    chosen, rejected = text(column(row, CHOSEN), CHOSEN), text(column(row, REJECTED), REJECTED)
-    return example(row_id(row), alpaca_prompt(row), chosen, rejected)
-
-
-def write_alpaca(example: PreferenceExample) -> list[Row]:
-    """Alpaca ranking; raises `RowError` when the turns do not alternate."""
-    turns = list(example.prompt)
-    system = turns.pop(0).content if turns[0].role == "system" else ""
-    if system == "" and len(turns) < len(example.prompt):
-        raise RowError("empty system message", "has an empty system message, which Alpaca drops")
-    wanted = ["user", "assistant"] * (len(turns) // 2) + ["user"]
-    if [t.role for t in turns] != wanted:
-        raise RowError("turns do not alternate", "has a prompt whose turns do not alternate")
-    history = [[turns[i].content, turns[i + 1].content] for i in range(0, len(turns) - 1, 2)]
-    row: Row = {"instruction": turns[-1].content, "input": ""}
-    row |= {CHOSEN: example.chosen, REJECTED: example.rejected}
-    return [{**row, "system": system, "history": history}]
-
-
-QUESTIONS = ("question", "query", "input")
-
-
-def parse_question(row: Row) -> PreferenceExample:
-    """Orca's pairs: a question (of any name in `QUESTIONS`), perhaps a system message, the pair."""
-    name = next((name for name in QUESTIONS if row.get(name) is not None), QUESTIONS[0])
-    prompt = (*system_turn(row), *_user(text(column(row, name), name)))
-    chosen, rejected = text(column(row, CHOSEN), CHOSEN), text(column(row, REJECTED), REJECTED)
-    return example(row_id(row), prompt, chosen, rejected)
-
-
-def parse_comparison(row: Row) -> PreferenceExample:
-    """comparison_gpt4_data_zh: instruction, input, output (a list, best first).
-
-    Of more than two outputs the first and the last make the pair; those between are kept as
-    responses `rank_2`, `rank_3`, ….
-    """
-    outputs = column(row, "output")
-    if not isinstance(outputs, list) or len(outputs) < 2:
-        raise RowError("fewer than two outputs", "has fewer than two responses in 'output'")
-    best, *between, worst = [text(value, "output") for value in outputs]
-    ranks = {f"rank_{place}": value for place, value in enumerate(between, start=2)}
-    return example(row_id(row), alpaca_prompt(row), best, worst, ranks)
-
-
-def write_comparison(example: PreferenceExample) -> list[Row]:
-    """One user message and the ranked outputs, best first."""
-    ranks = sorted((k for k in example.responses if _is_rank(k)), key=lambda k: int(k[5:]))
-    output = [example.chosen, *(example.responses[k] for k in ranks), example.rejected]
-    return [{"instruction": single_user_text(example.prompt), "input": "", "output": output}]
-
-
-def _is_rank(kind: str) -> bool:
-    return kind.startswith("rank_") and kind[5:].isdecimal()
-
-
-def parse_sharegpt(
-    row: Row, tags: Tags = SHAREGPT, messages: str = "conversations"
-) -> PreferenceExample:
-    """ShareGPT ranking: conversations, and chosen and rejected as one message each."""
-    prompt = (*system_turn(row), *tags.read(column(row, messages), messages))
-    chosen = _response(column(row, CHOSEN), CHOSEN, tags)
-    rejected = _response(column(row, REJECTED), REJECTED, tags)
-    return example(row_id(row), prompt, chosen, rejected)
-
-
-def write_sharegpt(example: PreferenceExample) -> list[Row]:
-    """ShareGPT ranking with from/value."""
-    (chosen,) = SHAREGPT.write([Message("assistant", example.chosen)])
-    (rejected,) = SHAREGPT.write([Message("assistant", example.rejected)])
-    conversations = SHAREGPT.write(example.prompt)
-    return [{"conversations": conversations, CHOSEN: chosen, REJECTED: rejected}]
-
-
-def parse_openai(row: Row) -> PreferenceExample:
-    """OpenAI's preference JSONL: input.messages, preferred_output, non_preferred_output."""
-    given = column(row, "input")
-    if not isinstance(given, dict):
-        raise RowError("not an object", "has an 'input' that is no object")
-    if given.get("tools"):
-        raise RowError("unsupported tools", "has tools in 'input', which are not supported")
-    chosen, rejected = "preferred_output", "non_preferred_output"
-    return example(
-        row_id(row),
-        CHAT.read(column(given, "messages"), "input.messages"),
-        one_answer(CHAT.read(column(row, chosen), chosen), chosen),
-        one_answer(CHAT.read(column(row, rejected), rejected), rejected),
-    )
-
-
-def write_openai(example: PreferenceExample) -> list[Row]:
-    """OpenAI's preference JSONL."""
-    return [
-        {
-            "input": {"messages": CHAT.write(example.prompt)},
-            "preferred_output": CHAT.write([Message("assistant", example.chosen)]),
-            "non_preferred_output": CHAT.write([Message("assistant", example.rejected)]),
-        }
-    ]
+    n = len("".join(first[: max(shared, 0)]).rstrip())
+    if not n:
+        raise RowError("no shared prompt", "has no 'prompt', and its responses begin differently")
+    return (Message("user", chosen[:n]),), chosen[n:], rejected[n:]

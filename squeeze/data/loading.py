@@ -6,7 +6,6 @@ convert the file first (`squeeze convert`).
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import random
@@ -19,8 +18,8 @@ from pathlib import Path
 from squeeze.data.dataset_info import choose, is_dataset_info
 from squeeze.data.demonstrations import open_demonstrations
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.formats import Source, open_source
-from squeeze.errors import InputError
+from squeeze.data.sources import Source, open_source
+from squeeze.errors import InputError, did_you_mean
 from squeeze.files import file_sha256
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -48,8 +47,7 @@ def resolve(name_or_path: str) -> tuple[Path, str | None]:
         return Path(described).expanduser(), entry
     if path.suffix or path.parent != Path("."):
         raise InputError(f"the data file {path} does not exist")
-    near = difflib.get_close_matches(name_or_path, names, n=1, cutoff=0.3)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name_or_path, names, cutoff=0.3)
     raise InputError(
         f"unknown data {name_or_path!r}{hint} Give an embedded name ({', '.join(names)}) or a file"
     )
@@ -113,6 +111,12 @@ def _load(
             raise InputError(
                 f"{file}, row {number} {item}; correct it, or set bad rows aside with: "
                 f"squeeze convert {name_or_path} clean.jsonl --to squeeze"
+            )
+        if item.rejected_prompt is not None:
+            raise InputError(
+                f"{file}, row {number} has another conversation before its rejected answer than "
+                "before its chosen one; pairs are trained on and scored behind one prompt, so "
+                "leave it out (--divergent refuse, squeeze convert's default)"
             )
         filled = {kind: text for kind, text in item.responses.items() if text.strip()}
         examples.append(replace(item, responses=filled))

@@ -100,6 +100,10 @@ class RowReader:
         if self.kind == "json" and not self.compressed:
             self.extent = path.stat().st_size
 
+    def n_bytes(self) -> int:
+        """About how many bytes of text the rows are: the file's size, or what it unpacks to."""
+        return self.path.stat().st_size * (5 if self.compressed or self.kind == "parquet" else 1)
+
     def __iter__(self) -> Iterator[tuple[int, Row | RowError]]:
         empty = True
         try:

@@ -149,7 +149,7 @@ def _support(claim: str, entries: Mapping[Key, Entry]) -> float:
 
 def _run(claim: str, entries: Mapping[Key, Entry]) -> list[Entry]:
     checks = [e for e in entries.values() if e.verdict.claim == claim]
-    return [e for e in checks if e.verdict.status != "not run"]
+    return [e for e in checks if e.verdict.ran]
 
 
 def status(claim: str, entries: Mapping[Key, Entry]) -> str:

@@ -24,6 +24,8 @@ _HEAD_TILE_BYTES = 16 * 2**20
 _HIDDEN_BLOCK_BYTES = 8 * 2**20
 _LOGITS_TILE_BYTES = {"cpu": 8 * 2**20}
 _LOGITS_TILE_BYTES_ELSEWHERE = 16 * 2**20
+# Whose matmul takes 16-bit operands to float32 logits; elsewhere logits have the operands' dtype.
+_WIDENING_DEVICES = {"cuda"}
 _COLUMNS = 4096
 _EAGER_ELEMENTS = {"cpu": 2**17}  # half a megabyte of float32: stays in a core's cache
 _EAGER_ELEMENTS_ELSEWHERE = 2**21
@@ -124,13 +126,12 @@ class Projection:
         *,
         training: bool,
     ) -> None:
-        on_cuda = hidden.device.type == "cuda"
+        exact = hidden.device.type in _WIDENING_DEVICES
         self.accumulator = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         on_cpu = hidden.device.type == "cpu"
         rounds = on_cpu and hidden.dtype == torch.bfloat16 and not training and has_bf16_matmul()
-        self.dtype = hidden.dtype if on_cuda or rounds else self.accumulator
-        # CUDA's matmul takes 16-bit operands to float32 logits; elsewhere logits are the operands'.
-        self.widens = on_cuda and self.dtype != self.accumulator
+        self.dtype = hidden.dtype if exact or rounds else self.accumulator
+        self.widens = exact and self.dtype != self.accumulator
         converts = self.dtype != hidden.dtype
         row_bytes = max(1, hidden.shape[1]) * self.accumulator.itemsize
         tile_bytes = _LOGITS_TILE_BYTES.get(hidden.device.type, _LOGITS_TILE_BYTES_ELSEWHERE)
@@ -167,7 +168,7 @@ class Projection:
         n_rows, n_columns = states.shape[0], weight.shape[0]
         out = self._logits[: n_rows * n_columns].view(n_rows, n_columns)
         if self.widens:
-            return torch.mm(states, weight.T, out_dtype=self.accumulator, out=out)
+            return _widening_mm(states, weight.T, out)
         return torch.mm(states, weight.T, out=out)
 
     def multiply(
@@ -175,8 +176,18 @@ class Projection:
     ) -> Float[Tensor, "rows columns"]:
         """Return left @ right for converted operands, in the accumulation dtype."""
         if self.widens:
-            return torch.mm(left, right, out_dtype=self.accumulator)
+            shape = (left.shape[0], right.shape[1])
+            return _widening_mm(left, right, left.new_empty(shape, dtype=self.accumulator))
         return torch.mm(left, right).to(self.accumulator)
+
+
+def _widening_mm(
+    left: Float[Tensor, "rows inner"],
+    right: Float[Tensor, "inner columns"],
+    out: Float[Tensor, "rows columns"],
+) -> Float[Tensor, "rows columns"]:
+    """left @ right for 16-bit operands, in the float32 in which it is summed."""
+    return torch.mm(left, right, out_dtype=out.dtype, out=out)
 
 
 def has_bf16_matmul() -> bool:

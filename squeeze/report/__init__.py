@@ -8,7 +8,7 @@ A report is a pure function of a run directory, whose files are the contract:
   trainable_parameters`), `data` (`name, sha256, n_train, n_held_out, split_rule`), `versions`,
   `device`, `git`, `created`, `seconds` (by stage and arm), `scoring` (`dtype`, and
   `error_nats: {mean, max, n}` when it is not float32), `not_run` (list of `{what, why}`);
-- `verdicts.json`: `{"schema": 1, "verdicts": [Verdict as a dict]}`;
+- `verdicts.json`: `{"schema": 2, "verdicts": [Verdict as a dict]}`;
 - `samples.json`: `{"schema": 1, "tokens": [...], "generations": [...]}` where a `tokens` entry is
   `{arm, example, split, prompt, chosen, delta_logp, tokens: [{text, logp_before, logp_after,
   argmax_before, argmax_logp_before, argmax_after, argmax_logp_after}]}` (before = at the start of

@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from squeeze.claims.table import LEVELS, by_claim, count, measured, standing, wording
-from squeeze.claims.types import Claim, Entry, Level
+from squeeze.claims.table import by_claim, count, measured, rests_on, standing
+from squeeze.claims.types import LEVELS, Claim, Entry, Level
 from squeeze.files import write_text
 from squeeze.report.content import flat
 from squeeze.report.html import environment
@@ -54,7 +54,6 @@ class Row:
     """One row of the ledger as it is shown."""
 
     entry: Entry
-    word: str
     effect: str
     bar: Bar | None
     facts: list[tuple[str, str]]
@@ -134,7 +133,12 @@ def _row(entry: Entry, low: float, high: float) -> Row:
     v = entry.verdict
     facts = {
         "comparison": v.comparison,
-        "bound": "" if v.bound is None else f"{v.bound:.4g}",
+        "row": v.role,
+        "rests on": rests_on(v),
+        "means by seed": ", ".join(f"{x:.3g}" for x in v.seed_means),
+        "smallest effect of interest": _number(v.smallest_effect),
+        "smallest effect this design could see": _number(v.detectable),
+        "bound": _number(v.bound),
         "seconds": f"{entry.seconds:.1f}" if entry.date else "",
         "device": entry.device,
         "versions": ", ".join(f"{name} {x}" for name, x in entry.versions.items()),
@@ -142,7 +146,7 @@ def _row(entry: Entry, low: float, high: float) -> Row:
     }
     shown = [(name, text) for name, text in facts.items() if text]
     evidence = [(name, _short(text)) for name, text in flat(v.evidence)]
-    return Row(entry, wording(entry), measured(v), _bar(entry, low, high), shown + evidence)
+    return Row(entry, measured(v), _bar(entry, low, high), shown + evidence)
 
 
 def _bar(entry: Entry, low: float, high: float) -> Bar | None:
@@ -159,6 +163,10 @@ def _bar(entry: Entry, low: float, high: float) -> Bar | None:
     middle = (left + right) / 2 if v.effect is None else v.effect
     bound = None if v.bound is None else place(v.bound)
     return Bar(place(left), place(right), place(middle), bound)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def _short(text: str) -> str:

@@ -146,8 +146,8 @@ def _headline(run: RunData) -> tuple[str, str]:
         return str(run.run["headline"]), str(run.run.get("tone", "unknown"))
     if run.running:
         return "This run has not ended", "unknown"
-    judged = [v for v in run.verdicts or () if v.claim == SQUEEZE_CLAIM and v.status != "not run"]
-    held = sum(v.supported for v in judged)
+    judged = [v for v in run.verdicts or () if v.claim == SQUEEZE_CLAIM and v.ran]
+    held = sum(v.on_claimed_side for v in judged)  # in this run; of other seeds it says nothing
     if not judged:
         return "No verdict: whether this squeezes was not judged", "unknown"
     if held == len(judged):
@@ -283,7 +283,7 @@ def _not_run(
             row.verdict.reason or "no reason given",
         )
         for row in verdicts
-        if row.verdict.status == "not run"
+        if not row.verdict.ran
     ]
     declared = [a["name"] if isinstance(a, dict) else a for a in run.run.get("arms") or []]
     scored = run.trajectory.arms()

@@ -16,6 +16,8 @@ from squeeze.files import read_json
 from squeeze.report.summary import Scores
 from squeeze.trajectory import Trajectory
 
+VERDICTS_SCHEMA = 2  # of verdicts.json
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -93,7 +95,8 @@ def verdict_from(fields: dict[str, Any]) -> Verdict:
     try:
         pair = fields.get("interval")
         interval = (float(pair[0]), float(pair[1])) if pair is not None else None
-        return Verdict(**fields | {"interval": interval, "seeds": tuple(fields.get("seeds", ()))})
+        lists = {name: tuple(fields.get(name, ())) for name in ("seeds", "seed_means")}
+        return Verdict(**fields | lists | {"interval": interval})
     except (TypeError, ValueError, IndexError) as error:
         raise InputError(f"verdicts.json holds a malformed verdict ({error})") from error
 
@@ -134,6 +137,8 @@ def read_run(directory: Path) -> RunData:
         )
     trajectory = Trajectory.read(parquet) if parquet.exists() else Trajectory.empty()
     found = {n: _object(directory / n) for n in ("run.json", "verdicts.json", "samples.json")}
+    if (found["verdicts.json"] or {}).get("schema") != VERDICTS_SCHEMA:
+        found["verdicts.json"] = None  # of an earlier version, in whose words two outcomes were one
     run, verdicts, samples = found.values()
     return RunData(
         directory=directory,

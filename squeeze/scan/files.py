@@ -18,10 +18,9 @@ import torch
 
 from squeeze.data.encoding import EncodedItem, apply_template
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.formats import FORMATS, WRITABLE
 from squeeze.data.loading import data_sha256, load_examples, open_data, resolve
 from squeeze.data.rows import RowError
-from squeeze.data.writing import check_extension, open_writer
+from squeeze.data.writing import WRITABLE, check_extension, open_writer, rows_of
 from squeeze.errors import InputError
 from squeeze.files import replacing
 from squeeze.models import load_model, load_tokenizer, model_sha256
@@ -203,10 +202,8 @@ def write_filtered(
 
 
 def _written(example: PreferenceExample, format: str, data: str) -> list[dict[str, Any]]:
-    writer = FORMATS[format].write
-    assert writer is not None  # by WRITABLE
     try:
-        return writer(example)
+        return rows_of(example, format)
     except RowError as error:
         raise InputError(
             f"example {example.id!r} {error}; convert the data first: "

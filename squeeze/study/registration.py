@@ -73,8 +73,8 @@ def unregistered(verdicts: Iterable[Verdict]) -> list[Verdict]:
     found = []
     for verdict in verdicts:
         rows = claims.get(verdict.claim, [])
-        given = (verdict.statistic, verdict.evidence.get("side"), verdict.bound)
-        if verdict.status != "not run" and given not in [
+        given = (verdict.statistic, verdict.side, verdict.bound)
+        if verdict.ran and given not in [
             (row["statistic"], row["side"], row["bound"]) for row in rows
         ]:
             found.append(verdict)

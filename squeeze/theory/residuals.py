@@ -23,15 +23,17 @@ Residual = tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]
 def logit_residual(
     logits: Float[Tensor, "tokens vocab"],
     target: Int[Tensor, " tokens"],
-    sequence_residual: float | Float[Tensor, ""],
+    sequence_residual: float | Float[Tensor, ""] | Float[Tensor, " tokens"],
     mask: Bool[Tensor, " tokens"] | None = None,
 ) -> Float[Tensor, "tokens vocab"]:
     """Return G = ∂L/∂s · (e_y − π) for one sequence, from logits and the tokens they predict.
 
-    Rows where `mask` is false (prompt, padding) are 0. Source: arXiv 2407.10490, Prop. 1 and Eq. 5.
+    ∂L/∂s may be one number or one a token (policy gradients). Rows where `mask` is false (prompt,
+    padding) are 0. Source: arXiv 2407.10490, Prop. 1 and Eq. 5.
     """
-    g = -logits.softmax(-1) * sequence_residual
-    g[torch.arange(len(target), device=g.device), target] += sequence_residual
+    weight = torch.as_tensor(sequence_residual, dtype=logits.dtype, device=logits.device)
+    g = -logits.softmax(-1) * weight[..., None]
+    g[torch.arange(len(target), device=g.device), target] += weight
     return g if mask is None else g * mask[:, None]
 
 

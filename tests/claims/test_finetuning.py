@@ -68,31 +68,31 @@ def one(made):
     return Runs((made,), "pretrained", (0,))
 
 
-def statuses(verdicts, claim):
-    return {v.comparison: v.status for v in verdicts if v.claim == claim}
+def held(verdicts, claim):
+    return {v.comparison: v.on_claimed_side for v in verdicts if v.claim == claim}
 
 
 def test_the_squeezing_pattern_supports_every_part_of_do_1_and_do_2():
     verdicts = judge_run(trajectory({"dpo": SQUEEZED}), level="pretrained", seeds=(0,))
-    train = {c: s for c, s in statuses(verdicts, "DO-1").items() if "held_out" not in c}
-    assert set(train.values()) == {"supported"}
-    assert statuses(verdicts, "DO-2")["dpo, train"] == "supported"
+    train = {c: s for c, s in held(verdicts, "DO-1").items() if "held_out" not in c}
+    assert set(train.values()) == {True}
+    assert held(verdicts, "DO-2")["dpo, train"]
 
 
 def test_without_the_rejected_term_the_same_checks_fail():
     verdicts = judge_run(trajectory({"dpo": UNPUSHED}), level="pretrained", seeds=(0,))
-    found = statuses(verdicts, "DO-1")
-    assert found["dpo: chosen then falls"] == "not supported"
-    assert found["dpo: every other kind falls, train"] == "not supported"
-    assert found["dpo: rejected falls fastest"] == "not supported"
-    assert set(statuses(verdicts, "DO-2").values()) == {"not supported"}
+    found = held(verdicts, "DO-1")
+    assert not found["dpo: chosen then falls"]
+    assert not found["dpo: every other kind falls, train"]
+    assert not found["dpo: rejected falls fastest"]
+    assert set(held(verdicts, "DO-2").values()) == {False}
 
 
 def test_one_kind_that_rises_is_enough_to_refute_that_every_other_falls():
     curves = SQUEEZED | {"permuted": [0, 1, 2, 3, 4]}
     verdicts = judge_run(trajectory({"dpo": curves}), level="pretrained", seeds=(0,))
     row = next(v for v in verdicts if v.comparison == "dpo: every other kind falls, train")
-    assert row.status == "not supported"
+    assert not row.on_claimed_side
     assert row.evidence["nearest to failing"] == "permuted"
 
 
@@ -100,7 +100,7 @@ def test_a_gentler_fall_supports_the_remedy_at_equal_steps():
     gentle = SQUEEZED | {"chosen": [0, 8, 12, 10, 6]}
     made = trajectory({"dpo": SQUEEZED, "extend-dpo": gentle})
     verdict = check_extend(one(made), "extend-dpo", "dpo", "train", "steps")
-    assert verdict.supported
+    assert verdict.on_claimed_side
     assert verdict.effect == pytest.approx(12, abs=2)
 
 
@@ -109,15 +109,15 @@ def test_at_equal_margin_a_remedy_that_only_learns_slower_is_not_supported():
     made = trajectory(arms, speed={"extend-dpo": 0.5})
     steps = check_extend(one(made), "extend-dpo", "dpo", "train", "steps")
     margin = check_extend(one(made), "extend-dpo", "dpo", "train", "margin")
-    assert steps.supported
+    assert steps.on_claimed_side
     assert margin.effect == pytest.approx(0, abs=1e-3)
-    assert not margin.supported
+    assert not margin.on_claimed_side
 
 
 def test_two_equal_arms_do_not_support_the_remedy():
     made = trajectory({"dpo": SQUEEZED, "extend-dpo": SQUEEZED})
     verdict = check_extend(one(made), "extend-dpo", "dpo", "train", "steps")
-    assert verdict.status == "not supported"
+    assert not verdict.on_claimed_side
 
 
 def test_flat_noise_does_not_seem_to_rise_and_fall():
@@ -153,4 +153,4 @@ def test_without_held_out_prompts_their_rows_are_not_run_and_say_why():
         v for v in judge_run(made, level="pretrained", seeds=(0,)) if "held_out" in v.comparison
     ]
     assert rows
-    assert all(v.status == "not run" and "--held-out" in v.reason for v in rows)
+    assert all(v.outcome == "not run" and "--held-out" in v.reason for v in rows)

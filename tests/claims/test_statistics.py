@@ -1,6 +1,7 @@
 """Estimators against scipy and closed forms, and what they do where those break down."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,12 +9,12 @@ from scipy import stats
 
 from squeeze.claims.statistics import (
     Estimate,
+    crossed_mean,
     mean,
-    paired_difference,
-    paired_difference_over_seeds,
     proportion,
     rank_correlation,
     rank_correlation_gain,
+    settle,
     sign_test,
     verdict_from_interval,
 )
@@ -24,45 +25,15 @@ pytestmark = pytest.mark.cpu
 SKEWED = np.random.default_rng(7).exponential(size=60)
 
 
-def test_mean_has_scipys_bca_interval():
-    expected = stats.bootstrap(
-        (SKEWED,), np.mean, n_resamples=999, method="BCa", rng=np.random.default_rng(3)
-    ).confidence_interval
-    estimate = mean(SKEWED, resamples=999, seed=3)
+def test_the_mean_of_one_seed_has_scipys_t_interval():
+    expected = stats.ttest_1samp(SKEWED, 0.0)
+    estimate = mean(SKEWED)
+    low, high = expected.confidence_interval(0.95)
     assert estimate.effect == pytest.approx(SKEWED.mean())
-    assert estimate.interval == pytest.approx((expected.low, expected.high), rel=1e-12)
-    assert (estimate.n, estimate.method) == (60, "BCa")
-
-
-def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
-    assert mean(SKEWED, seed=1) == mean(SKEWED, seed=1)
-    assert mean(SKEWED, seed=1).interval != mean(SKEWED, seed=2).interval
-
-
-def test_pairing_removes_the_spread_that_both_measurements_share():
-    rng = np.random.default_rng(0)
-    before = rng.normal(scale=100, size=40)
-    after = before + 1 + rng.normal(scale=0.1, size=40)
-    low, high = paired_difference(before, after).interval
-    assert 0.9 < low < 1 < high < 1.1
-
-
-def test_an_interval_covers_the_true_mean_about_95_times_in_100():
-    rng = np.random.default_rng(1)
-    covered = 0
-    for draw in range(200):
-        low, high = mean(rng.normal(size=50), resamples=499, seed=draw).interval
-        covered += low <= 0 <= high
-    # Binomial(200, 0.95) is outside [180, 198] with probability below 0.5%.
-    assert 180 <= covered <= 198
-
-
-def test_few_examples_get_students_interval():
-    values = [1.0, 2.0, 4.0]
-    half = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / math.sqrt(3)
-    estimate = mean(values)
-    assert estimate.interval == pytest.approx((7 / 3 - half, 7 / 3 + half))
-    assert estimate.method == "Student's t"
+    assert estimate.interval == pytest.approx((low, high), rel=1e-12)
+    assert (estimate.n, estimate.method) == (60, "Student's t")
+    assert estimate.p(0.0) == pytest.approx(expected.pvalue)
+    assert estimate.p(1.0) == pytest.approx(stats.ttest_1samp(SKEWED, 1.0).pvalue)
 
 
 def test_two_examples_of_one_sign_do_not_support_a_claim():
@@ -70,29 +41,39 @@ def test_two_examples_of_one_sign_do_not_support_a_claim():
     assert low < 0
 
 
-def test_over_seeds_the_interval_is_wider_than_over_examples_if_seeds_disagree():
-    rng = np.random.default_rng(5)
-    before = np.zeros((5, 30))
-    after = rng.normal(size=(5, 1)) + rng.normal(scale=0.1, size=(5, 30))
-    both = paired_difference_over_seeds(before, after)
-    pooled = mean((after - before).mean(axis=0))
-    assert both.effect == pytest.approx(pooled.effect)
-    assert (both.n, both.seeds) == (30, 5)
-    assert np.ptp(both.interval) > 5 * np.ptp(pooled.interval)
+def test_seeds_that_disagree_set_the_interval():
+    effects = np.random.default_rng(2).normal(size=5)
+    estimate = crossed_mean(np.repeat(effects[:, None], 6, axis=1))
+    # The examples agree exactly, so only the seeds' spread is left.
+    expected = stats.ttest_1samp(effects, 0.0).confidence_interval(0.95)
+    assert estimate.interval == pytest.approx(expected)
+    assert estimate.seed_means == pytest.approx(tuple(effects))
+    assert (estimate.n, estimate.seeds) == (6, 5)
 
 
-def test_over_seeds_the_bootstrap_has_the_pigeonhole_variance():
-    # Seed effects only: resampling S seeds gives their mean the variance Σ(a - ā)² / S².
-    effects = np.random.default_rng(2).normal(size=40)
-    after = np.repeat(effects[:, None], 6, axis=1)
-    low, high = paired_difference_over_seeds(np.zeros((40, 6)), after).interval
-    expected = 2 * 1.96 * effects.std() / math.sqrt(40)
-    assert high - low == pytest.approx(expected, rel=0.1)  # 9999 resamples: ends to about 2%
+def test_seeds_that_agree_leave_the_interval_of_the_examples():
+    expected = stats.ttest_1samp(SKEWED, 0.0).confidence_interval(0.95)
+    assert crossed_mean(np.repeat(SKEWED[None], 5, axis=0)).interval == pytest.approx(expected)
 
 
-def test_one_seed_is_judged_over_its_examples():
-    one = paired_difference_over_seeds(np.zeros((1, 60)), SKEWED[None])
-    assert one == mean(SKEWED)
+def test_the_interval_is_the_widest_of_three():
+    x = np.random.default_rng(3).normal(size=(3, 12)) + np.array([[0.5], [-0.4], [0.1]])
+    vs, vp = x.mean(1).var(ddof=1) / 3, x.mean(0).var(ddof=1) / 12
+    both = (vs + vp) ** 2 / (vs**2 / 2 + vp**2 / 11)
+    halves = [
+        math.sqrt(v) * stats.t.ppf(0.975, df) for v, df in ((vs, 2), (vp, 11), (vs + vp, both))
+    ]
+    low, high = crossed_mean(x).interval
+    assert (high - low) / 2 == pytest.approx(max(halves))
+
+
+def test_an_effect_of_the_detectable_size_is_found_in_80_of_100_repetitions():
+    rng = np.random.default_rng(0)
+    size = (stats.t.ppf(0.975, 23) + stats.t.ppf(0.8, 23)) / math.sqrt(24)
+    draws = [mean(rng.normal(size, 1, 24)) for _ in range(1000)]
+    found = np.mean([draw.interval[0] > 0 for draw in draws])
+    assert found == pytest.approx(0.8, abs=0.04)  # three standard deviations of 1000 trials
+    assert np.mean([d.detectable for d in draws]) == pytest.approx(size, rel=0.05)
 
 
 def test_rank_correlation_is_spearmans_and_sees_only_ranks():
@@ -138,21 +119,9 @@ def test_resamples_without_variation_do_not_turn_an_interval_into_nan():
 
 
 @pytest.mark.parametrize("n", [2, 5, 6, 100])
-def test_equal_differences_give_a_point(n):
-    assert paired_difference(np.zeros(n), np.full(n, 2.5)) == Estimate(
-        2.5, (2.5, 2.5), n, "constant"
-    )
-
-
-def test_one_deviating_example_keeps_the_interval_finite():
-    low, high = mean([0.0] * 9 + [1.0]).interval
-    assert 0 <= low < high <= 1
-
-
-def test_values_too_large_for_bcas_third_moment_fall_back_to_percentiles():
-    estimate = mean([1e300, 2e300, 3e300, 4e300, 5e300, 6e300, 8e300])
-    assert estimate.method == "percentile"
-    assert 1e300 < estimate.interval[0] < estimate.effect < estimate.interval[1] < 8e300
+def test_equal_values_give_a_point(n):
+    expected = Estimate(2.5, (2.5, 2.5), n, "constant", seed_means=(2.5,))
+    assert mean(np.full(n, 2.5)) == expected
 
 
 @pytest.mark.parametrize(
@@ -161,10 +130,9 @@ def test_values_too_large_for_bcas_third_moment_fall_back_to_percentiles():
         (lambda: mean([1.0]), "at least two"),
         (lambda: mean([]), "non-empty"),
         (lambda: mean([1.0, math.nan]), r"values\[1\] is nan"),
-        (lambda: paired_difference([1.0, -math.inf], [1.0, 2.0]), r"before\[1\] is -inf"),
-        (lambda: paired_difference([1.0, 2.0], [1.0]), "must be paired"),
-        (lambda: paired_difference_over_seeds([[1.0], [2.0]], [[1.0], [3.0]]), "at least two"),
-        (lambda: paired_difference_over_seeds([1.0, 2.0], [1.0, 3.0]), "2 axes"),
+        (lambda: crossed_mean([[1.0, 2.0], [1.0, -math.inf]]), r"values\[1, 1\] is -inf"),
+        (lambda: crossed_mean([[1.0], [2.0]]), "at least two"),
+        (lambda: crossed_mean([1.0, 2.0]), "2 axes"),
         (lambda: rank_correlation([1, 2, 3], [1, 2, 3]), "at least 5 pairs"),
         (lambda: rank_correlation(range(6), range(7)), "must be paired"),
         (lambda: sign_test([0.0, 0.0]), "all 2 values are zero"),
@@ -190,34 +158,82 @@ def test_sign_test_leaves_out_ties():
     assert estimate.p_value == pytest.approx(10 / 16)  # two-sided: 2·(4 + 1)/2⁴
 
 
+SEEDS = (100, 101, 102, 103, 104)
+
+
 def verdict(interval, **changes):
     estimate = Estimate(sum(interval) / 2, interval, 10, "BCa")
+    changes = {"seeds": SEEDS} | changes
     return verdict_from_interval("X-1", "toy", "a number", estimate, **changes)
 
 
 @pytest.mark.parametrize(
-    ("interval", "side", "status"),
+    ("interval", "side", "outcome"),
     [
         ((0.1, 0.9), "above", "supported"),
-        ((-0.1, 0.9), "above", "not supported"),
-        ((0.0, 0.9), "above", "not supported"),
-        ((-0.9, -0.1), "above", "not supported"),
+        ((-0.1, 0.9), "above", "inconclusive"),
+        ((0.0, 0.9), "above", "inconclusive"),
+        ((-0.9, -0.1), "above", "contradicted"),
         ((-0.9, -0.1), "below", "supported"),
-        ((-0.9, 0.0), "below", "not supported"),
-        ((0.1, 0.9), "below", "not supported"),
-        ((0.0, 0.0), "above", "not supported"),
+        ((-0.9, 0.0), "below", "inconclusive"),
+        ((0.1, 0.9), "below", "contradicted"),
+        ((0.0, 0.0), "above", "inconclusive"),
     ],
 )
-def test_supported_means_that_the_whole_interval_lies_beyond_the_bound(interval, side, status):
-    assert verdict(interval, bound=0.0, side=side).status == status
+def test_the_whole_interval_must_lie_beyond_the_bound(interval, side, outcome):
+    assert verdict(interval, bound=0.0, side=side).outcome == outcome
 
 
 @pytest.mark.parametrize(
-    ("interval", "status"),
-    [((1.95, 2.05), "supported"), ((1.95, 2.2), "not supported"), ((1.8, 2.0), "not supported")],
+    ("interval", "outcome"),
+    [((1.95, 2.05), "supported"), ((1.95, 2.2), "inconclusive"), ((1.8, 1.85), "contradicted")],
 )
-def test_within_needs_both_ends_inside_the_tolerance(interval, status):
-    assert verdict(interval, bound=2.0, side="within", tolerance=0.1).status == status
+def test_within_needs_both_ends_inside_the_tolerance(interval, outcome):
+    assert verdict(interval, bound=2.0, side="within", tolerance=0.1).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("n", "words"), [(0, "no seed"), (1, "one seed"), (3, "three seeds"), (4, "four seeds")]
+)
+@pytest.mark.parametrize("interval", [(0.1, 0.9), (-0.9, -0.1)])
+def test_fewer_than_five_seeds_settle_nothing(n, words, interval):
+    row = verdict(interval, seeds=SEEDS[:n])
+    assert row.outcome == "inconclusive"
+    assert row.reason.startswith(f"{words}: ")
+
+
+def test_a_theorem_needs_no_five_seeds():
+    assert verdict((0.1, 0.9), seeds=(0,), min_seeds=1).outcome == "supported"
+
+
+@pytest.mark.parametrize(("least", "outcome"), [(0.4, "supported"), (0.6, "inconclusive")])
+def test_an_effect_below_the_smallest_of_interest_supports_nothing(least, outcome):
+    row = verdict((0.1, 0.9), smallest_effect=least)
+    assert row.outcome == outcome
+    assert ("smallest effect of interest" in row.reason) == (outcome == "inconclusive")
+
+
+def rows_of(*p_values, role="secondary"):
+    return [
+        replace(verdict((0.1, 0.9), comparison=str(i), role=role), evidence={"p value": p})
+        for i, p in enumerate(p_values)
+    ]
+
+
+def test_holm_corrects_a_claims_secondary_rows_for_their_number():
+    """By hand: 3 · 0.01 = 0.03, 2 · 0.02 = 0.04, and 0.045 alone; then 3 · 0.02 = 0.06 and on."""
+    assert [r.outcome for r in settle(rows_of(0.045, 0.01, 0.02))] == ["supported"] * 3
+    settled = settle(rows_of(0.045, 0.02, 0.03))
+    assert [r.outcome for r in settled] == ["inconclusive"] * 3
+    assert [r.evidence["p value, Holm"] for r in settled] == pytest.approx([0.06] * 3)
+    assert "Holm" in settled[0].reason
+
+
+def test_holm_leaves_the_primary_row_alone_and_may_be_asked_twice():
+    rows = [*rows_of(0.04, role="primary"), *rows_of(0.04, 0.001)]
+    once = settle(rows)
+    assert [r.outcome for r in once] == ["supported", "supported", "supported"]
+    assert settle(once) == once
 
 
 def test_a_verdict_keeps_what_it_was_judged_on():

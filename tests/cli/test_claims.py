@@ -80,6 +80,7 @@ def test_one_claim_shows_its_words_its_evidence_and_how_to_run_it(reports):
         "wetness 2 [1.9, 2.1]",
         "bound 0",
         "seeds 100, 101",
+        "rests on n=7, 2 seeds",
         "driest 0.25",
         "run again pytest 'test_it.py::test_a[x]'",
     ]:
@@ -94,7 +95,7 @@ def test_a_claim_that_never_ran_says_how_to_run_it(reports):
 
 def test_json_holds_the_same_rows(reports):
     rows = json.loads(claims("--reports", reports, "--json").output)["claims"]
-    assert [(r["claim"], r["level"], r["verdict"]) for r in rows] == [
+    assert [(r["claim"], r["level"], r["outcome"]) for r in rows] == [
         ("T-1", "toy", "supported"),
         ("T-2", "toy", "not run"),
         ("T-2", "gpu", "not run"),

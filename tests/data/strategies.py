@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from squeeze.data import layouts
-from squeeze.data.examples import Message, PreferenceExample
+from squeeze.data.examples import Message, PreferenceExample, make_example
 from squeeze.data.probe_set import KINDS
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
 # Any Unicode but lone surrogates, with what formats use as syntax made likely.
 _SYNTAX = st.sampled_from(
@@ -29,7 +30,7 @@ def _alternating(turns: int) -> st.SearchStrategy[tuple[Message, ...]]:
 
 _systems = st.just(()) | st.tuples(st.builds(Message, st.just("system"), texts))
 _dialogues = st.integers(0, 2).flatmap(_alternating)
-_any_turns = st.builds(Message, st.sampled_from(layouts.ROLES), texts)
+_any_turns = st.builds(Message, st.sampled_from(ROLES), texts)
 _free = st.lists(_any_turns, max_size=3).map(tuple)
 prompts = st.one_of(
     st.builds(lambda content: (Message("user", content),), filled),
@@ -57,7 +58,7 @@ class Parts(NamedTuple):
     responses: dict[str, str]
 
     def build(self) -> PreferenceExample:
-        return layouts.example(*self)
+        return make_example(*self)
 
 
 examples = st.builds(Parts, _identities, prompts, filled, filled, _responses).filter(

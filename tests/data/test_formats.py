@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from squeeze.data.examples import Message, PreferenceExample
-from squeeze.data.formats import FORMATS, open_source, recognise
+from squeeze.data.formats import FORMATS
 from squeeze.data.rows import RowError, RowReader
+from squeeze.data.sources import open_source, recognise
 from squeeze.errors import InputError
 
 pytestmark = pytest.mark.cpu
@@ -60,6 +61,68 @@ ROWS: dict[str, list[dict[str, Any]]] = {
             "chosen": " yes",
             "rejected": " no",
             "irr_hum": "x",
+        }
+    ],
+    "messages": [{"messages": [USER], "chosen": "yes", "rejected": NO}],
+    "messages whole": [{"messages": [USER, YES], "chosen": [USER, YES], "rejected": [USER, NO]}],
+    "rendered": [
+        {
+            "prompt": "<|im_start|>user\nQ?<|im_end|>\n<|im_start|>assistant\n",
+            "chosen": "yes<|im_end|>\n",
+            "rejected": "no<|im_end|>\n",
+        }
+    ],
+    "rendered implicit": [
+        {
+            kind: "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nQ?<|eot_id|>"
+            f"<|start_header_id|>assistant<|end_header_id|>\n\n{answer}<|eot_id|>"
+            for kind, answer in (("chosen", "yes"), ("rejected", "no"))
+        }
+    ],
+    "swift": [{"query": "Q?", "response": "yes", "rejected_response": "no"}],
+    "swift messages": [{"messages": [USER, YES], "rejected_response": "no"}],
+    "swift conversations": [{"messages": [USER, YES], "rejected_messages": [USER, NO]}],
+    "pairs": [{"prompt": "Q?", "chosen_response": "yes", "rejected_response": "no"}],
+    "pairs messages": [{"context": [USER], "chosen_messages": [YES], "rejected_messages": [NO]}],
+    "pairs rendered": [
+        {
+            "prompt": "<extra_id_0>System\n\n<extra_id_1>User\nQ?\n<extra_id_1>Assistant\n",
+            "chosen_response": "yes\n<extra_id_1>",
+            "rejected_response": "no\n<extra_id_1>",
+        }
+    ],
+    "pairs asked otherwise": [{"problem": "Q?", "chosen": "yes", "rejected": "no"}],
+    "rated": [
+        {"question": "Q?", "answers": [{"text": "no", "score": 1}, {"text": "yes", "score": "2"}]}
+    ],
+    "rated ranks": [
+        {"prompt": [USER], "completions": [{"completion": [YES], "rank": 0}, NO | {"rank": 1}]}
+    ],
+    "rated beside": [{"prompt": "Q?", "responses": ["no", "yes"], "scores": [0.1, 0.9]}],
+    "two-answers": [
+        {"prompt": "Q?", "response_0": "no", "response_1": "yes", "better_response_id": 1.0}
+    ],
+    "two-answers preference": [
+        {"context": [USER], "response1": "yes", "response2": "no", "overall_preference": -2}
+    ],
+    "two-answers arena": [
+        {
+            "question": "Q?",
+            "conversation_a": [USER, NO],
+            "conversation_b": [USER, YES],
+            "winner": "model_b",
+        }
+    ],
+    "tree": [
+        {
+            "prompt": {
+                "text": "Q?",
+                "role": "prompter",
+                "replies": [
+                    {"text": "no", "role": "assistant", "rank": 1, "replies": []},
+                    {"text": "yes", "role": "assistant", "rank": 0, "replies": []},
+                ],
+            }
         }
     ],
     "kto": [
@@ -152,7 +215,7 @@ def test_an_implicit_text_prompt_ends_at_unicodes_word_boundary(
 def test_a_prompt_column_of_an_unknown_name_is_not_taken_for_no_prompt(tmp_path: Path) -> None:
     """Both answers begin alike, so they could be read as texts that hold their own prompt."""
     row = {"messages": "Q?", "chosen": "The one.", "rejected": "The other."}
-    with pytest.raises(InputError, match=r"no format .*messages, chosen.*dataset_info\.json"):
+    with pytest.raises(InputError, match=r"no format .*messages, chosen.*prompt=messages.*info"):
         recognise(write(tmp_path / "d.jsonl", [row]))
 
 
@@ -166,7 +229,7 @@ def test_two_formats_that_fit_are_an_error_that_lists_both(tmp_path: Path) -> No
 
 def test_an_unknown_shape_is_an_error_that_lists_its_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "d.jsonl", [{"question": "Q?", "good": "yes"}])
-    with pytest.raises(InputError, match=r"columns: question, good.*trl-conversational"):
+    with pytest.raises(InputError, match=r"question, good.*prompt=question,chosen=good,rejec"):
         recognise(path)
 
 
@@ -234,7 +297,7 @@ def test_a_bad_row_is_refused_with_its_number_and_reason(
                 "chosen": "\n\nHuman: A\n\nAssistant: yes",
                 "rejected": "\n\nHuman: B\n\nAssistant: no",
             },
-            "not one answer",
+            "conversations diverge",
         ),
         ("kto", {"prompt": "Q?", "completion": "x", "label": 2}, "bad label"),
     ],

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from squeeze.data.convert import convert, side_path
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.formats import FORMATS, open_source
+from squeeze.data.formats import FORMATS
 from squeeze.data.rows import RowError, RowReader
+from squeeze.data.sources import open_source
+from squeeze.data.writing import lossless
 from squeeze.errors import InputError
 from tests.data.test_formats import ROWS
 
@@ -71,15 +73,14 @@ def test_any_json_in_any_place_gives_an_example_or_a_refusal(
     known = FORMATS[shape.split()[0]]
     for other in FORMATS.values():
         other.matches(row)
-    read = known.parse or known.parse_unpaired
-    assert read is not None
     try:
-        example = read(row)
+        read = [known.layout.unpaired(row)] if known.unpaired else known.layout.examples(row)
     except RowError as error:
         str(error).encode("utf-8")  # can be printed, whatever the row holds
         return
-    if isinstance(example, PreferenceExample):
-        json.dumps(FORMATS["squeeze"].write(example), ensure_ascii=False).encode("utf-8")  # type: ignore[misc]
+    for example in read:
+        if isinstance(example, PreferenceExample):
+            json.dumps(lossless(example), ensure_ascii=False).encode("utf-8")
 
 
 def test_what_is_refused_of_a_wild_file_adds_up_and_can_be_told(tmp_path: Path) -> None:

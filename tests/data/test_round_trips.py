@@ -12,17 +12,17 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from squeeze.data.convert import _lost
-from squeeze.data.examples import PreferenceExample
-from squeeze.data.formats import FORMATS, WRITABLE, open_source
-from squeeze.data.layouts import content_id
+from squeeze.data.examples import PreferenceExample, content_id
+from squeeze.data.formats import FORMATS
 from squeeze.data.pairing import pair_rows
 from squeeze.data.rows import RowError
-from squeeze.data.writing import open_writer
+from squeeze.data.sources import open_source
+from squeeze.data.writing import WRITABLE, lossless, open_writer, rows_of
 from tests.data.strategies import Parts, examples
 
 pytestmark = pytest.mark.cpu
 
-PAIRED = [name for name in WRITABLE if FORMATS[name].parse is not None]
+PAIRED = [name for name in WRITABLE if not FORMATS[name].unpaired]
 
 
 def held(example: PreferenceExample, format: str) -> PreferenceExample:
@@ -44,14 +44,12 @@ def held(example: PreferenceExample, format: str) -> PreferenceExample:
 @settings(max_examples=40, suppress_health_check=[HealthCheck.filter_too_much])
 def test_an_example_comes_back_from_the_row_it_was_written_as(format: str, parts: Parts) -> None:
     example = parts.build()
-    known = FORMATS[format]
-    assert known.write is not None
-    assert known.parse is not None
     try:
-        (row,) = known.write(example)
+        (row,) = rows_of(example, format)
     except RowError:
         assume(False)
-    assert known.parse(json.loads(json.dumps(row, ensure_ascii=False))) == held(example, format)
+    (read,) = FORMATS[format].layout.examples(json.loads(json.dumps(row, ensure_ascii=False)))
+    assert read == held(example, format)
 
 
 @pytest.mark.parametrize("format", PAIRED)
@@ -59,10 +57,8 @@ def test_an_example_comes_back_from_the_row_it_was_written_as(format: str, parts
 @settings(max_examples=25, suppress_health_check=[HealthCheck.filter_too_much])
 def test_a_written_row_is_recognised_as_its_format_alone(format: str, parts: Parts) -> None:
     example = parts.build()
-    known = FORMATS[format]
-    assert known.write is not None
     try:
-        (row,) = known.write(example)
+        (row,) = rows_of(example, format)
     except RowError:
         assume(False)
     fitting = {name for name, other in FORMATS.items() if other.matches(row)}
@@ -76,9 +72,8 @@ def test_a_written_row_is_recognised_as_its_format_alone(format: str, parts: Par
 @settings(max_examples=40)
 def test_unpaired_rows_come_back_as_the_pair_they_were(parts: Parts) -> None:
     example = parts.build()
-    rows = FORMATS["kto"].write(example)  # type: ignore[misc]
-    parse = FORMATS["kto"].parse_unpaired
-    assert parse is not None
+    rows = rows_of(example, "kto")
+    parse = FORMATS["kto"].layout.unpaired
     for order in (rows, rows[::-1]):
         ((number, pair),) = pair_rows(iter(enumerate(order, start=1)), parse)
         assert number == 2
@@ -96,5 +91,5 @@ def test_files_of_every_kind_bring_examples_back_unchanged(
         path = Path(folder) / f"data{suffix}"
         with open_writer(path, suffix, "squeeze") as write:
             for example in batch:
-                write(FORMATS["squeeze"].write(example)[0])  # type: ignore[misc]
+                write(lossless(example))
         assert [item for _, item in open_source(path).examples()] == batch

@@ -69,11 +69,11 @@ def test_a_row_of_the_calibration_table_is_made_again() -> None:
 
 
 def test_remedies_come_in_the_order_of_what_the_ledger_supports(tmp_path: Path) -> None:
-    def entry(claim: str, status: str) -> object:
-        found = Verdict(claim, "tiny", status, effect=1.0, interval=(0.5, 1.5), n=3)  # type: ignore[arg-type]
+    def entry(claim: str, outcome: str) -> object:
+        found = Verdict(claim, "tiny", outcome, effect=1.0, interval=(0.5, 1.5), n=3)  # type: ignore[arg-type]
         return new_entry(found, catalogue.get(claim), seconds=0.0, test=f"test_{claim}")
 
-    judged = [entry("EX-1", "not supported"), entry("CP-2", "supported")]
+    judged = [entry("EX-1", "contradicted"), entry("CP-2", "supported")]
     merge(tmp_path, judged, [], set())  # type: ignore[arg-type]
     claims = [r.claim for r in remedies("squeezing", tmp_path)]
     assert (claims[0], claims[1], claims[-1]) == ("DO-1", "CP-2", "EX-1")

@@ -12,8 +12,11 @@ from squeeze.data.encoding import encode_item
 from squeeze.data.loading import load_examples, split
 from squeeze.data.probe_set import build_probe_set
 from squeeze.kernels import target_logps, token_statistics
+from squeeze.kernels.inputs import check_inputs
+from squeeze.kernels.reference import reference_statistics
 from squeeze.models import load
 from squeeze.scoring import score
+from tests.kernels.accuracy import assert_close, error_bounds
 
 pytestmark = pytest.mark.gpu
 
@@ -41,6 +44,32 @@ def test_hidden_states_give_the_float64_statistics(hidden_size, vocab):
     expected = logp.gather(1, targets[:, None])[:, 0]
     torch.testing.assert_close(found.target_logp.double(), expected, atol=5e-3, rtol=0)
     torch.testing.assert_close(found.argmax_logp.double(), logp.max(-1).values, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_sixteen_bit_tiles_meet_the_bounds_of_float32_logits(dtype):
+    generator = torch.Generator("cuda").manual_seed(0)
+    hidden = torch.randn(64, 576, generator=generator, device="cuda").to(dtype)
+    head = (torch.randn(20_001, 576, generator=generator, device="cuda") / 24).to(dtype)
+    targets = torch.randint(0, 20_001, (64,), generator=generator, device="cuda")
+    logits = hidden.double() @ head.double().T
+    # 6 √H u Σ|h||w| for the product; u is twice 2⁻²⁴ for the GPU's exponential (triton_cases.py)
+    products = (hidden.double().abs() @ head.double().abs().T).amax(-1)
+    bounds = error_bounds(logits, targets, 2.0**-23, 6 * 24 * products * 2.0**-24)
+    inputs = check_inputs(targets, hidden=hidden, head=head)
+    found = token_statistics(targets, hidden=hidden, head=head)
+    assert_close(found, reference_statistics(inputs), bounds)
+
+
+def test_a_model_on_the_second_gpu_is_scored_there():
+    if torch.cuda.device_count() < 2:
+        pytest.skip(f"needs two GPUs, and this machine has {torch.cuda.device_count()}")
+    logits = torch.randn(4, 5000, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(4)
+    with torch.cuda.device(0):
+        found = token_statistics(targets.to("cuda:1"), logits=logits.to("cuda:1"))
+    expected = token_statistics(targets, logits=logits)
+    torch.testing.assert_close(found.target_logp.cpu(), expected.target_logp, atol=1e-5, rtol=0)
 
 
 def test_gradients_on_the_gpu_are_those_of_log_softmax():

@@ -18,11 +18,11 @@ from squeeze.data.loading import load_examples, split
 from squeeze.errors import InputError
 from squeeze.files import write_json
 from squeeze.models import load_tokenizer
-from squeeze.pytest_plugin import out_directory
 from squeeze.replicate import replicate
 from squeeze.study.rehearsal import QWEN3_4B, rehearse
 from squeeze.training.config import make_config, read_config
 from squeeze.trajectory import Trajectory
+from tests.ledger_plugin import out_directory
 
 pytestmark = pytest.mark.gpu
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from squeeze.kernels import chunked, token_statistics
+from squeeze.kernels import chunked, target_logps, token_statistics
 from squeeze.kernels.chunked import chunked_statistics
 from squeeze.kernels.inputs import check_inputs
 from squeeze.kernels.online import EagerFold, Fold
@@ -184,6 +184,53 @@ def test_where_the_cpu_multiplies_bfloat16_logits_are_rounded_once(
     delta = _matmul_error(hidden, head, logits) + 2.0**-8 * logits.abs().amax(-1)
     bounds = error_bounds(logits, targets, UNIT, delta)
     assert_close(chunked_statistics(inputs, fold), reference_statistics(inputs), bounds)
+
+
+@pytest.fixture
+def widening(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's tiles on the CPU: 16-bit operands, float32 logits. cuBLAS itself is in tests/gpu."""
+
+    def multiply(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+        assert left.dtype == right.dtype
+        assert left.dtype in HALVES
+        assert out.dtype == torch.float32
+        return out.copy_(left.float() @ right.float())
+
+    monkeypatch.setattr(chunked, "_WIDENING_DEVICES", {"cpu"})
+    monkeypatch.setattr(chunked, "_widening_mm", multiply)
+
+
+@pytest.mark.usefixtures("widening")
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_sixteen_bit_tiles_give_float32_logits(
+    dtype: torch.dtype, fold: Fold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunked, "_COLUMNS", 1000)  # several tiles, of 9 and 10 rows
+    monkeypatch.setattr(chunked, "_LOGITS_TILE_BYTES", {"cpu": 10 * 1000 * 4})
+    hidden, head, bias = _make_hidden(dtype, 19, 3001, 33)
+    targets = make_targets(19, 3001)
+    inputs = check_inputs(targets, hidden=hidden, head=head, bias=bias)
+    logits = hidden.double() @ head.double().T + bias.double()
+    bounds = error_bounds(logits, targets, UNIT, _matmul_error(hidden, head, logits))
+    assert_close(chunked_statistics(inputs, fold), reference_statistics(inputs), bounds)
+
+
+@pytest.mark.usefixtures("widening")
+def test_sixteen_bit_gradients_are_accumulated_in_float32() -> None:
+    hidden, head, _ = (leaf.requires_grad_() for leaf in _make_hidden(torch.bfloat16, 16, 300, 24))
+    targets = make_targets(16, 300)
+    target_logps(targets, hidden=hidden, head=head).sum().backward()
+    exact = [leaf.detach().double().requires_grad_() for leaf in (hidden, head)]
+    logps = torch.log_softmax(exact[0] @ exact[1].T, -1)
+    logps.gather(1, targets[:, None]).sum().backward()
+    for leaf, truth in zip((hidden, head), exact, strict=True):
+        assert leaf.grad is not None
+        assert truth.grad is not None
+        # π rounded to bfloat16 (2⁻⁹ of it at most), summed, and the sum rounded once more
+        error = (leaf.grad.double() - truth.grad).abs()
+        operand = exact[1] if leaf is hidden else exact[0]
+        bound = 2.0**-9 * (truth.grad.abs() + 2 * operand.detach().abs().amax())
+        assert bool((error <= bound).all())
 
 
 def test_hidden_states_are_cut_into_blocks_and_tiles_without_a_seam(

@@ -12,5 +12,5 @@ def tiny_lm_directory():
 
 
 @pytest.fixture(scope="session")
-def observatory(quick_collections):
+def observatory():
     return Observatory("tiny")

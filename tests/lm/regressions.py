@@ -14,7 +14,7 @@ def key(verdict: Verdict) -> str:
 def reference(verdicts: Sequence[Verdict]) -> dict[str, dict[str, Any]]:
     """The rows of a reference file."""
     return {
-        key(v): {"status": v.status, "effect": v.effect, "interval": v.interval} for v in verdicts
+        key(v): {"outcome": v.outcome, "effect": v.effect, "interval": v.interval} for v in verdicts
     }
 
 
@@ -27,7 +27,7 @@ def regressions(verdicts: Sequence[Verdict], known: Mapping[str, Mapping[str, An
     found = []
     for verdict in verdicts:
         row = known.get(key(verdict))
-        if row is None or row["status"] != "supported" or verdict.supported:
+        if row is None or row["outcome"] != "supported" or verdict.supported:
             continue
         low, high = row["interval"]
         bound = verdict.bound or 0.0

@@ -12,7 +12,7 @@ from squeeze.claims.preference_checks import (
     check_residuals,
 )
 from squeeze.losses import get_loss
-from squeeze.pytest_plugin import Recorder
+from tests.ledger_plugin import Recorder
 from tests.losses.situations import (
     MODEL_BOUND,
     MODEL_PEERS,

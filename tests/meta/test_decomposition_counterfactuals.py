@@ -76,19 +76,19 @@ def test_LD_1_a_wrong_prediction_is_off_by_the_order_of_eta(
     name: str, predictor: Callable[..., Tensor]
 ) -> None:
     (verdict,) = check_first_order([systems.SYSTEMS[name](0)], predictor)
-    assert verdict.status == "not supported"
+    assert verdict.outcome == "contradicted"
     assert verdict.effect == pytest.approx(1, abs=0.01)
 
 
 def test_LD_2_the_transpose_of_A_is_refuted_by_its_row_sums() -> None:
     assert check_adjustment([PEAKED]).supported
     verdict = check_adjustment([PEAKED], adjustment=lambda pi: adjustment_matrix(pi).mT)
-    assert verdict.status == "not supported"
+    assert verdict.outcome == "contradicted"
 
 
 def test_LD_2_a_norm_without_its_minus_two_is_refuted() -> None:
     verdict = check_adjustment([PEAKED], norm_squared=lambda pi: adjustment_norm_squared(pi) + 2)
-    assert verdict.status == "not supported"
+    assert verdict.outcome == "contradicted"
 
 
 def test_LD_3_shuffled_update_positions_are_refuted() -> None:
@@ -102,13 +102,13 @@ def test_LD_3_shuffled_update_positions_are_refuted() -> None:
         return predicted_change_dense(observed, moved, parameters, learning_rate)
 
     (verdict,) = check_sum_over_positions([systems.SYSTEMS["transformer"](0)], shuffled)
-    assert verdict.status == "not supported"
+    assert verdict.outcome == "contradicted"
     assert verdict.effect == pytest.approx(1, abs=0.01)
 
 
 def test_LD_3_without_the_causal_mask_later_tokens_reach_earlier_positions() -> None:
     verdict = check_causality(*systems.with_later_tokens_replaced(causal=False))
-    assert verdict.status == "not supported"
+    assert verdict.outcome == "contradicted"
 
 
 def test_LD_5_permuted_labels_leave_no_order_among_the_classes() -> None:
@@ -120,5 +120,5 @@ def test_LD_5_permuted_labels_leave_no_order_among_the_classes() -> None:
 
 def test_LD_5_the_kernel_of_another_image_does_not_order_the_gains() -> None:
     verdicts = check_similarity(measure(EVALUATION_SEEDS, permute_kernel=True))
-    of_the_kernel = {v.comparison: v.status for v in verdicts if "‖K‖" in v.comparison}
-    assert of_the_kernel == {name: "not supported" for name in EXPECTED if "‖K‖" in name}
+    of_the_kernel = {v.comparison: v.outcome for v in verdicts if "‖K‖" in v.comparison}
+    assert of_the_kernel == {name: "contradicted" for name in EXPECTED if "‖K‖" in name}

@@ -39,18 +39,18 @@ def runs(extended):
     return Runs((made,), "gpu", (0,))
 
 
-def statuses(extended):
-    return {v.comparison: v.status for v in check_extended(runs(extended))}
+def held(extended):
+    return {v.comparison: v.on_claimed_side for v in check_extended(runs(extended))}
 
 
 def test_QW_2_holds_where_chosen_falls_less_than_in_either_control():
-    found = statuses(REMEDY)
+    found = held(REMEDY)
     assert len(found) == 4  # two controls, at equal steps and at equal margin
-    assert set(found.values()) == {"supported"}
+    assert set(found.values()) == {True}
 
 
 def test_QW_2_does_not_hold_for_twice_the_sft_on_the_chosen_answers():
-    assert set(statuses(TWICE_SFT_ON_CHOSEN).values()) == {"not supported"}
+    assert set(held(TWICE_SFT_ON_CHOSEN).values()) == {False}
 
 
 def test_QW_2_rows_are_its_own():

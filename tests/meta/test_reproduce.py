@@ -28,7 +28,7 @@ def test_a_snippet_repeats_the_failing_call_with_its_verdict() -> None:
     situation = Situation(vocab=3, rank=1, eta=0.1, label_probability=1e-30)
     verdict = check_pushed_down_label_falls([situation], step=positive_step)
     code = snippet(check_pushed_down_label_falls, [situation], step=positive_step)
-    assert verdict.status == "not supported"
+    assert verdict.outcome == "contradicted"
     assert run(code) == repr(verdict)
 
 

@@ -1,4 +1,4 @@
-"""Each softmax claim's cause taken away: the very same check must come out "not supported"."""
+"""Each softmax claim's cause taken away: the very same check must come out "contradicted"."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ COUNTERFACTUALS: list[tuple[str, dict[str, Any]]] = [
 def statuses(check: Callable[..., Verdict | list[Verdict]], **system: Any) -> set[str]:
     """Run a claim's check as it is registered, on its own inputs."""
     verdicts = check(**system)
-    return {v.status for v in (verdicts if isinstance(verdicts, list) else [verdicts])}
+    return {v.outcome for v in (verdicts if isinstance(verdicts, list) else [verdicts])}
 
 
 @pytest.mark.parametrize(("claim", "system"), COUNTERFACTUALS)
 def test_the_check_refutes_its_counterfactual(claim: str, system: dict[str, Any]) -> None:
-    assert statuses(catalogue.get(claim).check, **system) == {"not supported"}
+    assert statuses(catalogue.get(claim).check, **system) == {"contradicted"}
 
 
 @pytest.mark.parametrize("claim", sorted({claim for claim, _ in COUNTERFACTUALS}))
@@ -110,13 +110,13 @@ def test_uniform_redistribution_conserves_probability() -> None:
 
 def test_inputs_of_which_a_theorem_says_nothing_are_no_support() -> None:
     verdict = check_rich_get_richer([Situation(vocab=2, rank=0, eta=1.0)])
-    assert verdict.status == "not run"
+    assert verdict.outcome == "not run"
     assert verdict.n == 0
 
 
 def test_one_counterexample_among_many_inputs_refutes_a_theorem() -> None:
     fine = Verdict("SM-1", "toy", "supported", n=99, evidence={"counterexamples": []})
-    bad = Verdict("SM-1", "toy", "not supported", n=1, evidence={"counterexamples": ["this"]})
+    bad = Verdict("SM-1", "toy", "contradicted", n=1, evidence={"counterexamples": ["this"]})
     pooled = pool([fine, bad])
-    assert pooled.status == "not supported"
+    assert pooled.outcome == "contradicted"
     assert (pooled.effect, pooled.n) == (0.99, 100)

@@ -81,11 +81,11 @@ def test_LD_1_one_step_on_a_real_model_is_predicted(systems: list[System], ledge
     assert verdict.supported
 
 
-def test_LD_1_a_step_predicted_with_the_wrong_sign_is_not_supported(systems: list[System]) -> None:
+def test_LD_1_a_step_predicted_with_the_wrong_sign_is_contradicted(systems: list[System]) -> None:
     verdict = check_model_error(
         systems[:2], LEARNING_RATE, lambda *given: -predicted_change(*given)
     )
-    assert verdict.status == "not supported"
+    assert verdict.outcome == "contradicted"
 
 
 def test_a_prediction_for_a_pair_takes_less_than_a_minute_and_six_gigabytes(

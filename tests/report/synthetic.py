@@ -75,7 +75,7 @@ def trajectory(
 
 
 def verdicts() -> list[Verdict]:
-    """One verdict of each status."""
+    """Verdicts of several outcomes."""
     return [
         Verdict(
             "DO-1", "pretrained", "supported", "drop of chosen from its peak (nats)", -6.1,
@@ -90,7 +90,7 @@ def verdicts() -> list[Verdict]:
             (3.1, 7.2), 0.0, 16, (0,), "sft-dpo, training prompts",
         ),
         Verdict(
-            "EX-1", "pretrained", "not supported", "difference in drop (nats)", 0.8,
+            "EX-1", "pretrained", "inconclusive", "difference in drop (nats)", 0.8,
             (-1.9, 3.3), 0.0, 8, (0,), "against sft-dpo, equal margin, held-out",
         ),
         Verdict("ON-1", "pretrained", "not run", reason="no on-policy arm in this run"),
@@ -180,7 +180,7 @@ def make_run(directory: Path, **shape: Any) -> Path:
     scores.write(directory / "trajectory.parquet")
     write_json(directory / "run.json", record(arms, shape.get("n_held_out", 8)))
     write_json(
-        directory / "verdicts.json", {"schema": 1, "verdicts": [asdict(v) for v in verdicts()]}
+        directory / "verdicts.json", {"schema": 2, "verdicts": [asdict(v) for v in verdicts()]}
     )
     write_json(directory / "samples.json", samples(arms))
     (directory / "config.yaml").write_text("model: smollm2-135m\n", encoding="utf-8")

@@ -33,10 +33,12 @@ def entry(verdict):
 VERDICTS = [
     Verdict("T-1", "toy", "supported", "wetness", 2.0, (1.9, 2.1), bound=0.0, n=7, seeds=(100,)),
     Verdict("T-2", "tiny", "supported", SPLIT, 3.0, (1.0, 5.0), 0.0, 8, (100, 101), "dpo, train"),
-    Verdict("T-2", "tiny", "not supported", SPLIT, -1.0, (-2.5, 0.5), 0.0, 8, (100, 101),
-            "dpo, held_out", evidence={"side": "above", "effects": {"<b>": 1.25}}),
-    Verdict("T-2", "tiny", "not run", SPLIT, comparison="dpo, few", reason="needs 2 examples"),
-    Verdict("T-3", "tiny", "not supported", SPLIT, -1.0, (-2.5, 0.5), 0.0, 8, (100,)),
+    Verdict("T-2", "tiny", "inconclusive", SPLIT, -1.0, (-2.5, 0.5), 0.0, 8, (100, 101),
+            "dpo, held_out", evidence={"effects": {"<b>": 1.25}}, role="secondary",
+            seed_means=(-1.5, -0.5), detectable=2.25),
+    Verdict("T-2", "tiny", "not run", SPLIT, comparison="dpo, few", reason="needs 2 examples",
+            role="secondary"),
+    Verdict("T-3", "tiny", "inconclusive", SPLIT, -1.0, (-2.5, 0.5), 0.0, 8, (100,)),
 ]  # fmt: skip
 
 
@@ -49,23 +51,23 @@ def rows():
 def test_the_results_table_has_a_row_a_claim_and_a_column_a_level(rows):
     lines = results_markdown(rows).splitlines()
     assert lines == [
-        "| claim | sentence | toy | tiny | pretrained | gpu |",
-        "|---|---|---|---|---|---|",
-        "| T-1 | water is wet | supported 2 [1.9, 2.1] |  |  |  |",
-        "| T-2 | fire is hot |  | not reproduced (1 of 3 rows, 1 not run) | not run |  |",
-        "| T-3 | ice \\| floats |  | not reproduced -1 [-2.5, 0.5] |  | not run |",
+        "| claim | sentence | toy | tiny | published | pretrained | gpu |",
+        "|---|---|---|---|---|---|---|",
+        "| T-1 | water is wet | supported 2 [1.9, 2.1] (n=7, 1 seed) |  |  |  |  |",
+        "| T-2 | fire is hot |  | supported 3 [1, 5] (n=8, 2 seeds) |  | not run |  |",
+        "| T-3 | ice \\| floats |  | inconclusive -1 [-2.5, 0.5] (n=8, 1 seed) |  |  | not run |",
     ]
 
 
 def test_with_rows_every_comparison_has_its_effect(rows):
     lines = results_markdown(rows, each_comparison=True).splitlines()[2:]
     assert [line for line in lines if "T-2" in line] == [
-        "| T-2 | fire is hot (dpo, few) |  | not run | not run |  |",
-        "| T-2 | fire is hot (dpo, held_out) |  | not reproduced -1 [-2.5, 0.5] | not run |  |",
-        "| T-2 | fire is hot (dpo, train) |  | supported 3 [1, 5] | not run |  |",
+        "| T-2 | fire is hot (dpo, few) |  | not run |  | not run |  |",
+        "| T-2 | fire is hot (dpo, held_out) |  | inconclusive -1 [-2.5, 0.5] |  | not run |  |",
+        "| T-2 | fire is hot (dpo, train) |  | supported 3 [1, 5] |  | not run |  |",
     ]
     assert [line for line in lines if "T-3" in line] == [
-        "| T-3 | ice \\| floats |  | not reproduced -1 [-2.5, 0.5] |  | not run |"
+        "| T-3 | ice \\| floats |  | inconclusive -1 [-2.5, 0.5] |  |  | not run |"
     ]
 
 
@@ -86,13 +88,14 @@ def test_the_index_links_every_claim_and_says_how_it_stands_in_words(site):
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
     assert links == ["T-1.html", "T-2.html", "T-3.html"]
     assert all((site / link).is_file() for link in links)
-    assert "tiny ✗ not reproduced 1 of 3 rows, 1 not run pretrained – not run" in words(page)
+    assert "tiny ✓ supported 3 [1, 5] (n=8, 2 seeds) pretrained – not run" in words(page)
     assert "toy ✓ supported 2 [1.9, 2.1]" in words(page)
 
 
 def test_a_claims_page_shows_its_words_its_rows_and_why_a_row_was_not_run(site):
     page = Page(site / "T-2.html")
     wanted = ["fire is hot", "ice", "dpo, held_out", "-1 [-2.5, 0.5]", "100, 101", "2026-11-21"]
+    wanted += ["-1.5, -0.5", "2.25", "secondary"]
     wanted += ["needs 2 examples", "never run here", "a CPU", "torch 2.13", "effects.<b>"]
     for text in wanted:
         assert text in words(page)

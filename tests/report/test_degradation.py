@@ -92,13 +92,21 @@ def test_a_directory_without_trajectory_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", [{"claim": "DO-1"}, {"claim": "DO-1", "level": "toy", "status": "x", "surplus": 1}]
+    "broken", [{"claim": "DO-1"}, {"claim": "DO-1", "level": "toy", "outcome": "x", "surplus": 1}]
 )
 def test_a_malformed_verdict_is_refused(tmp_path: Path, broken: dict[str, object]) -> None:
     make_run(tmp_path, **SMALL)
-    write_json(tmp_path / "verdicts.json", {"schema": 1, "verdicts": [broken]})
+    write_json(tmp_path / "verdicts.json", {"schema": 2, "verdicts": [broken]})
     with pytest.raises(InputError, match="malformed verdict"):
         read_run(tmp_path)
+
+
+def test_verdicts_in_the_words_of_an_earlier_version_count_as_absent(tmp_path: Path) -> None:
+    make_run(tmp_path, **SMALL)
+    old = {"claim": "DO-1", "level": "toy", "status": "not supported"}
+    write_json(tmp_path / "verdicts.json", {"schema": 1, "verdicts": [old]})
+    assert read_run(tmp_path).verdicts is None
+    assert "verdicts.json" in read_run(tmp_path).absent
 
 
 def test_a_file_that_is_not_an_object_is_refused(tmp_path: Path) -> None:

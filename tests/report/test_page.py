@@ -79,9 +79,9 @@ def test_every_verdict_is_a_row_with_its_word(page: Page, markdown: str, verdict
     rows = [
         row for row in page.source.split("<tr>") if (verdict.comparison or verdict.reason) in row
     ]
-    assert any(f"</span> {verdict.status}</span>" in row for row in rows)
+    assert any(f"</span> {verdict.outcome}</span>" in row for row in rows)
     lines = [line for line in markdown.splitlines() if line.startswith(f"| {verdict.claim} |")]
-    assert any(f"| {verdict.status} |" in line for line in lines)
+    assert any(f"| {verdict.outcome} |" in line for line in lines)
 
 
 def test_effect_interval_and_n_stand_in_the_verdict_table(markdown: str) -> None:
@@ -169,8 +169,8 @@ def test_embedded_json_holds_no_markup_and_reads_back(full_run: Path) -> None:
 def test_headline_counts_when_only_some_checks_are_supported(tmp_path: Path) -> None:
     make_run(tmp_path, arms=("dpo",), kinds=("chosen", "rejected"), n_train=3, epochs=1)
     mixed = [v for v in verdicts() if v.claim == "DO-2"]
-    rows = [vars(mixed[0]), vars(mixed[1]) | {"status": "not supported"}]
-    write_json(tmp_path / "verdicts.json", {"schema": 1, "verdicts": rows})
+    rows = [vars(mixed[0]), vars(mixed[1]) | {"outcome": "inconclusive"}]
+    write_json(tmp_path / "verdicts.json", {"schema": 2, "verdicts": rows})
     assert "It squeezes in 1 of 2 comparisons" in Page(build_report(tmp_path)).text
 
 

@@ -43,7 +43,7 @@ def search_for_counterexample(
         with reproducible(check, [situation], **system):
             verdict = check([situation], **system)
             verdicts.append(verdict)
-            assert verdict.status != "not supported", f"counterexample: {situation}"
+            assert verdict.outcome != "contradicted", f"counterexample: {situation}"
 
     look_at()
     ledger.record(pool(verdicts))

@@ -116,7 +116,7 @@ def test_a_peakier_distribution_squeezes_more_on_average(ledger: Ledger) -> None
     """
     verdicts = check_peakier_squeezes_more()
     ledger.record(*verdicts)
-    assert [verdict.status for verdict in verdicts] == ["supported", "supported"]
+    assert [verdict.outcome for verdict in verdicts] == ["supported", "supported"]
 
 
 def test_sharpening_cannot_add_falling_labels_where_y_is_the_most_likely() -> None:

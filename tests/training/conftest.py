@@ -8,11 +8,6 @@ from safetensors.torch import load_file, save_file
 from squeeze.training.config import make_config
 
 
-@pytest.fixture(scope="session", autouse=True)
-def trainings_without_slow_collections(quick_collections):
-    """As the tiny language model's."""
-
-
 @pytest.fixture(scope="session")
 def tiny_options(tiny_directory):
     return {

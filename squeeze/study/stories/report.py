@@ -92,7 +92,7 @@ def _log(rows: list[dict[str, Any]]) -> list[LogRow]:
 def _headline(verdicts: Sequence[Verdict]) -> tuple[str, str]:
     """What DPO's three rows say in a few words, and their tone."""
     rows = [v for v in verdicts if "control" not in v.comparison]
-    held, run = sum(v.supported for v in rows), [v for v in rows if v.status != "not run"]
+    held, run = sum(v.on_claimed_side for v in rows), [v for v in rows if v.ran]
     if not run:
         return "Not judged: the stories are too short", "unknown"
     if held == len(rows):

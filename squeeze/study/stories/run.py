@@ -19,6 +19,7 @@ from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
 from squeeze.generation import generate_texts
 from squeeze.provenance import peak_memory_mb
+from squeeze.report.source import VERDICTS_SCHEMA
 from squeeze.run_directory import RunDirectory, RunRecord, now
 from squeeze.study.stories import training
 from squeeze.study.stories.generator import Story, make_stories
@@ -218,7 +219,7 @@ class StoryRun:
             self._write_texts()
             self.record.peak_memory_mb = peak_memory_mb()
         verdicts = self._judge()
-        rows = {"schema": 1, "verdicts": [asdict(verdict) for verdict in verdicts]}
+        rows = {"schema": VERDICTS_SCHEMA, "verdicts": [asdict(verdict) for verdict in verdicts]}
         write_json(self.out / "verdicts.json", rows)
         self.record.status, self.record.finished = "finished", self.record.finished or now()
         self._write_state()

@@ -1,0 +1,117 @@
+"""Shipped results: how each claim came out at each level when this version was made.
+
+`results.json` is package data, written from a ledger by `squeeze claims --write-results FILE`. It
+is what an installed user is told of a claim; the ledger is what their own suite found.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from squeeze.claims.table import by_claim, outcome_of, primary, rests_on
+from squeeze.claims.types import LEVELS, Entry, Level, Outcome
+from squeeze.files import write_json
+
+SCHEMA = 1
+FILE = files("squeeze.claims") / "results.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one claim came out at one level: the numbers of its primary row.
+
+    `seeds` counts them; `rests_on` is "n=32, 5 seeds, 128 updates, model, data" as far as known;
+    `rows` says of a theorem how many inputs or comparisons the outcome stands for.
+    """
+
+    claim: str
+    level: Level
+    outcome: Outcome
+    statistic: str = ""
+    effect: float | None = None
+    interval: tuple[float, float] | None = None
+    detectable: float | None = None
+    n: int = 0
+    seeds: int = 0
+    rests_on: str = ""
+    rows: int = 1
+    reason: str = ""
+    date: str = ""
+
+
+@cache
+def shipped() -> Mapping[str, Mapping[Level, Result]]:
+    """Return the shipped results by claim and level; a claim that was never run has none."""
+    return _by_claim(json.loads(FILE.read_text(encoding="utf-8")))
+
+
+def best(claim: str) -> Result | None:
+    """Return a claim's shipped result at the level nearest to practice that decided it.
+
+    Levels count in the order toy, tiny, published, pretrained, gpu. Where none decided, the result
+    of the highest level that was run; None where none was.
+    """
+    found = [result for result in shipped().get(claim, {}).values() if result.outcome != "not run"]
+    decided = [r for r in found if r.outcome in ("supported", "contradicted")]
+    ordered = sorted(decided or found, key=lambda result: LEVELS.index(result.level))
+    return ordered[-1] if ordered else None
+
+
+def results_of(rows: Sequence[Entry]) -> list[Result]:
+    """Return a result for every claim and level that the ledger's rows have a verdict on."""
+    found = []
+    for claim, entries in by_claim(rows).items():
+        for level in LEVELS:
+            here = [entry for entry in entries if entry.verdict.level == level]
+            row = primary([entry.verdict for entry in here])
+            if row is None or not row.ran:
+                continue
+            of_role = [entry.verdict for entry in here if entry.verdict.role == "primary"]
+            found.append(
+                Result(
+                    claim=claim,
+                    level=level,
+                    outcome=outcome_of(of_role),
+                    statistic=row.statistic,
+                    effect=row.effect,
+                    interval=row.interval,
+                    detectable=row.detectable,
+                    n=row.n,
+                    seeds=len(row.seeds),
+                    rests_on=rests_on(row),
+                    rows=len(of_role),
+                    reason=row.reason,
+                    date=max(entry.date for entry in here)[:10],
+                )
+            )
+    return found
+
+
+def write_results(path: Path, rows: Sequence[Entry]) -> int:
+    """Write the ledger's results into `path`, keeping what it says of claims and levels not there.
+
+    (A level that takes a GPU is judged on another machine than the others.) Returns how many
+    results the file holds.
+    """
+    before = _by_claim(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    kept = {(r.claim, r.level): r for levels in before.values() for r in levels.values()}
+    merged = kept | {(result.claim, result.level): result for result in results_of(rows)}
+    ordered = [merged[key] for key in sorted(merged, key=lambda k: (k[0], LEVELS.index(k[1])))]
+    compact = [{k: v for k, v in asdict(r).items() if v not in (None, "", 0)} for r in ordered]
+    write_json(path, {"schema": SCHEMA, "results": compact})
+    return len(ordered)
+
+
+def _by_claim(document: Mapping[str, Any]) -> dict[str, dict[Level, Result]]:
+    found: dict[str, dict[Level, Result]] = {}
+    for row in document["results"]:
+        interval = tuple(row["interval"]) if "interval" in row else None
+        result = Result(**row | {"interval": interval})
+        found.setdefault(result.claim, {})[result.level] = result
+    return found

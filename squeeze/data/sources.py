@@ -1,0 +1,296 @@
+"""Sources of examples: a data file, the format that it has, and the stream of its examples."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from squeeze.data import dataset_info, pairing
+from squeeze.data.columns import PARTS, Columns
+from squeeze.data.examples import PreferenceExample
+from squeeze.data.formats import ANSWERS, CHOSEN, FORMATS, PROMPT, REJECTED
+from squeeze.data.layouts import Layout, Rules
+from squeeze.data.rating import PAIRS_BY
+from squeeze.data.rows import Row, RowError, RowReader
+from squeeze.data.writing import lossless
+from squeeze.errors import InputError, did_you_mean
+
+_SAMPLE = 50  # rows looked at to recognise a format
+LLAMA_FACTORY = "llamafactory"  # read only: a dataset_info.json that describes other files
+MAPPED = "columns"  # a file whose columns the user mapped
+READABLE = (*FORMATS, LLAMA_FACTORY)
+
+
+def named(name: str, choices: tuple[str, ...], flag: str) -> str:
+    """The name if it is one of the choices; raises `InputError` suggesting the nearest."""
+    if name in choices:
+        return name
+    hint = did_you_mean(name, choices)
+    raise InputError(f"{flag}: unknown format {name!r}{hint} Choose from {', '.join(choices)}")
+
+
+def check_rules(rules: Rules) -> None:
+    """Raise `InputError` for a rule that is not known."""
+    if rules.pairs_by not in PAIRS_BY:
+        known = "; ".join(f"{name}: {what}" for name, what in PAIRS_BY.items())
+        raise InputError(f"--pairs-by: unknown rule {rules.pairs_by!r}; choose one of {known}")
+    if rules.divergent not in ("refuse", "last-turns"):
+        raise InputError(f"--divergent is refuse or last-turns, not {rules.divergent!r}")
+
+
+# ---- recognition ---------------------------------------------------------------------------------
+
+
+def _folded(row: Row) -> Row:
+    """The row with its columns' names in lower case, words joined by underscores."""
+    return {name.strip().lower().replace(" ", "_").replace("-", "_"): v for name, v in row.items()}
+
+
+def recognise(path: Path) -> str:
+    """The name of the file's format, from its first rows.
+
+    Raises `InputError` when no format or more than one fits, with the mapping that would read it.
+    """
+    return _recognise(path)[0]
+
+
+def _recognise(path: Path) -> tuple[str, bool]:
+    """The format's name, and whether it is that of the folded column names."""
+    if path.is_file() and dataset_info.is_dataset_info(path):
+        return LLAMA_FACTORY, False
+    fits: dict[bool, set[str] | None] = {False: None, True: None}
+    first: Row = {}
+    unreadable = ""
+    for number, row in islice(RowReader(path), _SAMPLE):
+        if isinstance(row, RowError):
+            unreadable = unreadable or f"{path}, row {number} {row}"
+            continue
+        first = first or row
+        for folded, seen in ((False, row), (True, _folded(row))):
+            fits[folded] = _both(fits[folded], {n for n, f in FORMATS.items() if f.matches(seen)})
+    if not first and unreadable:
+        raise InputError(f"{unreadable}; a JSON file holds one array of objects, or one a line")
+    columns = ", ".join(first) or "none"
+    exact, alike = fits[False], fits[True]
+    if exact and len(exact) > 1:
+        raise InputError(
+            f"{path} could be {' or '.join(sorted(exact))} (columns: {columns}); name its format "
+            f"with --from (one of {', '.join(sorted(exact))})"
+        )
+    if exact or (exact is None and alike and len(alike) == 1):
+        return min(exact or alike or ()), exact is None
+    what = "has no format that is known here" if exact is None else "mixes formats"
+    raise InputError(f"{path} {what} (columns: {columns}); {_way_out(path, first)}")
+
+
+def _both(fits: set[str] | None, fitting: set[str]) -> set[str] | None:
+    """The formats that fit all rows: one that fits nothing is a bad row, not another format."""
+    return fits if not fitting else fitting if fits is None else fits & fitting
+
+
+def _way_out(path: Path, row: Row) -> str:
+    """The command that would read the file, its columns mapped as far as can be guessed."""
+    guessed = guess(row)
+    if not any(guessed.values()):
+        return "it holds no column that looks like a prompt or an answer"
+    mapping = {part: name for part, name in guessed.items() if part != name} or guessed
+    text = ",".join(f"{part}={name or '…'}" for part, name in mapping.items())
+    said = [f"{name!r} for {part}" for part, name in mapping.items() if name]
+    missing = [part for part, name in mapping.items() if not name]
+    rest = f", … being the column of {' and '.join(missing)} (or a path such as a.0.content)"
+    return (
+        f"taking {', '.join(said) or 'nothing'}, it is read by: squeeze convert {path} OUT.jsonl "
+        f"--to squeeze --columns {text}{rest if missing else ''} (or map its columns in a "
+        "dataset_info.json)"
+    )
+
+
+def guess(row: Row) -> dict[str, str]:
+    """The columns of a row that look like parts of a pair: part → path, "" where none does."""
+    paths = {name: value for name, value in row.items() if isinstance(value, str | list | dict)}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            paths |= {f"{name}.{key}": v for key, v in value.items() if isinstance(v, str | list)}
+    rated = [n for n in paths if n in ANSWERS.split("|") and isinstance(paths[n], list)]
+    parts = {"prompt": PROMPT, "chosen": f"chosen|{CHOSEN}", "rejected": REJECTED}
+    if rated:
+        return {"prompt": _nearest("prompt", PROMPT, [*paths]), "answers": rated[0]}
+    found: dict[str, str] = {}
+    for part, names in parts.items():
+        found[part] = _nearest(part, names, [n for n in paths if n not in found.values()])
+    return found
+
+
+def _nearest(part: str, names: str, paths: list[str]) -> str:
+    """The path that is named like a part: exactly, at its end, in it, or nearly."""
+    known = names.split("|")
+    last = {path: path.split(".")[-1].lower() for path in paths}
+    exact = [path for path in paths if last[path] in known]
+    within = [path for path in paths if part in last[path]]
+    nearly = [
+        path for path in paths if difflib.get_close_matches(last[path], [part, *known[:3]], 1, 0.75)
+    ]
+    return next(iter(exact + within + nearly), "")
+
+
+# ---- sources -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file whose format is known; iterates (row number, example or `RowError`)."""
+
+    reader: RowReader
+    format: str
+    layout: Layout
+    columns: frozenset[str] | None  # those that reading uses; None: any may be used
+    limit: int | None = None  # rows to read; None: all
+    folded: bool = False
+
+    @property
+    def unpaired(self) -> bool:
+        """Whether a row holds one answer and a label, so that two rows make a pair."""
+        return bool(self.layout.columns.label)
+
+    @property
+    def rows_per_example(self) -> int:
+        """How many of the file's rows make an example."""
+        return 2 if self.unpaired else 1
+
+    def pairs_by(self) -> str:
+        """The rule by which rated answers become pairs, in words; "" where rows hold pairs."""
+        columns, rule = self.layout.columns, self.layout.rules.pairs_by
+        if not (columns.answers and not columns.chosen) and not columns.tree:
+            return ""
+        return f"{PAIRS_BY[rule]} (--pairs-by {rule})"
+
+    def rows(self) -> Iterator[tuple[int, Row | RowError]]:
+        """The file's rows with their numbers, up to the limit."""
+        rows = islice(self.reader, self.limit)
+        if not self.folded:
+            return rows
+        return ((n, row if isinstance(row, RowError) else _folded(row)) for n, row in rows)
+
+    def examples(
+        self, rows: Iterator[tuple[int, Row | RowError]] | None = None
+    ) -> Iterator[tuple[int, PreferenceExample | RowError]]:
+        """Stream the examples of `rows` (by default the file's), errors in place, ids distinct."""
+        rows = self.rows() if rows is None else rows
+        with closing(pairing.SeenIds()) as seen:
+            for number, item in self._parsed(rows):
+                if isinstance(item, RowError):
+                    yield number, item
+                    continue
+                try:
+                    yield number, seen.distinct(item, number)
+                except RowError as error:
+                    error.row = lossless(item)
+                    error.rows = self.rows_per_example
+                    yield number, error
+
+    def _parsed(
+        self, rows: Iterator[tuple[int, Row | RowError]]
+    ) -> Iterator[tuple[int, PreferenceExample | RowError]]:
+        if self.unpaired:
+            parts = pairing.n_parts(self.reader.n_bytes())
+            yield from pairing.pair_rows(rows, self.layout.unpaired, parts)
+            return
+        for number, row in rows:
+            try:
+                if isinstance(row, RowError):
+                    raise row
+                for example in self.layout.examples(row):
+                    yield number, example
+            except RowError as error:
+                error.row = row if error.row is None and isinstance(row, dict) else error.row
+                yield number, error
+
+
+def open_source(
+    path: Path,
+    format: str | None = None,
+    name: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    rules: Rules | None = None,
+) -> Source:
+    """Open a data file, recognising its format unless it is named.
+
+    `name` chooses the data set of a dataset_info.json; `columns` maps parts of a pair to paths,
+    beside or instead of those of the format. Raises `InputError` as `recognise` does.
+    """
+    rules = rules or Rules()
+    check_rules(rules)
+    if format is not None:
+        format, folded = named(format, READABLE, "--from"), False
+    elif not columns:
+        format, folded = _recognise(path)
+    else:
+        try:
+            format, folded = _recognise(path)
+        except InputError:
+            format, folded = MAPPED, False
+    if name is not None and format != LLAMA_FACTORY:
+        raise InputError(f"--name goes with a dataset_info.json, and {path} is {format}")
+    if format == LLAMA_FACTORY:
+        dataset = dataset_info.choose(path, name)
+        assert dataset.file is not None  # `choose` sees to it
+        source = Source(
+            RowReader(dataset.file),
+            f"{LLAMA_FACTORY}:{dataset.name}",
+            layout := dataset_info.layout(dataset),
+            layout.columns.names(),
+            dataset.num_samples,
+        )
+    elif format == MAPPED:
+        rows = (row for _, row in islice(RowReader(path), _SAMPLE) if isinstance(row, dict))
+        first = next(rows, {})
+        layout = Layout(Columns(**_exact(first)), implicit=True, dialogues=True)
+        source = Source(RowReader(path), MAPPED, layout, layout.columns.names())
+    else:
+        known = FORMATS[format]
+        source = Source(RowReader(path), format, known.layout, known.columns, folded=folded)
+    layout = replace(source.layout, rules=rules)
+    if columns:
+        layout = replace(layout, columns=remapped(layout.columns, columns))
+        used = None if source.columns is None else source.columns | layout.columns.names()
+        source = replace(source, columns=used)
+    return replace(source, layout=layout)
+
+
+def _exact(row: Row) -> dict[str, str]:
+    """The parts that have a column of their very name, and the only one named like a prompt."""
+    parts = {part: part for part in ("chosen", "rejected", "system", "history") if part in row}
+    asked = [name for name in PROMPT.split("|") if name in row and name not in parts]
+    return parts | ({"prompt": asked[0]} if len(asked) == 1 else {})
+
+
+_WAYS = (("chosen", "rejected"), ("answers",), ("completion", "label"), ("tree",))
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """The mapping of `prompt=a,chosen=b.0.content`; raises `InputError` for an unknown part."""
+    mapping = {}
+    for entry in text.split(","):
+        part, equals, path = (piece.strip() for piece in entry.partition("="))
+        if not equals:
+            raise InputError(f"--columns: {entry!r} is no part=column; write prompt=…,chosen=…")
+        if part not in PARTS:
+            hint = did_you_mean(part, PARTS)
+            raise InputError(f"--columns: unknown part {part!r}{hint} Parts: {', '.join(PARTS)}")
+        mapping[part] = path
+    return mapping
+
+
+def remapped(columns: Columns, mapping: Mapping[str, str]) -> Columns:
+    """The columns with some parts mapped anew; another way of giving answers replaces the old."""
+    for way in _WAYS:
+        if any(mapping.get(part) for part in way):
+            others = {part: "" for other in _WAYS if other is not way for part in other}
+            columns = replace(columns, **others)
+            break
+    return replace(columns, **mapping)

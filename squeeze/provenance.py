@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: versions, device, git revision, and the numeric type it uses."""
+"""Where a run's numbers come from: versions, device, git revision, memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import platform
 import resource
 import subprocess
 import sys
-import time
 from importlib import metadata
 from typing import Any
 
@@ -60,25 +59,3 @@ def peak_memory_mb() -> dict[str, float]:
     if torch.cuda.is_available():
         peaks["gpu"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
     return peaks
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where this device multiplies matrices clearly faster in it than in float32.
-
-    Measured on a small product of a language model's shape, because CPUs differ widely.
-    """
-    if device.type == "cuda":
-        return torch.bfloat16
-    seconds = {dtype: _product_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    faster = seconds[torch.bfloat16] * 1.5 < seconds[torch.float32]
-    return torch.bfloat16 if faster else torch.float32
-
-
-def _product_seconds(dtype: torch.dtype, repeats: int = 5) -> float:
-    a, b = torch.randn(512, 576).to(dtype), torch.randn(576, 1536).to(dtype)
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - start)
-    return best

@@ -25,8 +25,8 @@ from squeeze.data.probe_set import CHOSEN, REJECTED, ProbeItem
 from squeeze.files import read_json, replacing, write_json
 from squeeze.generation import generate_texts
 from squeeze.models import cache_directory, load_tokenizer, model_sha256
-from squeeze.provenance import fast_dtype
 from squeeze.scan import scan
+from squeeze.scoring import fast_dtype
 from squeeze.training.config import RunConfig
 from squeeze.training.inputs import Pairs, encode, pretrained, probe_items
 from squeeze.training.pairs import OWN, Score, own_pairs, phase_examples

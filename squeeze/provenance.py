@@ -1,16 +1,15 @@
-"""Where a run's numbers come from: versions, device, git revision, and the numeric type it uses."""
+"""Where a run's numbers come from: versions, device, git revision, memory."""
 
 from __future__ import annotations
 
 import platform
+import resource
 import subprocess
 import sys
-import time
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 PACKAGES = ("torch", "transformers", "trl", "peft")
 
@@ -29,9 +28,9 @@ def this_device() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a verdict may depend on."""
-    installed = {found.name: found.version for found in metadata.distributions()}
-    packages = {name: installed[name] for name in PACKAGES if name in installed}
-    return {"python": platform.python_version()} | packages
+    return {"python": platform.python_version()} | {
+        name: metadata.version(name) for name in PACKAGES
+    }
 
 
 def git_revision() -> str | None:
@@ -55,40 +54,8 @@ def environment() -> dict[str, Any]:
 
 def peak_memory_mb() -> dict[str, float]:
     """The most memory this process has held so far, in MB: resident, and allocated on the GPU."""
-    import torch
-
-    peaks = {}
-    if sys.platform != "win32":
-        import resource
-
-        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000  # Linux counts in KB
-        peaks["resident"] = round(resident, 1)
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000  # Linux counts in KB
+    peaks = {"resident": round(resident, 1)}
     if torch.cuda.is_available():
         peaks["gpu"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
     return peaks
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where this device multiplies matrices clearly faster in it than in float32.
-
-    Measured on a small product of a language model's shape, because CPUs differ widely.
-    """
-    import torch
-
-    if device.type == "cuda":
-        return torch.bfloat16
-    seconds = {dtype: _product_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    faster = seconds[torch.bfloat16] * 1.5 < seconds[torch.float32]
-    return torch.bfloat16 if faster else torch.float32
-
-
-def _product_seconds(dtype: torch.dtype, repeats: int = 5) -> float:
-    import torch
-
-    a, b = torch.randn(512, 576).to(dtype), torch.randn(576, 1536).to(dtype)
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - start)
-    return best

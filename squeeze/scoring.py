@@ -271,6 +271,12 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContext
     return torch.autocast(device.type, dtype)
 
 
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where this device multiplies it in hardware, else float32."""
+    fast = device.type == "cuda" or has_bf16_matmul()
+    return torch.bfloat16 if fast else torch.float32
+
+
 @contextmanager
 def _exact_weights(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
     """Within it, 16-bit weights on a CPU without 16-bit arithmetic are float32, the same numbers.

@@ -37,7 +37,6 @@ def compare_losses(
     force: Annotated[bool, Option("--force", help="Train again what OUT/work has.")] = False,
 ) -> None:
     """Train every preference loss from one SFT checkpoint and compare what they do."""
-    import shutil
     from dataclasses import asdict, replace
 
     from rich.console import Console
@@ -64,8 +63,8 @@ def compare_losses(
         "learning_rate": learning_rate,
     }
     configs = [make_config(given | {"seed": seed}) for seed in numbers]
-    if force and (out / "work").is_dir():
-        shutil.rmtree(out / "work")
+    if force:
+        _clear(out / "work")
     with interruptible(again()):
         runs, trained, missing = _train(configs, names, out / "work")
     rows = [r for split in ("held_out", "train") for r in loss_rows(runs, trained, split)]
@@ -84,6 +83,16 @@ def compare_losses(
         console.print(f"{loss} was not measured: {reason}", markup=False)
     console.print(verdict_table(verdicts))
     console.print(f"written: {out}", soft_wrap=True)
+
+
+def _clear(work: Path) -> None:
+    """Remove earlier experiments, which are told by their names, and nothing else."""
+    import re
+    import shutil
+
+    for place in work.glob("*"):
+        if re.fullmatch(r"\d+-[0-9a-f]{16}", place.name):
+            shutil.rmtree(place)
 
 
 def _losses(named: str, plugin: Path | None) -> list[str]:

@@ -27,6 +27,7 @@ from squeeze.models import load_model, load_tokenizer, model_sha256
 from squeeze.scan.ches import encode_pairs
 from squeeze.scan.garbage import remarks
 from squeeze.scan.rows import ScanRow, scan
+from squeeze.scoring import fast_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -100,8 +101,6 @@ def scan_data(
 
 
 def _load(model: str, dtype: str) -> tuple[PreTrainedModel, torch.dtype]:
-    from squeeze.provenance import fast_dtype
-
     network = load_model(model)
     network.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
     used = fast_dtype(network.device) if dtype == "auto" else getattr(torch, dtype)

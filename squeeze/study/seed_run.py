@@ -25,8 +25,8 @@ from squeeze.data.probe_set import CHOSEN, REJECTED, ProbeItem
 from squeeze.files import read_json, replacing, write_json
 from squeeze.generation import generate_texts
 from squeeze.models import cache_directory, load_tokenizer, model_sha256
-from squeeze.provenance import fast_dtype
 from squeeze.scan import scan
+from squeeze.scoring import fast_dtype
 from squeeze.training.config import RunConfig
 from squeeze.training.inputs import Pairs, encode, pretrained, probe_items
 from squeeze.training.pairs import OWN, Score, own_pairs, phase_examples
@@ -79,12 +79,11 @@ class Experiment:
     def _key(self, dtype: torch.dtype) -> str:
         """What determines an experiment, but for its phases, which name their own directories."""
         recipe = replace(self.config, arms=(), epochs=1, sft_epochs=1)
+        parts = self.pairs.train, self.pairs.held_out
         facts: dict[str, Any] = {
             "version": VERSION,
             "model": model_sha256(self.config.model) or self.config.model,
-            "pairs": [
-                [asdict(e) for e in part] for part in (self.pairs.train, self.pairs.held_out)
-            ],
+            "pairs": [[_facts(e) for e in part] for part in parts],
             "dtype": str(dtype),
             "config": not_default(recipe),
         }
@@ -177,3 +176,11 @@ class Experiment:
             write_json(path, texts)
         found: list[str] = read_json(path)
         return found
+
+
+def _facts(example: PreferenceExample) -> dict[str, Any]:
+    """What names a pair: its fields, but for one that was added later and is not set."""
+    facts = asdict(example)
+    if facts["rejected_prompt"] is None:
+        del facts["rejected_prompt"]
+    return facts

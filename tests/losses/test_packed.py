@@ -139,7 +139,7 @@ def test_packed_gradient_reaches_every_response_with_its_pairs_weights() -> None
     torch.testing.assert_close(policy.grad, torch.stack([-w[0] - w[1], w[0] - w[2], w[1] + w[2]]))
 
 
-# The three slips of Seeds C as published, one at a time.
+# Three slips of published hand-written losses, one at a time.
 
 
 def test_averaging_before_the_sigmoid_changes_the_loss(packed: Packed) -> None:

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.cpu
 
 @pytest.fixture(scope="module")
 def options(tiny_options):
-    """Sixteen steps an epoch, so that a signal falls between probes."""
-    sizes = {"pairs": 16, "batch_size": 1, "epochs": 2, "generations": 0, "learning_rate": 1e-3}
+    """Six steps an epoch, so that a signal falls between probes."""
+    sizes = {"pairs": 6, "batch_size": 1, "epochs": 2, "generations": 0, "learning_rate": 1e-3}
     return tiny_options | sizes | {"arms": "dpo", "lora_dropout": 0.1}
 
 
@@ -54,7 +54,7 @@ def test_a_cluster_s_sigterm_stops_after_the_step_and_the_run_goes_on(options, w
     config_file.write_text(yaml.safe_dump(options))
     arguments = ["replicate", "--config", config_file, "--out", out]
     group = Group(arguments, tmp_path / "notes", count=1)
-    wait_for((out / "trajectory.parquet").exists, group)
+    wait_for(lambda: [*out.glob("work/dpo-*/lock")], group)  # the training begins
     os.kill(group.processes[0].pid, signal.SIGTERM)
     assert group.wait() == [128 + signal.SIGTERM]
     said = group.output(0)
@@ -64,19 +64,19 @@ def test_a_cluster_s_sigterm_stops_after_the_step_and_the_run_goes_on(options, w
 
     (place,) = (PhasePlace(path) for path in (out / "work").glob("dpo-*"))
     [step] = place.steps()
-    assert step % 16 > 0, "the signal fell on a probe"
+    assert step % 6 > 0, "the signal fell on a probe"
     replicate(make_config(options), out, resume=True)
     assert_same(out, whole)
 
 
 @pytest.fixture
 def stopped(options, tmp_path, monkeypatch):
-    """A run that was stopped at step 21 of 32, after the probe at 16."""
+    """A run that was stopped at step 8 of 12, after the probe at 6."""
     asked = []
 
     def requested():
         asked.append(None)
-        return len(asked) > 21  # once before the phase
+        return len(asked) > 8  # once before the phase
 
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
@@ -91,7 +91,7 @@ def stopped(options, tmp_path, monkeypatch):
 def test_a_truncated_checkpoint_is_fallen_back_from_and_said(stopped, options, whole, capsys):
     out, place = stopped
     older, newest = place.steps()
-    assert (older, newest) == (16, 21)
+    assert (older, newest) == (6, 8)
     optimizer = place.checkpoint(newest) / "optimizer.pt"
     optimizer.write_bytes(optimizer.read_bytes()[:-100])
     replicate(make_config(options), out, resume=True)
@@ -106,7 +106,7 @@ def test_a_probed_checkpoint_that_is_lost_is_trained_again_and_said(
         (place.checkpoint(step) / "scheduler.pt").unlink()
     replicate(make_config(options), out, resume=True)
     said = " ".join(capsys.readouterr().out.split())
-    assert "the checkpoint of step 16 is not whole; the phase goes on from its start" in said
+    assert "the checkpoint of step 6 is not whole; the phase goes on from its start" in said
     assert_same(out, whole)
 
 

@@ -332,7 +332,8 @@ def _take_log(trainer: Any) -> Metrics:
     handler = trainer.callback_handler
     callbacks, handler.callbacks = handler.callbacks, []
     try:
-        trainer.log({})
+        # by this key some of TRL's trainers tell a line of training from one of evaluation
+        trainer.log({"loss" if trainer.model.training else "eval_loss": 0.0})
     finally:
         handler.callbacks = callbacks
     line = trainer.state.log_history.pop()

@@ -12,10 +12,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from squeeze.diagnosis import consistency
 from squeeze.diagnosis import series as q
-from squeeze.diagnosis.series import RunSeries
-from squeeze.diagnosis.trend import FEWEST, Change
-from squeeze.diagnosis.view import Measured, View, both, view
+from squeeze.diagnosis.series import Finding, RunSeries, Series
+from squeeze.diagnosis.trend import FEWEST, Change, Fit, fit
+from squeeze.diagnosis.view import PER_TOKEN_BELOW, Measured, View, both, view
 from squeeze.errors import InputError
 
 # From best to worst; "undetermined" is no bad news, but no good news either.
@@ -31,7 +32,8 @@ FALL_P_SHORT, SHORT = 0.01, 8
 MOVE_P = 0.01  # of every other movement, two-sided
 EARLY_SHARE = 1 / 3  # a fall below this share of the rise before it is "early"
 LEVEL_SHARE = 0.1  # below this share the end counts as level with the peak
-COLLAPSE_SHARE = 0.05  # argmax must fall by this share of its level
+COLLAPSE_SHARE = 0.05  # argmax must fall by this share of its level, and chosen of its own
+COLLAPSE_NATS, COLLAPSE_REWARD = 2.0, 0.3  # chosen must fall by so much besides
 NOISE_SHARE = 0.05  # a fall of this share of the level must be excluded to say "healthy"
 NOISE_OF_MOVEMENT = 0.25  # the same for rewards: of the largest movement
 REPETITION_RISE = 0.1  # of all n-grams
@@ -39,7 +41,11 @@ REPETITION_RISE = 0.1  # of all n-grams
 
 @dataclass(frozen=True)
 class Evidence:
-    """One row of the evidence table; `change` is start to end, `fall` peak to end, in `unit`."""
+    """One row of the evidence table, in `unit`.
+
+    `start`, `peak` and `end` are logged values. `change` (from `reference`, the exact value before
+    the first line, where it is known) and `fall` (from the peak) are of the trend.
+    """
 
     role: str
     split: str
@@ -54,11 +60,16 @@ class Evidence:
     fall: Change
     direction: Direction
     relative: float | None
+    reference: float | None = None
 
 
 @dataclass(frozen=True)
 class SplitVerdict:
-    """The verdict on one split, the one sentence behind it, and what weakens it."""
+    """The verdict on one split, the one sentence behind it, and what weakens it.
+
+    `advice` names what the split's own numbers ask for first: "stronger" (it learns slowly) or
+    "labels" (they seem to be swapped).
+    """
 
     split: str
     verdict: Name
@@ -66,11 +77,15 @@ class SplitVerdict:
     cautions: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     notes: tuple[str, ...] = ()
+    advice: str = ""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The verdict on a run; `split` is the one that decided it, `missing` what would tell more."""
+    """The verdict on a run; `split` is the one that decided it, `missing` what would tell more.
+
+    `findings` are what is certain or inconsistent in the log, before any verdict.
+    """
 
     run: RunSeries
     verdict: Name
@@ -79,6 +94,8 @@ class Diagnosis:
     splits: tuple[SplitVerdict, ...] = ()
     missing: tuple[str, ...] = ()
     cautions: tuple[str, ...] = field(default=())
+    findings: tuple[Finding, ...] = ()
+    advice: str = ""
 
 
 def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
@@ -88,22 +105,44 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
     """
     if beta is not None and not beta > 0:
         raise InputError(f"--beta must be positive, not {beta:g}")
+    findings = consistency.check(run, beta)
     splits = run.splits() or list(dict.fromkeys(s.split for s in run.series))
-    views = [view(run, split, beta) for split in splits]
+    views = [view(run, split, beta, findings) for split in splits]
     judged = [judge(v) for v in views if v.chosen is not None or v.margin is not None]
     missing = _missing(views)
     if not judged:
-        return Diagnosis(run, "undetermined", "", _nothing_to_judge(run), (), missing)
+        name, reason = _lead("undetermined", _nothing_to_judge(run), findings)
+        return Diagnosis(run, name, "", reason, (), missing, _of_rl(run), findings)
     decided = _deciding(judged)
     others = [
         f"on the {_called(j.split)} split: {j.verdict} ({j.reason})"
         for j in judged
         if j is not decided
     ]
-    cautions = tuple(dict.fromkeys((*decided.cautions, *others)))
+    name, reason = _lead(decided.verdict, decided.reason, findings)
+    cautions = tuple(dict.fromkeys((*decided.cautions, *others, *_of_method(run))))
     return Diagnosis(
-        run, decided.verdict, decided.split, decided.reason, tuple(judged), missing, cautions
+        run,
+        name,
+        decided.split,
+        reason,
+        tuple(judged),
+        missing,
+        cautions,
+        findings,
+        decided.advice,
     )
+
+
+def _lead(name: Name, reason: str, findings: tuple[Finding, ...]) -> tuple[Name, str]:
+    """What is certain leads: a divergence decides, and a reference of its own is never healthy."""
+    leading = [f for f in findings if f.kind in consistency.LEADING]
+    kinds = {f.kind for f in leading}
+    if "diverged" in kinds:
+        name = "collapse"
+    elif name == "healthy" and "reference" in kinds:
+        name = "undetermined"
+    return name, "; ".join([*dict.fromkeys(f.what for f in leading), reason])
 
 
 def worst(verdicts: Iterable[Name]) -> Name:
@@ -130,7 +169,8 @@ def judge(v: View) -> SplitVerdict:
     """Return the verdict on one split."""
     evidence = tuple(_evidence(v))
     name, reason, cautions = _rule(v)
-    return SplitVerdict(v.split, name, reason, tuple(cautions), evidence, v.notes)
+    advice = _advice(v, name)
+    return SplitVerdict(v.split, name, reason, tuple(cautions), evidence, v.notes, advice)
 
 
 def _rule(v: View) -> tuple[Name, str, list[str]]:
@@ -147,20 +187,31 @@ def _rule(v: View) -> tuple[Name, str, list[str]]:
     degenerate = _degenerate(v)
     if degenerate:
         return "collapse", degenerate, []
-    fall, rise, threshold = v.chosen.fit.fall(), v.chosen.fit.rise(), v.threshold(v.chosen)
-    fell = fall.p <= fall_p(n) and -fall.effect >= threshold
+    fall, rise = v.chosen.fit.fall(), v.chosen.fit.rise()
+    threshold = v.threshold(v.chosen)
     rose = rise.p <= MOVE_P and rise.effect >= threshold
-    if fell and rose and -fall.effect < LEVEL_SHARE * rise.effect:
-        fell = False
-    if fell:
-        return _fallen(v, fall, rise if rose else None)
+    fell = fall.p <= fall_p(n) and -fall.effect >= threshold
+    if fell and not (rose and -fall.effect < LEVEL_SHARE * rise.effect):
+        peak = float(v.chosen.fit.steps[v.chosen.fit.peak])
+        return _fallen(v, fall, rise if rose else None, peak)
+    plateau = _plateau(v.chosen.fit, n, threshold)
+    if plateau is not None and not rose:
+        return _fallen(v, plateau, None, -np.inf)
     return _not_fallen(v, fall)
 
 
-def _fallen(v: View, fall: Change, rise: Change | None) -> tuple[Name, str, list[str]]:
+def _plateau(f: Fit, n: int, threshold: float) -> Change | None:
+    """A fall from the start onto a noisy plateau, whose mean is surer than its last value."""
+    level = f.level_change()
+    below = -level.effect >= threshold and -f.change().effect >= threshold
+    return level if below and level.p <= fall_p(n) / 2 else None
+
+
+def _fallen(
+    v: View, fall: Change, rise: Change | None, since: float
+) -> tuple[Name, str, list[str]]:
     """Chosen falls; what else happens since its peak says which kind of fall it is."""
     assert v.chosen is not None
-    since = float(v.chosen.fit.steps[v.chosen.fit.peak])
     argmax = _direction(v, v.argmax, since)
     rejected, margin = _direction(v, v.rejected, since), _margin(v, since)
     chosen = _sentence("chosen", fall, v.chosen, rise is not None)
@@ -183,11 +234,35 @@ def _fallen(v: View, fall: Change, rise: Change | None) -> tuple[Name, str, list
         )
     if argmax == "rises":
         return "squeezing", f"{chosen} while argmax rises", _margin_caution(margin)
-    if argmax == "falls" and rejected in ("falls", None) and _argmax_collapses(v, since):
-        return "collapse", f"{chosen}, and so does everything else, argmax included", []
-    if margin in ("level", "falls") and rejected == "falls":
-        return "collapse", f"{chosen}, rejected falls with it and the margin does not grow", []
+    collapse = _collapse(v, fall, since, argmax, rejected, margin)
+    if collapse:
+        return "collapse", f"{chosen}, {collapse}", []
     return _displaced(v, chosen, argmax, margin)
+
+
+def _collapse(
+    v: View,
+    fall: Change,
+    since: float,
+    argmax: Direction | None,
+    rejected: Direction | None,
+    margin: Direction | None,
+) -> str:
+    """How the run loses likelihood everywhere, if it does; "" for a smaller or a partial loss."""
+    assert v.chosen is not None
+    level = abs(v.chosen.level or 0.0)
+    nats = max(COLLAPSE_SHARE * level, COLLAPSE_NATS if level > PER_TOKEN_BELOW else 0.0)
+    large = nats if v.chosen.unit == "nats" or level else COLLAPSE_REWARD
+    others = [m for m in v.extra if m.series.quantity.startswith(q.OTHER)]
+    rising = [m for m in others if m.fit.known_noise and both(m.fit.change()) <= MOVE_P]
+    if -fall.effect < large or any(m.fit.change().effect > 0 for m in rising):
+        return ""
+    if argmax == "falls" and rejected in ("falls", None) and _argmax_collapses(v, since):
+        too = " and every other kind of answer" if others else ""
+        return "and argmax" + (", rejected" if rejected else "") + f"{too} with it"
+    if margin in ("level", "falls") and rejected == "falls":
+        return "rejected falls with it and the margin does not grow"
+    return ""
 
 
 def _displaced(
@@ -210,6 +285,7 @@ def _not_fallen(v: View, fall: Change) -> tuple[Name, str, list[str]]:
     assert v.chosen is not None
     chosen = _direction(v, v.chosen, -np.inf)
     margin = _margin(v, -np.inf)
+    slow = _slowly(v, margin)
     if chosen == "rises":
         # Where the preference is not what is trained (SFT), the margin may do as it likes.
         if margin == "falls" and v.has_rewards:
@@ -218,23 +294,71 @@ def _not_fallen(v: View, fall: Change) -> tuple[Name, str, list[str]]:
                 "the margin falls: rejected rises more than chosen",
                 ["check whether chosen and rejected are swapped, in the data or in the columns"],
             )
-        return "healthy", "chosen rises and has not turned", []
+        return "healthy", f"chosen rises and has not turned{_shown(v)}", slow
     limit = _noise_limit(v)
     assert fall.interval is not None  # else `_rule` has ended
-    if -fall.interval[0] > limit:
+    if -fall.interval[0] > limit and not slow:
         return (
             "undetermined",
             f"chosen is too noisy ({v.chosen.fit.n} values): a fall of up to "
             f"{-fall.interval[0]:.3g} {_unit(v.chosen)} cannot be told from none",
             [],
         )
-    if v.phase != "sft" and margin in ("level", "falls"):
+    if v.phase != "sft" and margin in ("level", "falls") and not slow:
         cautions = []
         if margin == "falls":
             cautions = ["the margin falls: check whether chosen and rejected are swapped"]
         return "no learning", "neither chosen nor the margin moves", cautions
-    cautions = [] if margin == "rises" else ["whether the margin grows is not known"]
-    return "healthy", "chosen is level", cautions
+    cautions = slow or ([] if margin == "rises" else ["whether the margin grows is not known"])
+    return "healthy", f"chosen is level{_shown(v)}", cautions
+
+
+def _shown(v: View) -> str:
+    """The fall that the log could have shown, as "healthy" says no more than that."""
+    assert v.chosen is not None
+    least = max(v.chosen.fit.detectable(fall_p(v.chosen.fit.n)), v.threshold(v.chosen))
+    whose = "these training batches" if v.chosen.series.batches else "this log"
+    return (
+        f": no fall that {whose} could show, which is one of {least:.2g} {_unit(v.chosen)} or more"
+    )
+
+
+def _slowly(v: View, margin: Direction | None) -> list[str]:
+    """What says that a run learns though its margin has not grown by what matters; else []."""
+    if margin == "rises" or v.margin is None or not v.margin.fit.known_noise:
+        return []
+    grown = v.margin.fit.change()
+    if grown.effect <= 0 or both(grown) > MOVE_P:
+        return []
+    ends = v.margin.series.values
+    return [
+        f"it learns slowly: the margin has grown by {grown.effect:.3g} only (to {ends[-1]:.3g})"
+        f"{_accuracies(v)}; raise the learning rate, or train longer"
+    ]
+
+
+def _accuracies(v: View) -> str:
+    series = _accuracy(v)
+    if series is None:
+        return ""
+    return f", the accuracy from {series.values[0]:.3g} to {series.values[-1]:.3g}"
+
+
+def _accuracy(v: View) -> Series | None:
+    return next((m.series for m in v.extra if m.series.quantity == q.ACCURACY), None)
+
+
+def _advice(v: View, name: Name) -> str:
+    """What comes first: a learning rate where the accuracy is above ½, labels where it is below."""
+    if name == "healthy":
+        return "stronger" if v.chosen is not None and _slowly(v, _margin(v, -np.inf)) else ""
+    if name != "no learning":
+        return ""
+    series = _accuracy(v)
+    if series is not None and len(series) >= FEWEST:
+        late = series.values[len(series) // 2 :]
+        return "labels" if float(np.median(late)) < 0.5 else "stronger"
+    return "labels" if _margin(v, -np.inf) == "falls" else "stronger"
 
 
 # --- movements --------------------------------------------------------------------------------
@@ -244,8 +368,12 @@ def _direction(v: View, measured: Measured | None, since: float) -> Direction | 
     """Where a series goes after `since`; "level" needs an interval narrow enough to say so."""
     if measured is None:
         return None
-    first = 0 if since == -np.inf else measured.fit.index(since)
-    return _moved(measured.fit.change(first), v.threshold(measured), measured.fit.known_noise)
+    f = measured.fit
+    first = 0 if since == -np.inf else f.index(since)
+    moved = _moved(f.change(first), v.threshold(measured), f.known_noise)
+    if moved == "unclear" and f.known_noise and f.n >= SHORT:
+        return _moved(f.level_change(first), v.threshold(measured), True)
+    return moved
 
 
 def _moved(change: Change, threshold: float, known_noise: bool) -> Direction:
@@ -345,28 +473,39 @@ def _evidence(v: View) -> Iterable[Evidence]:
         if measured is None:
             continue
         f, series = measured.fit, measured.series
-        change = f.change()
-        level = measured.level if measured.level is not None else float(np.median(series.values))
+        change, values = f.change(), series.values
+        level = measured.level if measured.level is not None else float(np.median(values))
         threshold = v.threshold(measured) if measured.unit else 0.02 * abs(level)
         direction = _moved(change, threshold, f.known_noise)
         fall = f.fall()
         if direction != "falls" and fall.p <= fall_p(f.n) and -fall.effect >= threshold:
             direction = "rose, then fell"
+        peak = _logged_peak(series, f)
         yield Evidence(
             role=role,
             split=series.split,
             column=series.column,
             unit=measured.unit,
             n=len(series),
-            start=float(f.level[0]),
-            peak=float(f.level[f.peak]),
-            peak_step=float(f.steps[f.peak]),
-            end=float(f.level[-1]),
+            start=float(values[0]),
+            peak=float(values[peak]),
+            peak_step=float(series.steps[peak]),
+            end=float(values[-1]),
             change=change,
             fall=fall,
             direction=direction,
             relative=change.effect / abs(measured.level) if measured.level else None,
+            reference=measured.anchor,
         )
+
+
+def _logged_peak(series: Series, f: Fit) -> int:
+    """The largest logged value near the trend's peak."""
+    low, high = f.steps[max(f.peak - 1, 0)], f.steps[min(f.peak + 1, f.steps.size - 1)]
+    near = np.flatnonzero((series.steps >= low) & (series.steps <= high))
+    if near.size == 0:
+        near = np.arange(len(series))
+    return int(near[np.argmax(series.values[near])])
 
 
 def _missing(views: list[View]) -> tuple[str, ...]:
@@ -385,9 +524,44 @@ def _missing(views: list[View]) -> tuple[str, ...]:
     return tuple(tells[name] for name, present in has.items() if not present)
 
 
+_METHODS = {
+    "kto": "a KTO run on unpaired answers: chosen and rejected are of different prompts, so the "
+    "margin is no pair's; chosen alone is judged",
+    "online dpo": "an online run: every batch holds answers just sampled, so the curves compare "
+    "different texts; watch a fixed probe (SqueezeCallback)",
+}
+_RL = (
+    "a GRPO or RLOO run: its answers are sampled anew at every step, so no curve follows a fixed "
+    "one; to see a displacement, log the log-probs and the argmax of fixed correct answers "
+    "(SqueezeCallback(probe=...)), and watch entropy"
+)
+
+
+def _of_method(run: RunSeries) -> tuple[str, ...]:
+    return (_METHODS[run.method],) if run.method in _METHODS else ()
+
+
+def _of_rl(run: RunSeries) -> tuple[str, ...]:
+    """What an entropy says of a run without pairs."""
+    if run.method != "grpo":
+        return _of_method(run)
+    series = next((s for s in run.series if s.quantity == q.ENTROPY), None)
+    if series is None or len(series) < FEWEST:
+        return ("entropy is not in the log, or too short: log it (log_entropy, or logging_steps=1)",)
+    change = fit(series).change()
+    if both(change) <= MOVE_P and change.effect < -0.2 * abs(change.start):
+        return (
+            f"entropy falls from {series.values[0]:.3g} to {series.values[-1]:.3g}: the policy "
+            "narrows, as squeezing would have it (claims EN-1, NS-1)",
+        )
+    return (f"entropy goes from {series.values[0]:.3g} to {series.values[-1]:.3g}: no collapse",)
+
+
 def _nothing_to_judge(run: RunSeries) -> str:
+    if run.method == "grpo":
+        return _RL
     have = ", ".join(dict.fromkeys(s.column for s in run.series))
     return (
         f"the log holds {have} only; a loss falls when the margin grows, whether chosen rises or "
-        "falls"
+        "falls, so log rewards/chosen and rewards/rejected (or logps/...) too"
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from squeeze.diagnosis.readers.tables import Table, build, split_by_run
+from squeeze.diagnosis.readers.tables import build, split_by_run
+from squeeze.diagnosis.readers.records import Table
 from squeeze.diagnosis.readers.text import parse_json, read_text
 from squeeze.diagnosis.series import RunSeries
 from squeeze.errors import InputError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
-from squeeze.diagnosis.readers.tables import Table
+from squeeze.diagnosis.readers.records import Table
 from squeeze.diagnosis.readers.text import read_text
 from squeeze.diagnosis.series import TELLING
 from squeeze.errors import InputError

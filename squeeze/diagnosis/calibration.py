@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from squeeze.diagnosis import series as q
+from squeeze.diagnosis.movements import FALL_P, FALL_P_SHORT, SHORT
 from squeeze.diagnosis.series import Array, RunSeries, Series
-from squeeze.diagnosis.verdict import FALL_P, FALL_P_SHORT, SHORT, Diagnosis, Name, diagnose
+from squeeze.diagnosis.verdict import Diagnosis, Name, diagnose
 from squeeze.diagnosis.view import view
 from squeeze.files import replacing, write_text
 

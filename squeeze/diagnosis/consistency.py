@@ -21,7 +21,8 @@ AT_REFERENCE = math.log(2)  # DPO's loss where policy = reference (claim DP-1)
 OTHER_STARTS = {1.0: "hinge", 0.5: "KTO", 25.0: "IPO at β = 0.1"}
 NOT_REFERENCED = ("orpo", "simpo", "cpo", "sft")
 FAR_REWARD = 0.5  # of a first line: 5 nats at β = 0.1
-FAR_OF_PACE = 3.0  # times what the next lines move by
+FAR_OF_PACE = 3.0  # times what the next lines move or scatter by
+LATE_STEP = 100  # a first line after it may show what was learned before
 ZERO_LOSS = 5e-4  # prints as 0.000
 SATURATED_MARGIN = 7.0  # ln(1 + e^-7) = 0.0009
 _AGREE = 0.05  # of two numbers that should be one, as trainers round them
@@ -111,9 +112,8 @@ def _reference(columns: _Columns) -> Iterator[Finding]:
     if chosen is None or columns.run.method in NOT_REFERENCED or _proportional(columns):
         return
     first = float(chosen.values[0])
-    pace = float(np.median(np.abs(np.diff(chosen.values[:8])))) if len(chosen) > 1 else 0.0
     other = None if rejected is None else float(rejected.values[0])
-    if max(abs(first), abs(other or 0.0)) < FAR_REWARD or abs(first) < FAR_OF_PACE * pace:
+    if max(abs(first), abs(other or 0.0)) < FAR_REWARD or not _stands(chosen.values[:8]):
         return
     why = _not_learned(columns, chosen, first, other)
     if why is None:
@@ -131,6 +131,17 @@ def _reference(columns: _Columns) -> Iterator[Finding]:
     )
 
 
+def _stands(values: Array) -> bool:
+    """Whether the first values stand away from 0, rather than move away from it."""
+    first, early = abs(float(values[0])), values[:5]
+    if values.size < 2:
+        return True
+    if first >= FAR_OF_PACE * float(np.median(np.abs(np.diff(values)))):
+        return True
+    mean = abs(float(early.mean()))
+    return mean >= FAR_OF_PACE * float(early.std(ddof=1)) and first >= 0.5 * mean
+
+
 def _not_learned(
     columns: _Columns, chosen: Series, first: float, other: float | None
 ) -> str | None:
@@ -138,22 +149,24 @@ def _not_learned(
     step = first_step(columns.run, chosen)
     if step == 0:
         return ", at step 0"
-    loss = columns.get(q.LOSS)
-    start = None if loss is None or loss.steps[0] != chosen.steps[0] else float(loss.values[0])
-    if start is not None and start > 1.5 * AT_REFERENCE:
-        return f", and the first loss is {start:.3g}, not {AT_REFERENCE:.3f}"
-    # A trainer's line is the mean since the line before, and the first step's loss is ln 2.
-    if start is not None and chosen.batches and step and start < 0.95 * AT_REFERENCE / step:
-        return (
-            f"; the mean loss of the first {step:.0f} steps is {start:.3g}, but its first step "
-            f"alone would have brought {AT_REFERENCE / step:.3f}"
-        )
-    common = other is not None and first * other > 0
-    if common and abs(first - (other or 0.0)) < 0.5 * min(abs(first), abs(other or 0.0)):
+    losses = columns.get(q.LOSS)
+    together = losses is not None and losses.steps[0] == chosen.steps[0]
+    if losses is not None and together and chosen.batches and columns.run.method != "kto":
+        highest = float(losses.values[:3].max())
+        if highest > 2 * AT_REFERENCE:
+            return f", and the loss begins at up to {highest:.3g}, not at {AT_REFERENCE:.3f}"
+        # A trainer's line is the mean since the line before, and the first step's loss is ln 2.
+        if step and losses.values[0] < 0.95 * AT_REFERENCE / step:
+            return (
+                f"; the mean loss of the first {step:.0f} steps is {losses.values[0]:.3g}, but its "
+                f"first step alone would have brought {AT_REFERENCE / step:.3f}"
+            )
+    late = step is not None and step > LATE_STEP
+    if late or other is None or first * other <= 0 or columns.run.method == "kto":
+        return None
+    if abs(first - other) < 0.5 * min(abs(first), abs(other)):
         return ", for chosen and rejected alike"
-    if first > 0 and (other is None or other > 0):
-        return ", for rejected too" if other is not None else ""
-    return None
+    return ", for rejected too" if first > 0 else None
 
 
 # --- what disagrees -----------------------------------------------------------------------------
@@ -307,7 +320,7 @@ def _argmax(columns: _Columns) -> Iterator[Finding]:
     each = series[0].examples, series[1].examples
     if each[0] is not None and each[1] is not None and each[0].shape == each[1].shape:
         cells = each[0] < each[1] - 0.01 - 1e-3 * np.abs(each[1])
-        share, below = float(cells.mean()), cells.any(axis=0)
+        share, below = float(cells.mean()), np.asarray(cells.any(axis=0))
     if share < 0.001:
         return
     at = int(np.flatnonzero(below)[0])

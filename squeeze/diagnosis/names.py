@@ -28,7 +28,8 @@ _NEUTRAL = {
     *("model", "log", "prob", "probs", "likelihood", "history", "curve", "series", "list"),
     *("values", "value", "per", "token", "seq", "sequence", "nats", "of", "the", "answer"),
     *("answers", "response", "responses", "completion", "completions", "set", "split", "over"),
-    *("actor", "preference", "epochs", "dpo", "path", "along", "held", "out", "y", "scores", "score", "share", "ngram"),
+    *("epochs", "dpo", "path", "along", "held", "out", "y", "scores", "score", "share", "ngram"),
+    *("actor", "preference"),
 }
 # Words that make it another thing: reference values, spreads, raw logits, ORPO's odds.
 _FOREIGN = {

@@ -13,10 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from squeeze.diagnosis.movements import Evidence
 from squeeze.diagnosis.remedies import MEANING, Remedy, remedies
 from squeeze.diagnosis.series import ARGMAX
 from squeeze.diagnosis.trend import Change
-from squeeze.diagnosis.verdict import Diagnosis, Evidence, Name, SplitVerdict, worst
+from squeeze.diagnosis.verdict import Diagnosis, Name, SplitVerdict, worst
 
 SCHEMA = 1
 STYLES: dict[Name, str] = {
@@ -48,6 +49,7 @@ def _run_json(d: Diagnosis, ledger: Path) -> dict[str, Any]:
         "phase": d.run.phase,
         "split": d.split,
         "reason": d.reason,
+        "findings": [asdict(f) for f in d.findings],
         "meaning": MEANING[d.verdict],
         "cautions": list(d.cautions),
         "missing": list(d.missing),
@@ -82,6 +84,7 @@ def _evidence_json(e: Evidence) -> dict[str, Any]:
         "change": _change_json(e.change),
         "fall_from_peak": _change_json(e.fall),
         "relative_change": e.relative,
+        "reference": e.reference,
     }
 
 
@@ -91,7 +94,10 @@ def _change_json(c: Change) -> dict[str, Any]:
 
 
 def _remedies(d: Diagnosis, ledger: Path) -> list[Remedy]:
-    return remedies(d.verdict, ledger, any(s.quantity == ARGMAX for s in d.run.series))
+    known = any(s.quantity == ARGMAX for s in d.run.series) and not any(
+        f.kind == "argmax" for f in d.findings
+    )
+    return remedies(d.verdict, ledger, known, d.advice)
 
 
 def _notes(d: Diagnosis) -> tuple[str, ...]:
@@ -110,6 +116,7 @@ def print_diagnosis(d: Diagnosis, console: Console, ledger: Path) -> None:
         line.append(f" [{d.split}]")
     console.print(line)
     console.print(Text(f"{d.run.source} ({d.run.format})", style="dim"))
+    _print_list(console, "First, the log itself", [str(f) for f in d.findings])
     console.print()
     console.print(MEANING[d.verdict])
     for split in d.splits:
@@ -137,7 +144,7 @@ def _table(split: SplitVerdict, axis: str) -> Table:
         table.add_row(
             e.role.removeprefix("other:"),
             str(e.n),
-            number(e.start),
+            number(e.start) + ("" if e.reference is None else f" (ref. {number(e.reference)})"),
             f"{number(e.peak)} ({e.peak_step:.5g})",
             number(e.end),
             _interval(e.change),

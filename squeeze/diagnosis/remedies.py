@@ -68,6 +68,7 @@ _BETA = Remedy(
 )
 _LABELS = Remedy("check the labels", "are chosen and rejected swapped, in the data or in the log?")
 _STRONGER = Remedy("train more", "raise the learning rate, or the number of epochs, step by step")
+_BY_ADVICE = {"stronger": _STRONGER, "labels": _LABELS}
 _PROBE = Remedy(
     "log more",
     "callbacks=[SqueezeCallback()] logs chosen, rejected and argmax of a fixed probe; for models "
@@ -83,7 +84,7 @@ _FALLING = (_STOP, _EXTEND, _ON_POLICY, _FILTER, _NLL, _GATED, _DOSE, _BETA)
 _BY_VERDICT: Mapping[Name, tuple[Remedy, ...]] = {
     "healthy": (),
     "undetermined": (_PROBE,),
-    "no learning": (_LABELS, _STRONGER),
+    "no learning": (_STRONGER, _LABELS),
     "early": _FALLING,
     "displacement": (_PROBE, *_FALLING),
     "squeezing": _FALLING,
@@ -92,8 +93,9 @@ _BY_VERDICT: Mapping[Name, tuple[Remedy, ...]] = {
 
 MEANING: Mapping[Name, str] = {
     "healthy": (
-        "The chosen answers are as likely as at the start or likelier, and have not turned down. "
-        "Falling rejected answers are what preference training is for."
+        "The chosen answers are as likely as at the start or likelier, as far as this log can "
+        "show, and have not turned down. Falling rejected answers are what preference training is "
+        "for."
     ),
     "undetermined": "What is in the log does not decide the question.",
     "no learning": (
@@ -116,22 +118,26 @@ MEANING: Mapping[Name, str] = {
         "can become confident and repetitive."
     ),
     "collapse": (
-        "The model loses likelihood everywhere, or what it generates degenerates. This is "
-        "divergence rather than a trade-off."
+        "The model loses likelihood everywhere, its loss is no number any more, or what it "
+        "generates degenerates. This is divergence rather than a trade-off."
     ),
 }
 
 
-def remedies(verdict: Name, ledger: Path, argmax_known: bool = False) -> list[Remedy]:
+def remedies(
+    verdict: Name, ledger: Path, argmax_known: bool = False, advice: str = ""
+) -> list[Remedy]:
     """Return what to do about a verdict, best backed first by `ledger`/claims.json.
 
-    A displacement whose argmax is known needs no further logging. Raises `InputError` if that file
+    A displacement whose argmax is known needs no further logging. `advice` ("stronger", "labels")
+    is what the run's own numbers ask for, which comes first. Raises `InputError` if that file
     is not a ledger.
     """
     entries = read(ledger)
+    first = [_BY_ADVICE[advice]] if advice else []
     wanted = [
         r
-        for r in _BY_VERDICT[verdict]
+        for r in dict.fromkeys((*first, *_BY_VERDICT[verdict]))
         if not (r is _PROBE and verdict == "displacement" and argmax_known)
     ]
     wanted.sort(key=lambda r: -2.0 if r in _PLAIN else -_support(r.claim, entries))

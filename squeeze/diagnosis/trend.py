@@ -3,8 +3,8 @@
 The series is averaged into at most `MAX_POINTS` points. Where the log has the examples behind each
 mean, they are resampled. Otherwise the points are smoothed by a local line and their noise around
 it is resampled in blocks (Künsch 1989, "The jackknife and the bootstrap for general stationary
-observations"). The start is never smoothed: on a fixed set it is exact, and a smoother would pull in
-a true fall at the first step. No verdict is drawn here.
+observations"). The start is never smoothed: on a fixed set it is exact, and a smoother would pull
+in a true fall at the first step. No verdict is drawn here.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def fit(series: Series, *, anchor: float | None = None, seed: int = 0) -> Fit:
     """
     rng = np.random.default_rng(seed)
     if series.examples is not None and series.examples.shape[0] > 1:
-        steps, values, weights = _averaged(series)
+        steps, _, weights = _averaged(series)
         examples = series.examples @ weights.T
         return Fit(steps, examples.mean(axis=0), _example_draws(examples, rng), len(series), True)
     exact = not series.batches and series.steps[0] <= 0  # the model that training starts from

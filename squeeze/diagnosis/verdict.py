@@ -14,8 +14,20 @@ import numpy as np
 
 from squeeze.diagnosis import consistency
 from squeeze.diagnosis import series as q
+from squeeze.diagnosis.movements import (
+    MOVE_P,
+    SHORT,
+    Direction,
+    Evidence,
+    direction,
+    evidence,
+    fall_p,
+    margin_direction,
+    unit,
+)
+from squeeze.diagnosis.other_trainings import nothing_to_judge, of_method, of_rl
 from squeeze.diagnosis.series import Finding, RunSeries, Series
-from squeeze.diagnosis.trend import FEWEST, Change, Fit, fit
+from squeeze.diagnosis.trend import FEWEST, Change, Fit
 from squeeze.diagnosis.view import PER_TOKEN_BELOW, Measured, View, both, view
 from squeeze.errors import InputError
 
@@ -24,12 +36,7 @@ Name = Literal[
     "healthy", "undetermined", "no learning", "early", "displacement", "squeezing", "collapse"
 ]
 VERDICTS: tuple[Name, ...] = get_args(Name)
-Direction = Literal["rises", "falls", "level", "unclear", "rose, then fell"]
 
-FALL_P = 0.0025  # of the chosen answers' fall; calibrated in docs/diagnosis.md
-# Five evaluations cannot reach so small a p, whatever they show: their noise is known too badly.
-FALL_P_SHORT, SHORT = 0.01, 8
-MOVE_P = 0.01  # of every other movement, two-sided
 EARLY_SHARE = 1 / 3  # a fall below this share of the rise before it is "early"
 LEVEL_SHARE = 0.1  # below this share the end counts as level with the peak
 COLLAPSE_SHARE = 0.05  # argmax must fall by this share of its level, and chosen of its own
@@ -37,30 +44,6 @@ COLLAPSE_NATS, COLLAPSE_REWARD = 2.0, 0.3  # chosen must fall by so much besides
 NOISE_SHARE = 0.05  # a fall of this share of the level must be excluded to say "healthy"
 NOISE_OF_MOVEMENT = 0.25  # the same for rewards: of the largest movement
 REPETITION_RISE = 0.1  # of all n-grams
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One row of the evidence table, in `unit`.
-
-    `start`, `peak` and `end` are logged values. `change` (from `reference`, the exact value before
-    the first line, where it is known) and `fall` (from the peak) are of the trend.
-    """
-
-    role: str
-    split: str
-    column: str
-    unit: str
-    n: int
-    start: float
-    peak: float
-    peak_step: float
-    end: float
-    change: Change
-    fall: Change
-    direction: Direction
-    relative: float | None
-    reference: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,8 +94,8 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
     judged = [judge(v) for v in views if v.chosen is not None or v.margin is not None]
     missing = _missing(views)
     if not judged:
-        name, reason = _lead("undetermined", _nothing_to_judge(run), findings)
-        return Diagnosis(run, name, "", reason, (), missing, _of_rl(run), findings)
+        name, reason = _lead("undetermined", nothing_to_judge(run), findings)
+        return Diagnosis(run, name, "", reason, (), missing, of_rl(run), findings)
     decided = _deciding(judged)
     others = [
         f"on the {_called(j.split)} split: {j.verdict} ({j.reason})"
@@ -120,7 +103,7 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
         if j is not decided
     ]
     name, reason = _lead(decided.verdict, decided.reason, findings)
-    cautions = tuple(dict.fromkeys((*decided.cautions, *others, *_of_method(run))))
+    cautions = tuple(dict.fromkeys((*decided.cautions, *others, *of_method(run))))
     return Diagnosis(
         run,
         name,
@@ -154,12 +137,10 @@ def _deciding(judged: list[SplitVerdict]) -> SplitVerdict:
     """The worst split that is determined; one split that learns refutes "no learning"."""
     determined = [j for j in judged if j.verdict != "undetermined"]
     learning = [j for j in determined if j.verdict != "no learning"]
-    return max(learning or determined or judged, key=lambda j: VERDICTS.index(j.verdict))
-
-
-def fall_p(n: int) -> float:
-    """The p below which chosen's fall over `n` evaluations is no noise."""
-    return FALL_P_SHORT if n < SHORT else FALL_P
+    return max(
+        learning or determined or judged,
+        key=lambda j: (VERDICTS.index(j.verdict), max((e.n for e in j.evidence), default=0)),
+    )
 
 
 # --- one split --------------------------------------------------------------------------------
@@ -167,10 +148,9 @@ def fall_p(n: int) -> float:
 
 def judge(v: View) -> SplitVerdict:
     """Return the verdict on one split."""
-    evidence = tuple(_evidence(v))
     name, reason, cautions = _rule(v)
-    advice = _advice(v, name)
-    return SplitVerdict(v.split, name, reason, tuple(cautions), evidence, v.notes, advice)
+    advice, rows = _advice(v, name), tuple(evidence(v))
+    return SplitVerdict(v.split, name, reason, tuple(cautions), rows, v.notes, advice)
 
 
 def _rule(v: View) -> tuple[Name, str, list[str]]:
@@ -212,8 +192,8 @@ def _fallen(
 ) -> tuple[Name, str, list[str]]:
     """Chosen falls; what else happens since its peak says which kind of fall it is."""
     assert v.chosen is not None
-    argmax = _direction(v, v.argmax, since)
-    rejected, margin = _direction(v, v.rejected, since), _margin(v, since)
+    argmax = direction(v, v.argmax, since)
+    rejected, margin = direction(v, v.rejected, since), margin_direction(v, since)
     chosen = _sentence("chosen", fall, v.chosen, rise is not None)
     if v.phase == "sft" or (v.phase == "" and rise is not None and _looks_like_sft(v)):
         return (
@@ -270,8 +250,11 @@ def _displaced(
 ) -> tuple[Name, str, list[str]]:
     cautions = _margin_caution(margin)
     if argmax is None:
+        has = (
+            "cannot be used" if any(f.kind == "argmax" for f in v.findings) else "is not in the log"
+        )
         cautions.append(
-            "argmax is not in the log, so where the mass went is unknown: displacement is certain, "
+            f"argmax {has}, so where the mass went is unknown: displacement is certain, "
             "squeezing is possible" + _entropy_hint(v)
         )
     elif argmax == "unclear":
@@ -283,8 +266,8 @@ def _displaced(
 
 def _not_fallen(v: View, fall: Change) -> tuple[Name, str, list[str]]:
     assert v.chosen is not None
-    chosen = _direction(v, v.chosen, -np.inf)
-    margin = _margin(v, -np.inf)
+    chosen = direction(v, v.chosen, -np.inf)
+    margin = margin_direction(v, -np.inf)
     slow = _slowly(v, margin)
     if chosen == "rises":
         # Where the preference is not what is trained (SFT), the margin may do as it likes.
@@ -297,11 +280,12 @@ def _not_fallen(v: View, fall: Change) -> tuple[Name, str, list[str]]:
         return "healthy", f"chosen rises and has not turned{_shown(v)}", slow
     limit = _noise_limit(v)
     assert fall.interval is not None  # else `_rule` has ended
-    if -fall.interval[0] > limit and not slow:
+    hidden = max(-fall.interval[0], v.chosen.fit.detectable(fall_p(v.chosen.fit.n)) / 2)
+    if hidden > limit and not slow:
         return (
             "undetermined",
-            f"chosen is too noisy ({v.chosen.fit.n} values): a fall of up to "
-            f"{-fall.interval[0]:.3g} {_unit(v.chosen)} cannot be told from none",
+            f"chosen is too noisy ({v.chosen.fit.n} values): a fall of up to {hidden:.3g} "
+            f"{unit(v.chosen)} cannot be told from none",
             [],
         )
     if v.phase != "sft" and margin in ("level", "falls") and not slow:
@@ -319,7 +303,7 @@ def _shown(v: View) -> str:
     least = max(v.chosen.fit.detectable(fall_p(v.chosen.fit.n)), v.threshold(v.chosen))
     whose = "these training batches" if v.chosen.series.batches else "this log"
     return (
-        f": no fall that {whose} could show, which is one of {least:.2g} {_unit(v.chosen)} or more"
+        f": no fall that {whose} could show, which is one of {least:.2g} {unit(v.chosen)} or more"
     )
 
 
@@ -330,9 +314,8 @@ def _slowly(v: View, margin: Direction | None) -> list[str]:
     grown = v.margin.fit.change()
     if grown.effect <= 0 or both(grown) > MOVE_P:
         return []
-    ends = v.margin.series.values
     return [
-        f"it learns slowly: the margin has grown by {grown.effect:.3g} only (to {ends[-1]:.3g})"
+        f"it learns slowly: the margin has grown by {grown.effect:.2g} {unit(v.margin)} only"
         f"{_accuracies(v)}; raise the learning rate, or train longer"
     ]
 
@@ -351,45 +334,19 @@ def _accuracy(v: View) -> Series | None:
 def _advice(v: View, name: Name) -> str:
     """What comes first: a learning rate where the accuracy is above ½, labels where it is below."""
     if name == "healthy":
-        return "stronger" if v.chosen is not None and _slowly(v, _margin(v, -np.inf)) else ""
+        return (
+            "stronger" if v.chosen is not None and _slowly(v, margin_direction(v, -np.inf)) else ""
+        )
     if name != "no learning":
         return ""
     series = _accuracy(v)
     if series is not None and len(series) >= FEWEST:
         late = series.values[len(series) // 2 :]
         return "labels" if float(np.median(late)) < 0.5 else "stronger"
-    return "labels" if _margin(v, -np.inf) == "falls" else "stronger"
+    return "labels" if margin_direction(v, -np.inf) == "falls" else "stronger"
 
 
-# --- movements --------------------------------------------------------------------------------
-
-
-def _direction(v: View, measured: Measured | None, since: float) -> Direction | None:
-    """Where a series goes after `since`; "level" needs an interval narrow enough to say so."""
-    if measured is None:
-        return None
-    f = measured.fit
-    first = 0 if since == -np.inf else f.index(since)
-    moved = _moved(f.change(first), v.threshold(measured), f.known_noise)
-    if moved == "unclear" and f.known_noise and f.n >= SHORT:
-        return _moved(f.level_change(first), v.threshold(measured), True)
-    return moved
-
-
-def _moved(change: Change, threshold: float, known_noise: bool) -> Direction:
-    if not known_noise:
-        return "unclear"
-    if both(change) <= MOVE_P and abs(change.effect) >= threshold:
-        return "rises" if change.effect > 0 else "falls"
-    return "level" if change.largest <= 3 * threshold else "unclear"
-
-
-def _margin(v: View, since: float) -> Direction | None:
-    """The margin over the whole run; a margin that has stopped growing has still grown."""
-    whole = _direction(v, v.margin, -np.inf)
-    if whole in ("rises", None) or since == -np.inf:
-        return whole
-    return "rises" if _direction(v, v.margin, since) == "rises" else whole
+# --- parts of the rules ---------------------------------------------------------------------------
 
 
 def _margin_caution(margin: Direction | None) -> list[str]:
@@ -402,7 +359,7 @@ def _margin_caution(margin: Direction | None) -> list[str]:
 
 def _looks_like_sft(v: View) -> bool:
     """Without rewards, chosen and rejected rising together mean that neither is pushed down."""
-    return not v.has_rewards and _direction(v, v.rejected, -np.inf) == "rises"
+    return not v.has_rewards and direction(v, v.rejected, -np.inf) == "rises"
 
 
 def _argmax_collapses(v: View, since: float) -> bool:
@@ -413,7 +370,7 @@ def _argmax_collapses(v: View, since: float) -> bool:
 
 def _noise_limit(v: View) -> float:
     assert v.chosen is not None
-    if v.chosen.unit == "reward":
+    if v.chosen.unit == "reward" and v.chosen.level is None:
         return max(NOISE_OF_MOVEMENT * v.movement, 0.1)
     return max(NOISE_SHARE * abs(v.chosen.level or 0.0), v.threshold(v.chosen))
 
@@ -448,64 +405,14 @@ def _entropy_hint(v: View) -> str:
 
 
 def _sentence(what: str, fall: Change, measured: Measured, rose: bool) -> str:
-    amount = f"{-fall.effect:.3g} {_unit(measured)}"
+    amount = f"{-fall.effect:.3g} {unit(measured)}"
     if measured.level:
         amount += f" ({-fall.effect / abs(measured.level):.1%})"
     return f"{what} rose, then fell by {amount}" if rose else f"{what} falls by {amount}"
 
 
-def _unit(measured: Measured) -> str:
-    return "in reward" if measured.unit == "reward" else "nats"
-
-
 def _called(split: str) -> str:
     return split or "only"
-
-
-def _evidence(v: View) -> Iterable[Evidence]:
-    roles = {
-        "chosen": v.chosen,
-        "rejected": v.rejected,
-        "margin": v.margin,
-        "argmax": v.argmax,
-    } | {m.series.quantity: m for m in v.extra}
-    for role, measured in roles.items():
-        if measured is None:
-            continue
-        f, series = measured.fit, measured.series
-        change, values = f.change(), series.values
-        level = measured.level if measured.level is not None else float(np.median(values))
-        threshold = v.threshold(measured) if measured.unit else 0.02 * abs(level)
-        direction = _moved(change, threshold, f.known_noise)
-        fall = f.fall()
-        if direction != "falls" and fall.p <= fall_p(f.n) and -fall.effect >= threshold:
-            direction = "rose, then fell"
-        peak = _logged_peak(series, f)
-        yield Evidence(
-            role=role,
-            split=series.split,
-            column=series.column,
-            unit=measured.unit,
-            n=len(series),
-            start=float(values[0]),
-            peak=float(values[peak]),
-            peak_step=float(series.steps[peak]),
-            end=float(values[-1]),
-            change=change,
-            fall=fall,
-            direction=direction,
-            relative=change.effect / abs(measured.level) if measured.level else None,
-            reference=measured.anchor,
-        )
-
-
-def _logged_peak(series: Series, f: Fit) -> int:
-    """The largest logged value near the trend's peak."""
-    low, high = f.steps[max(f.peak - 1, 0)], f.steps[min(f.peak + 1, f.steps.size - 1)]
-    near = np.flatnonzero((series.steps >= low) & (series.steps <= high))
-    if near.size == 0:
-        near = np.arange(len(series))
-    return int(near[np.argmax(series.values[near])])
 
 
 def _missing(views: list[View]) -> tuple[str, ...]:
@@ -522,46 +429,3 @@ def _missing(views: list[View]) -> tuple[str, ...]:
         "held-out": "a held-out split (eval_ series): whether unseen prompts suffer",
     }
     return tuple(tells[name] for name, present in has.items() if not present)
-
-
-_METHODS = {
-    "kto": "a KTO run on unpaired answers: chosen and rejected are of different prompts, so the "
-    "margin is no pair's; chosen alone is judged",
-    "online dpo": "an online run: every batch holds answers just sampled, so the curves compare "
-    "different texts; watch a fixed probe (SqueezeCallback)",
-}
-_RL = (
-    "a GRPO or RLOO run: its answers are sampled anew at every step, so no curve follows a fixed "
-    "one; to see a displacement, log the log-probs and the argmax of fixed correct answers "
-    "(SqueezeCallback(probe=...)), and watch entropy"
-)
-
-
-def _of_method(run: RunSeries) -> tuple[str, ...]:
-    return (_METHODS[run.method],) if run.method in _METHODS else ()
-
-
-def _of_rl(run: RunSeries) -> tuple[str, ...]:
-    """What an entropy says of a run without pairs."""
-    if run.method != "grpo":
-        return _of_method(run)
-    series = next((s for s in run.series if s.quantity == q.ENTROPY), None)
-    if series is None or len(series) < FEWEST:
-        return ("entropy is not in the log, or too short: log it (log_entropy, or logging_steps=1)",)
-    change = fit(series).change()
-    if both(change) <= MOVE_P and change.effect < -0.2 * abs(change.start):
-        return (
-            f"entropy falls from {series.values[0]:.3g} to {series.values[-1]:.3g}: the policy "
-            "narrows, as squeezing would have it (claims EN-1, NS-1)",
-        )
-    return (f"entropy goes from {series.values[0]:.3g} to {series.values[-1]:.3g}: no collapse",)
-
-
-def _nothing_to_judge(run: RunSeries) -> str:
-    if run.method == "grpo":
-        return _RL
-    have = ", ".join(dict.fromkeys(s.column for s in run.series))
-    return (
-        f"the log holds {have} only; a loss falls when the margin grows, whether chosen rises or "
-        "falls, so log rewards/chosen and rewards/rejected (or logps/...) too"
-    )

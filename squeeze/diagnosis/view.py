@@ -81,9 +81,7 @@ class View:
         return max(MATERIAL_SHARE * level, floor)
 
 
-def view(
-    run: RunSeries, split: str, beta: float | None, findings: Sequence[Finding] = ()
-) -> View:
+def view(run: RunSeries, split: str, beta: float | None, findings: Sequence[Finding] = ()) -> View:
     """Gather what the run has on that split; `beta` is the DPO β, where the user gives it.
 
     Where `findings` say that the reference is not what training started from, curves begin at
@@ -230,9 +228,7 @@ def _difference(chosen: Measured | None, rejected: Measured | None) -> Measured 
     if a.examples is not None and b.examples is not None and a.examples.shape == b.examples.shape:
         examples = a.examples[:, i] - b.examples[:, j]
     margin = a.values[i] - b.values[j]
-    series = Series(
-        q.MARGIN, a.split, a.steps[i], margin, "chosen − rejected", examples, a.batches
-    )
+    series = Series(q.MARGIN, a.split, a.steps[i], margin, "chosen − rejected", examples, a.batches)
     known = chosen.anchor is not None and rejected.anchor is not None
     anchor = chosen.anchor - rejected.anchor if known else None  # type: ignore[operator]
     return Measured(series, chosen.unit, rejected.level, anchor)

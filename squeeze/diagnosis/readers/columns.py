@@ -61,9 +61,7 @@ def _require_distinct(table: Table, columns: Sequence[str]) -> None:
             )
 
 
-def _require_usable(
-    table: Table, columns: Sequence[str], found: Mapping[str, Meaning]
-) -> None:
+def _require_usable(table: Table, columns: Sequence[str], found: Mapping[str, Meaning]) -> None:
     quantities = {m.quantity for m in found.values()}
     if quantities & set(TELLING) or any(m.startswith(OTHER) for m in quantities):
         return
@@ -113,9 +111,7 @@ def _with_split(found: Mapping[str, Meaning], columns: Sequence[str]) -> dict[st
         default = "train"
     else:
         default = ""
-    return {
-        c: m if m.split else Meaning(m.quantity, default, m.negate) for c, m in found.items()
-    }
+    return {c: m if m.split else Meaning(m.quantity, default, m.negate) for c, m in found.items()}
 
 
 def some(names: Sequence[str], limit: int = 8) -> str:

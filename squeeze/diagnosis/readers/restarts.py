@@ -35,8 +35,11 @@ def without_copies(table: Table, telling: Sequence[str]) -> Table:
             copies.append((i, seen[key]))
         else:
             seen[key] = i
-    if not copies or len(seen) <= 3 or len(copies) > len(seen) / 2 or copies[0][1] != min(
-        seen.values()
+    if (
+        not copies
+        or len(seen) <= 3
+        or len(copies) > len(seen) / 2
+        or copies[0][1] != min(seen.values())
     ):
         return table
     left = {i for i, _ in copies}

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from squeeze.diagnosis.names import STEP_NAMES as STEPS_BY_RANK
 from squeeze.diagnosis.names import RUN_NAMES, Meaning, is_step, of_fixed_set
+from squeeze.diagnosis.names import STEP_NAMES as STEPS_BY_RANK
 from squeeze.diagnosis.readers.columns import meanings as recognised
 from squeeze.diagnosis.readers.columns import method, some
 from squeeze.diagnosis.readers.records import Table, number
@@ -158,8 +158,16 @@ def _axis(table: Table, columns: list[str], telling: list[str]) -> tuple[str, Ar
             continue
         if len(used) > 1 and np.ptp(steps[used]) == 0:  # it counts something else
             continue
-        return column.rpartition("/")[2].strip("_").lower(), steps, notes
+        return _counts(column), steps, notes
     return table.unit, order, notes
+
+
+def _counts(column: str) -> str:
+    """What a step column counts; a logger's own "_step" counts its lines."""
+    name = column.strip().lower()
+    if name == "_step":
+        return "logged line"
+    return name.removesuffix("/max_steps").rpartition("/")[2]
 
 
 def _rounded(steps: Array) -> bool:

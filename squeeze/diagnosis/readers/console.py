@@ -24,6 +24,7 @@ _NUMBER = (
     r"[-+\u2212]?(?:\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})(?:[eE][-+]?\d{1,3})?"
     r"|[-+]?(?:nan|inf)\b"
 )
+_BRACE = re.compile(r"[{}]")
 _VALUE = re.compile(rf"\s{{0,3}}['\"]?({_NUMBER})(?![\w/:])", re.IGNORECASE)
 _SEPARATOR = re.compile(r"[=:]")
 _NAME = re.compile(r"(?<![A-Za-z0-9_.])[A-Za-z_][A-Za-z0-9_/. \-]{0,60}\s{0,2}$")
@@ -103,36 +104,20 @@ def printed_dicts(lines: Lines) -> Iterator[tuple[int, str]]:
     One that does not end on its line goes on in the next ones, as a terminal wraps it.
     """
     begun: list[str] = []
-    number, length = 0, 0
+    number = 0
     for at, line in lines:
-        rest = line
-        if begun:
-            end, start = rest.find("}"), rest.find("{")
-            if end >= 0 and (start < 0 or end < start):
-                yield number, "".join(begun) + rest[: end + 1]
-                begun, rest = [], rest[end + 1 :]
-            elif start < 0 and length < _LONGEST_DICT:
-                begun.append(rest)
-                length += len(rest)
-                continue
-            else:
-                begun = []
-        while (start := _opened(rest)) >= 0:
-            end, other = rest.find("}", start), rest.find("{", start + 1)
-            if 0 <= other < end or (end < 0 <= other):
-                rest = rest[other:]
-            elif end < 0:
-                begun, number, length = [rest[start:]], at, len(rest) - start
-                break
-            else:
-                yield at, rest[start : end + 1]
-                rest = rest[end + 1 :]
-
-
-def _opened(text: str) -> int:
-    """Where a dict with a quoted key begins; -1 if nowhere."""
-    found = [at for at in (text.find("{'"), text.find('{"')) if at >= 0]
-    return min(found, default=-1)
+        start = 0 if begun else -1
+        for mark in _BRACE.finditer(line):
+            i = mark.start()
+            if line[i] == "{":  # one that an earlier brace opened was no flat dict
+                begun, start, number = [], (i if line[i + 1 : i + 2] in ("'", '"') else -1), at
+            elif start >= 0:
+                yield number, "".join(begun) + line[start : i + 1]
+                begun, start = [], -1
+        if start < 0 or sum(map(len, begun)) > _LONGEST_DICT:
+            begun = []
+        else:
+            begun.append(line[start:])
 
 
 def _evaluated(text: str) -> dict[str, Any] | None:

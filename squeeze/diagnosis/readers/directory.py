@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from squeeze.diagnosis.readers.registry import Found, Source, reader, readers
+from squeeze.diagnosis.readers.text import require_file
 from squeeze.errors import InputError
 
 _LOG_SUFFIXES = (".jsonl", ".csv", ".tsv", ".json", ".log", ".txt", ".out", ".md", ".ipynb")
@@ -22,6 +23,8 @@ def read(source: Source) -> Found:
 
 def read_source(source: Source) -> Found:
     """What the first reader that recognises a source makes of it; None if none does."""
+    if not source.is_directory:
+        require_file(source.path)
     for candidate in readers():
         if candidate.recognise(source):
             found = candidate.read(source)

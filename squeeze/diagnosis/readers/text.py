@@ -39,7 +39,7 @@ def read_lines(path: Path) -> tuple[Lines, str]:
     ASCII. Of a file with more than `KEPT` characters the first line and every k-th are kept. Raises
     `InputError` for what is no regular file, cannot be read, holds no text, is empty or too large.
     """
-    _require_file(path)
+    require_file(path)
     try:
         kept, total, every = _thinned(path)
     except (OSError, EOFError, zlib.error) as error:
@@ -57,7 +57,8 @@ def read_text(path: Path) -> str:
     return "\n".join(line for _, line in read_lines(path)[0])
 
 
-def _require_file(path: Path) -> None:
+def require_file(path: Path) -> None:
+    """Raise `InputError` for a pipe, a device or a socket, which may never end."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"

@@ -1,6 +1,7 @@
 """The `squeeze` command: a module for each subcommand, heavy imports inside its functions."""
 
 import sys
+import traceback
 
 from squeeze.cli import bench as bench
 from squeeze.cli import claims as claims
@@ -19,9 +20,14 @@ from squeeze.errors import InputError
 
 __all__ = ["app", "main"]
 
+INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
+
 
 def main() -> None:
-    """Run the command line; an `InputError` becomes one sentence on stderr and exit code 2."""
+    """Run the command line; an `InputError` becomes one sentence on stderr and exit code 2.
+
+    Any other error is our own: it is shown whole, with exit code 70, which no verdict has.
+    """
     try:
         app()
     except InputError as error:
@@ -31,3 +37,7 @@ def main() -> None:
         if everywhere:
             leave()
         raise SystemExit(2) from None
+    except Exception:  # noqa: BLE001 (the outermost boundary)
+        traceback.print_exc()
+        print("squeeze: an error of squeeze itself; please report it", file=sys.stderr, flush=True)
+        raise SystemExit(INTERNAL_ERROR) from None

@@ -47,10 +47,10 @@ _OF_PROBE = {
     "entropy": q.ENTROPY,
 }
 STEP_NAMES = (
-    *("step", "_step", "global_step", "current_steps", "train/global_step", "eval/global_step"),
+    *("step", "global_step", "current_steps", "train/global_step", "eval/global_step"),
     *("trainer/global_step", "steps", "iteration", "iter", "examples_counter", "counters/examples"),
     *("training/global_step", "global_step/max_steps", "iters", "update", "training_step"),
-    *("epoch", "epochs", "train/epoch", "epoca", "época"),
+    *("_step", "epoch", "epochs", "train/epoch", "epoca", "época"),
 )
 RUN_NAMES = ("run", "run_id", "run_name", "arm", "experiment", "exp_name")
 

@@ -31,7 +31,7 @@ STYLES: dict[Name, str] = {
 }
 
 
-def to_json(diagnoses: Sequence[Diagnosis], ledger: Path) -> dict[str, Any]:
+def to_json(diagnoses: Sequence[Diagnosis], ledger: Path | None = None) -> dict[str, Any]:
     """One run as an object with its `verdict`; several as `runs` beside the worst `verdict`."""
     runs = [_run_json(d, ledger) for d in diagnoses]
     if len(runs) == 1:
@@ -39,7 +39,7 @@ def to_json(diagnoses: Sequence[Diagnosis], ledger: Path) -> dict[str, Any]:
     return {"schema": SCHEMA, "verdict": worst(d.verdict for d in diagnoses), "runs": runs}
 
 
-def _run_json(d: Diagnosis, ledger: Path) -> dict[str, Any]:
+def _run_json(d: Diagnosis, ledger: Path | None = None) -> dict[str, Any]:
     return {
         "verdict": d.verdict,
         "run": d.run.name,
@@ -93,7 +93,7 @@ def _change_json(c: Change) -> dict[str, Any]:
     return {"effect": c.effect, "interval": interval, "p": c.p}
 
 
-def _remedies(d: Diagnosis, ledger: Path) -> list[Remedy]:
+def _remedies(d: Diagnosis, ledger: Path | None = None) -> list[Remedy]:
     known = any(s.quantity == ARGMAX for s in d.run.series) and not any(
         f.kind == "argmax" for f in d.findings
     )
@@ -107,7 +107,7 @@ def _notes(d: Diagnosis) -> tuple[str, ...]:
 # --- terminal -------------------------------------------------------------------------------------
 
 
-def print_diagnosis(d: Diagnosis, console: Console, ledger: Path) -> None:
+def print_diagnosis(d: Diagnosis, console: Console, ledger: Path | None = None) -> None:
     """Verdict, what it means, the evidence, and what to do, for a person."""
     line = Text.assemble(
         (d.run.name, "bold"), ": ", (d.verdict.upper(), STYLES[d.verdict]), f" — {d.reason}"
@@ -177,7 +177,7 @@ def _print_list(console: Console, title: str, sentences: Sequence[str]) -> None:
             console.print(Text(f"  - {sentence}"))
 
 
-def _print_remedies(d: Diagnosis, console: Console, ledger: Path) -> None:
+def _print_remedies(d: Diagnosis, console: Console, ledger: Path | None = None) -> None:
     found = _remedies(d, ledger)
     if not found:
         return

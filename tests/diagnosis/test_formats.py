@@ -189,7 +189,7 @@ def _wandb_offline(path: Path) -> Path:
     """LevelDB's log of wandb_internal.Record; records that cross a block come in parts."""
     run = path / "wandb" / "offline-run-20261125_100000-abc"
     run.mkdir(parents=True)
-    messages = [_chunk(17, _chunk(7, b"brave-fox"))]
+    messages = [_chunk(17, _chunk(8, b"brave-fox"))]
     for r in RECORDS:
         items = [
             _chunk(1, _chunk(2, k.encode()) + _chunk(16, json.dumps(v).encode()))

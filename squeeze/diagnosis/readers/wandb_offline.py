@@ -23,7 +23,7 @@ _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 # Field numbers of wandb_internal.Record, HistoryRecord, HistoryItem and RunRecord.
 _HISTORY, _RUN = 2, 17
 _ITEM, _KEY, _NESTED, _JSON = 1, 1, 2, 16
-_DISPLAY_NAME = 7
+_DISPLAY_NAME = 8
 
 
 def _run_files(source: Source) -> list[Path]:

@@ -128,7 +128,7 @@ def diagnose(
         raise typer.Exit(1)
 
 
-@app.command("compare")
+@app.command("compare", rich_help_panel=JUDGE)
 def compare_runs(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Two or more logs or run directories.")

@@ -68,6 +68,8 @@ def check_rises_then_falls(runs: Runs) -> list[Verdict]:
             updates=updates,
         ),
     ]  # fmt: skip
+    if "rejected" not in runs.kinds("dpo"):  # a log of the chosen answers alone
+        return rows
     rows += [_others_fall(runs, split) for split in SPLITS]
     return [*rows, _rejected_falls_fastest(runs), _margin_grows(runs)]
 

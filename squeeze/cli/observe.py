@@ -15,19 +15,26 @@ Option = typer.Option
 
 @app.command(rich_help_panel=RUN)
 def observe(
-    level: Annotated[str, typer.Argument(help="tiny or pretrained.")],
+    level: Annotated[str, typer.Argument(help="tiny, pretrained, or published.")],
     claims: Annotated[str | None, Option(help="Comma-separated; all by default.")] = None,
     seeds: Annotated[
         str, Option(help="evaluation, development, or numbers with commas.")
     ] = "evaluation",
     model: Annotated[str | None, Option(help="Another model than the registered one.")] = None,
+    logs: Annotated[
+        Path | None, Option(help="For published: a clone of the authors' repository.")
+    ] = None,
     out: Annotated[Path, Option(help="The ledger's directory.")] = Path("reports"),
 ) -> None:
     """Run the pre-registered experiments of a level and put the verdicts into the ledger.
 
     Everything is cached: stopped, it goes on where it was; finished, it only judges again. Verdicts
-    of other seeds or another model than the registered ones are shown and not recorded.
+    of other seeds or another model than the registered ones are shown and not recorded. "published"
+    trains nothing: it judges the logs that the paper's authors published.
     """
+    if level == "published":
+        _published(logs, out)
+        return
     from rich.console import Console
 
     from squeeze.claims import catalogue
@@ -85,3 +92,38 @@ def _seeds(text: str, evaluation: tuple[int, ...], development: tuple[int, ...])
         raise InputError(
             f"--seeds must be evaluation, development or numbers such as 0,1, not {text!r}"
         ) from None
+
+
+def _published(logs: Path | None, out: Path) -> None:
+    """Judge the authors' logs, say what was left out of them, and record every row."""
+    from rich.console import Console
+
+    from squeeze.claims import catalogue
+    from squeeze.claims.ledger import merge, new_entry, read
+    from squeeze.cli.verdicts import verdict_table
+    from squeeze.errors import InputError
+    from squeeze.study.published import FIGURE, draw_published, judge_published
+
+    if logs is None:
+        raise InputError(
+            "observe published needs --logs DIR, a clone of the authors' repository "
+            "(Joshua-Ren/Learning_dynamics_LLM)"
+        )
+    console = Console(highlight=False)
+    read(out)  # a file that is not ours is better refused before the work
+    judged = judge_published(logs)
+    for found in judged:
+        for note in [*found.run.notes, found.run.argmax_problem]:
+            if note:
+                console.print(f"{found.run.name}: {note}", soft_wrap=True, markup=False)
+        if found.phase is None:
+            said = f"{found.run.name}: neither sft nor dpo in its name; not judged"
+            console.print(said, soft_wrap=True, markup=False)
+    rows = [row for found in judged for row in found.rows]
+    console.print(verdict_table(rows))
+    test = "squeeze observe published"
+    merge(out, [new_entry(row, catalogue.get(row.claim), seconds=0.0, test=test) for row in rows])
+    figure = draw_published(judged, out / FIGURE)
+    console.print(f"recorded in {out / 'claims.md'}", soft_wrap=True)
+    if figure is not None:
+        console.print(f"Figure 4 from the authors' logs: {figure}", soft_wrap=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -333,10 +334,8 @@ def emulated_table(cases: Sequence[Emulated], repeats: int) -> Iterator[str]:
     rows = dict.fromkeys((c.run, c.evaluations, c.bad, c.batch) for c in cases)
     for run, n, bad, batch in rows:
         own = [c for c in cases if (c.run, c.evaluations, c.bad, c.batch) == (run, n, bad, batch)]
-        counts = {
-            v: sum(c.verdict == v for c in own) for v in dict.fromkeys(c.verdict for c in own)
-        }
-        listed = ", ".join(f"{k} {v}" for k, v in sorted(counts.items(), key=lambda kv: -kv[1]))
+        counts = Counter(c.verdict for c in own)
+        listed = ", ".join(f"{name} {count}" for name, count in counts.most_common())
         yield f"| {run} | {n} | {'yes' if bad else 'no'} | {batch} | {rate(own)} | {listed} |"
 
 

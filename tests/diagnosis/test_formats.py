@@ -390,6 +390,27 @@ def test_long_log_is_thinned_with_a_note_and_keeps_its_first_line(
     assert any("th was read" in n for n in run.notes)
 
 
+def test_long_document_is_read_whole_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("squeeze.diagnosis.readers.text.KEPT", 2_000)
+    path = tmp_path / "trainer_state.json"
+    path.write_text(json.dumps({"log_history": records(n=200)}, indent=1))
+    (run,) = load(path)
+    assert len(run.series[0]) == 200
+    monkeypatch.setattr("squeeze.diagnosis.readers.text.WHOLE", 10_000)
+    with pytest.raises(InputError, match="give the log as JSON Lines"):
+        load(path)
+
+
+def test_scores_of_single_examples_come_before_the_trainers_log(tmp_path: Path) -> None:
+    reference = Path(__file__).parents[2] / "reports" / "reference" / "smollm2-cpu"
+    (tmp_path / "squeeze").mkdir()
+    (tmp_path / "squeeze" / "trajectory.parquet").symlink_to(reference / "trajectory.parquet")
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": RECORDS}))
+    assert {run.format for run in load(tmp_path)} == {"squeeze trajectory"}
+
+
 @pytest.mark.parametrize("unit", ["a/", "x y ", "{'", "loss: ", "- ", "|", "1,", '{"a'])
 def test_very_long_lines_of_anything_end_soon(unit: str, tmp_path: Path) -> None:
     import time

@@ -19,7 +19,8 @@ from squeeze.errors import InputError
 
 Lines = list[tuple[int, str]]
 
-KEPT = 64 * 2**20  # characters of lines that are looked at
+KEPT = 16 * 2**20  # characters of lines that are looked at
+WHOLE = 256 * 2**20  # characters of a document, of which no line can be left out
 LONGEST = 64 * 2**20  # of a single line: a whole JSON document may be one
 LARGEST = 4 * 2**30  # bytes, unpacked
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -74,11 +75,24 @@ def _thinned(path: Path) -> tuple[Lines, int, int]:
             continue
         kept.append((number, line))
         size += len(line) + 60
+        if size > KEPT and _is_document(path, kept[0][1]):
+            if size > WHOLE:
+                raise InputError(
+                    f"{path} is a document of more than {WHOLE // 2**20} million characters; give "
+                    "the log as JSON Lines or CSV, of which a share can be read"
+                )
+            continue
         while size > KEPT and len(kept) > 2:
             every *= 2
             kept = [kept[0], *((n, line) for n, line in kept[1:] if n % every == 1)]
             size = sum(len(line) + 60 for _, line in kept)
     return kept, number, every
+
+
+def _is_document(path: Path, first: str) -> bool:
+    """Whether a file is one document, JSON over many lines or a page, rather than a log."""
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    return suffix in (".json", ".ipynb", ".html", ".htm") or first.strip() in ("{", "[")
 
 
 def _decoded(path: Path) -> Iterator[str]:

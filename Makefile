@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE # imports from bytecode: seconds for each process that tests start
 
-.PHONY: replicate test setup check lint mutation clean
+.PHONY: replicate test setup check constraints docs lint mutation clean
 
 setup: $(VENV)/.installed
 
@@ -27,6 +27,11 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+constraints:  ## exact versions for every Python and platform, from the ranges in pyproject.toml
+	uv pip compile --no-config --universal --python-version 3.11 pyproject.toml --all-extras \
+		--group tools --group pinned --no-annotate \
+		--custom-compile-command "make constraints" --output-file constraints.txt
 
 mutation: setup  ## mutation testing of the theory and the losses (an hour)
 	$(BIN)/pip install --quiet -c constraints.txt mutmut

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import platform
-import resource
 import subprocess
 import sys
 from importlib import metadata
 from typing import Any
-
-import torch
 
 PACKAGES = ("torch", "transformers", "trl", "peft")
 
@@ -28,9 +25,9 @@ def this_device() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a verdict may depend on."""
-    return {"python": platform.python_version()} | {
-        name: metadata.version(name) for name in PACKAGES
-    }
+    installed = {found.name: found.version for found in metadata.distributions()}
+    packages = {name: installed[name] for name in PACKAGES if name in installed}
+    return {"python": platform.python_version()} | packages
 
 
 def git_revision() -> str | None:
@@ -54,8 +51,14 @@ def environment() -> dict[str, Any]:
 
 def peak_memory_mb() -> dict[str, float]:
     """The most memory this process has held so far, in MB: resident, and allocated on the GPU."""
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000  # Linux counts in KB
-    peaks = {"resident": round(resident, 1)}
+    import torch
+
+    peaks = {}
+    if sys.platform != "win32":
+        import resource
+
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000  # Linux counts in KB
+        peaks["resident"] = round(resident, 1)
     if torch.cuda.is_available():
         peaks["gpu"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
     return peaks

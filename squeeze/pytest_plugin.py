@@ -21,6 +21,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
+    """Add `--subject` to `pytest --pyargs squeeze.verify`, and to no other run of pytest."""
+    if any(arg.split(".")[:2] == ["squeeze", "verify"] for arg in args):
+        from squeeze.verify import pytest_options
+
+        early_config.pluginmanager.register(pytest_options, "squeeze-verify")
+
+
 @pytest.fixture(scope="session")
 def squeeze_verdict(request: pytest.FixtureRequest) -> str:
     """The verdict on `--squeeze-run` (the worst, if it holds several runs); skips without one.

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from squeeze.errors import InputError
 from squeeze.files import replacing
-from squeeze.scoring import ResponseScores
+
+if TYPE_CHECKING:
+    from squeeze.scoring import ResponseScores  # and with it torch, which reading a file needs not
 
 KEYS = ["arm", "phase", "step", "epoch", "probe", "example", "split", "kind"]
 METRICS = ["logp", "argmax_logp", "entropy", "peakiness", "n_tokens"]

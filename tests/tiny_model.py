@@ -1,77 +1,8 @@
-"""A tiny real model as a directory: transformers' own architecture, random weights, byte-level BPE.
+"""A tiny real model as a directory; the model and its tokenizer are `squeeze.verify.tiny`'s."""
 
-Small enough to train in a second, real enough that every line of the main job runs on it.
-"""
+from squeeze.verify.tiny import VOCABULARY as VOCABULARY
+from squeeze.verify.tiny import save_tiny as save_tiny_model
+from squeeze.verify.tiny import tiny_model as tiny_model
+from squeeze.verify.tiny import tiny_tokenizer as tiny_tokenizer
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
-
-from squeeze.data.encoding import TEMPLATES
-from squeeze.data.loading import load_examples
-
-VOCABULARY = 400
-
-
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE trained on the embedded data, with the ChatML template."""
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    inner.train_from_iterator([e.chosen for e in load_examples("enthusiastic_en")], trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>"
-    )
-    tokenizer.chat_template = TEMPLATES["chatml"]
-    return tokenizer
-
-
-def tiny_model(family: str = "llama", seed: int = 0, **options: Any) -> torch.nn.Module:
-    """A randomly initialised model of one of three families, far from uniform predictions."""
-    torch.manual_seed(seed)
-    shape: dict[str, Any] = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 1024,
-        "initializer_range": 0.2,
-        "tie_word_embeddings": True,
-        "bos_token_id": None,
-        "eos_token_id": 2,
-        "pad_token_id": 0,
-    } | options
-    if family == "llama":
-        return LlamaForCausalLM(LlamaConfig(**shape)).eval()
-    if family == "qwen3":
-        return Qwen3ForCausalLM(Qwen3Config(**shape)).eval()
-    return Gemma3ForCausalLM(Gemma3TextConfig(**shape)).eval()
-
-
-def save_tiny_model(directory: Path, family: str = "llama", **options: Any) -> Path:
-    """Write model and tokenizer as `save_pretrained` does, in sharded safetensors with an index."""
-    tiny_model(family, **options).save_pretrained(directory, max_shard_size="60KB")
-    tiny_tokenizer().save_pretrained(directory)
-    return directory
+__all__ = ["VOCABULARY", "save_tiny_model", "tiny_model", "tiny_tokenizer"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from squeeze.claims.decomposition import slope_verdict
 from squeeze.claims.situations import Situation, standard_situations
 from squeeze.claims.softmax_checks import pool
-from squeeze.claims.types import Verdict
+from squeeze.claims.types import Outcome, Verdict
 from squeeze.losses import PairLogps, get_loss
 from squeeze.losses.policy_gradient import policy_loss
 from squeeze.theory import softmax
@@ -45,10 +45,8 @@ def _on_all(
     for s in standard_situations() if situations is None else situations:
         held = holds(s)
         evidence = {"counterexamples": [repr(s)] if held is False else []}
-        status = "not supported" if held is False else "supported"
-        verdicts.append(
-            Verdict(claim, "toy", status, n=int(held is not None), evidence=evidence)  # type: ignore[arg-type]
-        )
+        outcome: Outcome = "contradicted" if held is False else "supported"
+        verdicts.append(Verdict(claim, "toy", outcome, n=int(held is not None), evidence=evidence))
     return pool(verdicts)
 
 

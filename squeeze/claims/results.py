@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from squeeze.claims.table import by_claim, outcome_of, primary, rests_on
-from squeeze.claims.types import LEVELS, Entry, Level, Outcome
+from squeeze.claims.types import LEVELS, Entry, Key, Level, Outcome, Verdict
 from squeeze.files import write_json
 
 SCHEMA = 1
@@ -49,6 +49,22 @@ class Result:
 def shipped() -> Mapping[str, Mapping[Level, Result]]:
     """Return the shipped results by claim and level; a claim that was never run has none."""
     return _by_claim(json.loads(FILE.read_text(encoding="utf-8")))
+
+
+def entries() -> dict[Key, Entry]:
+    """Return the shipped results as rows of a ledger, with the words of their claims."""
+    words = json.loads(FILE.read_text(encoding="utf-8"))["claims"]
+    found: dict[Key, Entry] = {}
+    for claim, levels in shipped().items():
+        for level, r in levels.items():
+            verdict = Verdict(
+                *(claim, level, r.outcome, r.statistic, r.effect, r.interval),
+                n=r.n,
+                detectable=r.detectable,
+                reason=r.reason,
+            )
+            found[verdict.claim, level, ""] = Entry(verdict, **words[claim], date=r.date)
+    return found
 
 
 def best(claim: str) -> Result | None:
@@ -99,12 +115,18 @@ def write_results(path: Path, rows: Sequence[Entry]) -> int:
     (A level that takes a GPU is judged on another machine than the others.) Returns how many
     results the file holds.
     """
-    before = _by_claim(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-    kept = {(r.claim, r.level): r for levels in before.values() for r in levels.values()}
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"results": []}
+    levels_before = _by_claim(before).values()
+    kept = {(r.claim, r.level): r for levels in levels_before for r in levels.values()}
     merged = kept | {(result.claim, result.level): result for result in results_of(rows)}
     ordered = [merged[key] for key in sorted(merged, key=lambda k: (k[0], LEVELS.index(k[1])))]
     compact = [{k: v for k, v in asdict(r).items() if v not in (None, "", 0)} for r in ordered]
-    write_json(path, {"schema": SCHEMA, "results": compact})
+    words = {
+        entry.verdict.claim: {name: getattr(entry, name) for name in ("sentence", "source", "kind")}
+        for entry in rows
+    }
+    words = before.get("claims", {}) | words
+    write_json(path, {"schema": SCHEMA, "claims": words, "results": compact})
     return len(ordered)
 
 

@@ -13,15 +13,23 @@ from squeeze.cli import replicate as replicate
 from squeeze.cli import report as report
 from squeeze.cli import scan as scan
 from squeeze.cli import stories as stories
-from squeeze.cli.app import app
+from squeeze.cli import verify as verify
+from squeeze.cli.app import PANELS, app
 from squeeze.distributed import EverywhereError, is_main, leave
 from squeeze.errors import InputError
+from squeeze.extras import way_out
 
 __all__ = ["app", "main"]
 
+for registered in (app.registered_commands, app.registered_groups):
+    registered.sort(key=lambda command: PANELS.index(command.rich_help_panel))
+
 
 def main() -> None:
-    """Run the command line; an `InputError` becomes one sentence on stderr and exit code 2."""
+    """Run the command line; an `InputError` becomes one sentence on stderr and exit code 2.
+
+    So does an extra that is not installed.
+    """
     try:
         app()
     except InputError as error:
@@ -30,4 +38,9 @@ def main() -> None:
             print(f"squeeze: {error}", file=sys.stderr, flush=True)
         if everywhere:
             leave()
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        if (sentence := way_out(error)) is None:
+            raise
+        print(f"squeeze: {sentence}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None

@@ -5,20 +5,35 @@ from typing import Annotated
 
 import typer
 
+from squeeze import __version__
+
+PANELS = RUN, JUDGE, LOOK, DATA = ("Run", "Judge", "Look", "Data and models")  # of `--help`
+
 Plugin = Annotated[Path | None, typer.Option(help="Python file that registers losses of your own.")]
 
 app = typer.Typer(
     name="squeeze",
-    help="Learning dynamics of LLM finetuning as falsifiable claims.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"squeeze {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def squeeze() -> None:
-    """Keep `squeeze COMMAND` a group, which typer would fold away while there is one command."""
+def squeeze(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """State how finetuning moves a language model's probabilities, and judge your own runs."""
 
 
 def load_plugin(path: Path | None) -> None:

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from squeeze.cli.app import app
+from squeeze.cli.app import LOOK, app
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_text
 
 bench = typer.Typer(help="Measure our code beside other people's.", no_args_is_help=True)
-app.add_typer(bench, name="bench")
+app.add_typer(bench, name="bench", rich_help_panel=LOOK)
 
 
 @bench.callback()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from squeeze.cli.app import Plugin, app, load_plugin
+from squeeze.cli.app import RUN, Plugin, app, load_plugin
 
 if TYPE_CHECKING:
     from squeeze.claims.runs import Runs
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Option = typer.Option
 
 
-@app.command("compare-losses")
+@app.command("compare-losses", rich_help_panel=RUN)
 def compare_losses(
     model: Annotated[str | None, Option(help="Embedded name, local directory or hub id.")] = None,
     data: Annotated[str | None, Option(help="Embedded name or a preference file.")] = None,

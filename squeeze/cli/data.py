@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from squeeze.cli.app import app
+from squeeze.cli.app import DATA, app
 from squeeze.errors import InputError
 
 if TYPE_CHECKING:
     from squeeze.data.convert import Summary
 
 data_app = typer.Typer(help="The embedded data, and data files.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
+app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
 TARGETS = "trl, trl-conversational, alpaca, comparison, sharegpt, openai, hh, kto or squeeze"
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A data file.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help=".jsonl, .json or .parquet")],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from squeeze.cli.app import app
+from squeeze.cli.app import JUDGE, app
 from squeeze.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _CHECKPOINTS = "From checkpoints"
 
 
-@app.command()
+@app.command(rich_help_panel=JUDGE)
 def diagnose(
     runs: Annotated[
         list[Path] | None,

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from squeeze.cli.app import app
+from squeeze.cli.app import DATA, app
 
 models_app = typer.Typer(help="The embedded models.", no_args_is_help=True)
-app.add_typer(models_app, name="models")
+app.add_typer(models_app, name="models", rich_help_panel=DATA)
 
 
 @models_app.command("list")

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from squeeze.cli.app import app
+from squeeze.cli.app import RUN, app
 
 Option = typer.Option
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def observe(
     level: Annotated[str, typer.Argument(help="tiny or pretrained.")],
     claims: Annotated[str | None, Option(help="Comma-separated; all by default.")] = None,

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from squeeze.cli.app import Plugin, app, load_plugin
+from squeeze.cli.app import RUN, Plugin, app, load_plugin
 
 Option = typer.Option
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def replicate(
     model: Annotated[str | None, Option(help="Embedded name, local directory or hub id.")] = None,
     data: Annotated[str | None, Option(help="Embedded name or a preference file.")] = None,

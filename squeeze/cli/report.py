@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from squeeze.cli.app import app
+from squeeze.cli.app import LOOK, app
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def report(
     run_dir: Annotated[Path, typer.Argument(help="A directory that a run wrote.")],
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from squeeze.cli.app import app
+from squeeze.cli.app import JUDGE, app
 from squeeze.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ SHOWN = {
 }
 
 
-@app.command("scan")
+@app.command("scan", rich_help_panel=JUDGE)
 def scan_command(
     data: Annotated[str, typer.Argument(help="Embedded name or a preference file.")],
     model: Annotated[

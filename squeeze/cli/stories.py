@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from squeeze.cli.app import app
+from squeeze.cli.app import RUN, app
 
 Option = typer.Option
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def stories(
     data: Annotated[
         Path | None,

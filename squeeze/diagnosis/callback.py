@@ -30,6 +30,8 @@ from squeeze.errors import InputError
 from squeeze.run_directory import RunRecord, now
 from squeeze.training.probe_callback import Prober
 from squeeze.training.trl_compat import calling_trainer, log_beside, model_name, shards_weights
+from squeeze.verify.cheap import cheap_checks
+from squeeze.verify.report import advice
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -60,6 +62,8 @@ class SqueezeCallback(TrainerCallback):
             there are) are likelier than at any probe before: what to go back to after a turn.
         trainer: the trainer, as TRL's callbacks take it: `trainer.add_callback(SqueezeCallback(
             trainer=trainer))`. Among a trainer's `callbacks=` it is not needed.
+        verify: ask the trainer the cheap checks of `squeeze verify` before the first step, and warn
+            (a `SqueezeWarning`) of each that fails.
 
     After training, `diagnosis` holds the verdict and `overhead` the share of time that it took.
     Where the trainer's own data hold no pairs (SFT, online methods), it says so and rests.
@@ -83,6 +87,7 @@ class SqueezeCallback(TrainerCallback):
         phase: Literal["sft", "dpo"] | None = None,
         trainer: Any = None,
         best_at_turn: bool = False,
+        verify: bool = False,
     ) -> None:
         for name, count in (("every", every), ("examples", examples), ("patience", patience)):
             if count is not None and count < 1:
@@ -103,7 +108,7 @@ class SqueezeCallback(TrainerCallback):
         self.out = None if out is None else Path(out)
         self.examples, self.share = examples, overhead
         self.alarming, self.patience = tuple(alarming), patience
-        self.dtype, self.phase = dtype, phase
+        self.dtype, self.phase, self.verify = dtype, phase, verify
         self.diagnosis: Diagnosis | None = None
         self._trainer: Any = None
         self._given_trainer, self.best_at_turn = trainer, best_at_turn
@@ -139,6 +144,8 @@ class SqueezeCallback(TrainerCallback):
         self._prober = Prober(items, self.dtype or _autocast(args))
         dtype = str(self._prober.dtype or torch.float32).split(".")[1]
         self._record.write_about(status="running", scoring={"dtype": dtype})
+        if self.verify and state.global_step == 0:
+            _warn_of_faults(self._trainer)
         self._mark = time.perf_counter()
         if self._record.probes:
             self.diagnosis = self._judged()
@@ -319,6 +326,12 @@ _CONFIG = (
     *("learning_rate", "lr_scheduler_type", "beta", "loss_type", "num_train_epochs", "max_steps"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "seed"),
 )
+
+
+def _warn_of_faults(trainer: Any) -> None:
+    """Say what is wrong with the trainer itself, and the way out; the training goes on."""
+    for line in advice(cheap_checks(trainer)):
+        warnings.warn(f"squeeze verify: {line}", SqueezeWarning, stacklevel=2)
 
 
 def _require_whole_weights(trainer: Any) -> None:

@@ -8,12 +8,13 @@ compiled C on the CPU, Triton on a GPU. The projection of hidden states is torch
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from squeeze.kernels.inputs import KernelInputs
+from squeeze.kernels.inputs import KernelInputs, LogitTransform
 from squeeze.kernels.online import EagerFold, Fold, OnlineState, Tile, fold_topk
 from squeeze.kernels.statistics import TokenStatistics
 
@@ -22,6 +23,7 @@ from squeeze.kernels.statistics import TokenStatistics
 # nothing but needs larger matrices to fill it, 3 · 16 = 48 MB.
 _HEAD_TILE_BYTES = 16 * 2**20
 _HIDDEN_BLOCK_BYTES = 8 * 2**20
+_PICKED_BYTES = 32 * 2**20
 _LOGITS_TILE_BYTES = {"cpu": 8 * 2**20}
 _LOGITS_TILE_BYTES_ELSEWHERE = 16 * 2**20
 # Whose matmul takes 16-bit operands to float32 logits; elsewhere logits have the operands' dtype.
@@ -84,6 +86,15 @@ def _fold_hidden(
     hidden, head = inputs.hidden, inputs.head
     assert hidden is not None
     assert head is not None
+    if isinstance(fold, HiddenFold) and inputs.top_k == 0 and fold.takes(hidden, head):
+        # Rows are picked in blocks: a copy of all of them is not bounded.
+        block = targets.shape[0] if rows is None else _PICKED_BYTES // hidden[0].nbytes
+        for start in range(0, targets.shape[0], max(1, block)):
+            stop = min(start + block, targets.shape[0])
+            states = hidden if rows is None else hidden[rows[start:stop]]
+            chosen = targets[start:stop], state.rows(start, stop)
+            fold.fold_hidden(states, head, inputs.bias, inputs.transform, *chosen)
+        return
     projection = Projection(hidden, head, targets.shape[0], training=False)
     # The vocabulary outside: the head, the larger operand, is read and converted once.
     for first in range(0, inputs.vocab, projection.columns):
@@ -108,6 +119,34 @@ def _fold_tile(
         tile = tile.prepared(inputs.accumulator)
         fold_topk(tile, state)
     fold(tile, targets, state)
+
+
+@runtime_checkable
+class HiddenFold(Protocol):
+    """A fold that can also make the logits of hidden states itself, where it `takes` them."""
+
+    def takes(self, hidden: Tensor, head: Tensor) -> bool: ...
+
+    def fold_hidden(
+        self,
+        hidden: Float[Tensor, "tokens width"],
+        head: Float[Tensor, "vocab width"],
+        bias: Float[Tensor, " vocab"] | None,
+        transform: LogitTransform,
+        targets: Int[Tensor, " tokens"],
+        state: OnlineState,
+    ) -> None: ...
+
+    def logits_gradient(
+        self,
+        hidden: Float[Tensor, "tokens width"],
+        head: Float[Tensor, "columns width"],
+        bias: Float[Tensor, " columns"] | None,
+        transform: LogitTransform,
+        targets: Int[Tensor, " tokens"],
+        logsumexp: Float[Tensor, " tokens"],
+        grad_logps: Float[Tensor, " tokens"],
+    ) -> Float[Tensor, "tokens columns"]: ...
 
 
 class Projection:
@@ -170,6 +209,16 @@ class Projection:
         if self.widens:
             return _widening_mm(states, weight.T, out)
         return torch.mm(states, weight.T, out=out)
+
+    def copy(
+        self, logits: Float[Tensor, "tokens vocab"], rows: Int[Tensor, " block"], span: slice
+    ) -> Float[Tensor, "block columns"]:
+        """Return a tile of `logits` that exist already, valid until the next call."""
+        tile = logits[:, span]
+        out = self._logits[: rows.shape[0] * tile.shape[1]].view(rows.shape[0], tile.shape[1])
+        if rows.shape[0] == logits.shape[0]:
+            return out.copy_(tile)
+        return torch.index_select(tile, 0, rows, out=out)
 
     def multiply(
         self, left: Float[Tensor, "rows inner"], right: Float[Tensor, "inner columns"]

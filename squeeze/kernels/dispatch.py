@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import torch
 from torch import Tensor
@@ -59,6 +60,11 @@ def best_fold(inputs: KernelInputs) -> Fold:
     if source.device.type == "cpu":
         return load_native() or EagerFold()
     if source.device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        # The fused kernels have not been measured on a GPU; SQUEEZE_FUSED=1 takes them.
+        if os.environ.get("SQUEEZE_FUSED") == "1":
+            from squeeze.kernels.fused import FusedFold
+
+            return FusedFold()
         from squeeze.kernels.triton import TritonFold
 
         return TritonFold()

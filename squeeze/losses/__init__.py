@@ -7,7 +7,7 @@ formulas in `squeeze.theory.residuals`. Nothing here knows a model or a trainer.
 """
 
 # imported for the losses they register
-from squeeze.losses import pairwise, reference_free  # noqa: F401
+from squeeze.losses import pairwise, reference_free, trl_kin  # noqa: F401
 from squeeze.losses.gate import gate, gated
 from squeeze.losses.kto import kto_unpaired, kto_unpaired_residual
 from squeeze.losses.packed import packed_loss, ranked_pairs, sequence_logps

@@ -11,10 +11,14 @@ keeps its digits where σ(x) is near 1. Source: CLAIMS LD-4; Ren & Sutherland, a
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
+from squeeze.errors import InputError
 from squeeze.theory.logps import PairLogps, nll_weights
 
 Residual = tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]
@@ -50,8 +54,7 @@ def dpo(logps: PairLogps, *, beta: float = 0.1) -> Residual:
 
 def cdpo(logps: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.1) -> Residual:
     """∓β[(1 − ε)(1 − a) − εa]: a pull back towards the margin log((1 − ε)/ε)/β."""
-    x = beta * logps.margin
-    slope = (1 - label_smoothing) * torch.sigmoid(-x) - label_smoothing * torch.sigmoid(x)
+    slope = _smoothed_slope(beta * logps.margin, label_smoothing)
     return -beta * slope, beta * slope
 
 
@@ -161,6 +164,138 @@ def kto_pair(logps: PairLogps, *, beta: float = 0.1) -> Residual:
     chosen = kto_slope(beta * (logps.chosen_logratio - chosen_point))
     rejected = kto_slope(beta * (rejected_point - logps.rejected_logratio))
     return -0.5 * beta * chosen, 0.5 * beta * rejected
+
+
+def exo_pair(logps: PairLogps, *, beta: float = 0.1, label_smoothing: float = 1e-3) -> Residual:
+    """±βσ(x)σ(−x)(x − log((1 − ε)/ε)), x = βm: a pull to the margin at which σ(x) = 1 − ε."""
+    x = beta * logps.margin
+    slope = beta * kto_slope(x) * (x - math.log1p(-label_smoothing) + math.log(label_smoothing))
+    return slope, -slope
+
+
+def nca_pair(logps: PairLogps, *, beta: float = 0.1) -> Residual:
+    """β(½σ(u) − σ(−u)), ½βσ(v), with u = βΔ+ and v = βΔ−: chosen is held near σ(u) = ⅔."""
+    u, v = beta * logps.chosen_logratio, beta * logps.rejected_logratio
+    return beta * (torch.sigmoid(u) / 2 - torch.sigmoid(-u)), beta * torch.sigmoid(v) / 2
+
+
+def bco_pair(logps: PairLogps, *, beta: float = 0.1) -> Residual:
+    """−βσ(−βΔ+), βσ(βΔ−)."""
+    u, v = beta * logps.chosen_logratio, beta * logps.rejected_logratio
+    return -beta * torch.sigmoid(-u), beta * torch.sigmoid(v)
+
+
+def aot(logps: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0) -> Residual:
+    """cDPO's slope at the pair's log-ratio less the reference's of the same rank in the batch."""
+    delta = aot_margins(logps)
+    slope = _smoothed_slope(beta * delta, label_smoothing)
+    return -beta * slope, beta * slope
+
+
+def aot_unpaired(logps: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0) -> Residual:
+    """cDPO's slope at Δ+ less the Δ− of the same rank in the batch, on either side."""
+    chosen, rejected = aot_unpaired_margins(logps)
+    up, down = (_smoothed_slope(beta * delta, label_smoothing) for delta in (chosen, rejected))
+    return -beta * up, beta * down
+
+
+def aot_margins(logps: PairLogps) -> Float[Tensor, " batch"]:
+    """Return s+ − s− less the reference's of the same rank in the batch.
+
+    Raises `InputError` without reference log-probs.
+    """
+    if logps.ref_chosen is None or logps.ref_rejected is None:
+        raise InputError("AOT needs PairLogps.ref_chosen and ref_rejected; pass them")
+    logratio = logps.chosen - logps.rejected
+    return logratio - (logps.ref_chosen - logps.ref_rejected).sort().values[_rank(logratio)]
+
+
+def aot_unpaired_margins(
+    logps: PairLogps,
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """Return Δ+ less the Δ− of the same rank: once a chosen response, once a rejected one."""
+    up, down = logps.chosen_logratio, logps.rejected_logratio
+    return up - down.sort().values[_rank(up)], up.sort().values[_rank(down)] - down
+
+
+def _rank(values: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+    return values.detach().argsort(stable=True).argsort()
+
+
+def _smoothed_slope(x: Float[Tensor, " batch"], epsilon: float) -> Float[Tensor, " batch"]:
+    return (1 - epsilon) * torch.sigmoid(-x) - epsilon * torch.sigmoid(x)
+
+
+def apo_zero(logps: PairLogps, *, beta: float = 0.1) -> Residual:
+    """∓βσ(x)σ(−x) at x = βΔ±: each side vanishes far from its reference."""
+    u, v = beta * logps.chosen_logratio, beta * logps.rejected_logratio
+    return -beta * kto_slope(u), beta * kto_slope(v)
+
+
+def apo_down(logps: PairLogps, *, beta: float = 0.1) -> Residual:
+    """β(σ'(βΔ+) − σ'(βm)), βσ'(βm): at the reference chosen is not moved at all."""
+    own, both = kto_slope(beta * logps.chosen_logratio), kto_slope(beta * logps.margin)
+    return beta * (own - both), beta * both
+
+
+def discopop(logps: PairLogps, *, beta: float = 0.1, discopop_tau: float = 0.05) -> Residual:
+    """±β[−σ(−x)(1 − q) + log σ(x)·q' + e^(−x)(q' − q)], q = σ(x/τ), x = βm; of either sign."""
+    x = beta * logps.margin
+    shut = torch.sigmoid(-x / discopop_tau)
+    logistic = shut * (
+        logsigmoid(x) * torch.sigmoid(x / discopop_tau) / discopop_tau - torch.sigmoid(-x)
+    )
+    exponential = torch.exp(logsigmoid(x / discopop_tau) - x) * (shut / discopop_tau - 1)
+    slope = beta * (logistic + exponential)
+    return slope, -slope
+
+
+def sigmoid_norm(logps: PairLogps, *, beta: float = 0.1) -> Residual:
+    """∓β(1 − σ(x))/|y±|, x = β(Δ+/|y+| − Δ−/|y−|)."""
+    n_chosen, n_rejected = logps.n_chosen_tokens, logps.n_rejected_tokens
+    x = beta * (logps.chosen_logratio / n_chosen - logps.rejected_logratio / n_rejected)
+    weight = beta * torch.sigmoid(-x)
+    return -weight / n_chosen, weight / n_rejected
+
+
+def f_dpo(
+    logps: PairLogps,
+    *,
+    beta: float = 0.1,
+    divergence: str = "forward_kl",
+    divergence_alpha: float = 0.5,
+) -> Residual:
+    """∓β(1 − σ(x))·f''(t±)t±, t± = exp(Δ±), x the loss's argument."""
+    up, down = (
+        divergence_score(delta, divergence, divergence_alpha)
+        for delta in (logps.chosen_logratio, logps.rejected_logratio)
+    )
+    weight = beta * torch.sigmoid(-beta * (up[0] - down[0]))
+    return -weight * up[1], weight * down[1]
+
+
+def divergence_score(
+    logratio: Float[Tensor, " batch"], divergence: str, alpha: float
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """Return f'(t) and its slope by log t, t = exp(logratio): what f-DPO takes for the log-ratio.
+
+    "reverse_kl" log t (DPO's), "forward_kl" 1 − 1/t, "js_divergence" log(2t/(1 + t)),
+    "alpha_divergence" (t^(α − 1) − 1)/(α − 1). Source: Wang et al. 2023, arXiv 2309.16240, Table 1.
+    Raises `InputError` for another name, and for α = 1, which is reverse_kl.
+    """
+    if divergence == "reverse_kl":
+        return logratio, torch.ones_like(logratio)
+    if divergence == "forward_kl":
+        return -torch.expm1(-logratio), torch.exp(-logratio)
+    if divergence == "js_divergence":
+        return math.log(2) + logsigmoid(logratio), torch.sigmoid(-logratio)
+    if divergence == "alpha_divergence" and alpha != 1:
+        power = (alpha - 1) * logratio
+        return torch.expm1(power) / (alpha - 1), torch.exp(power)
+    raise InputError(
+        f"unknown divergence {divergence!r} with alpha {alpha:g}; use 'reverse_kl', 'forward_kl', "
+        "'js_divergence' or 'alpha_divergence' with an alpha other than 1"
+    )
 
 
 def kto_slope(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

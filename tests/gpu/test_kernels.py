@@ -20,12 +20,13 @@ from tests.kernels.accuracy import assert_close, error_bounds
 
 pytestmark = pytest.mark.gpu
 
-CASES = Path(__file__).parents[1] / "kernels" / "triton_cases.py"
+CASES = Path(__file__).parents[1] / "kernels"
 
 
-def test_the_triton_kernel_passes_its_cases_on_hardware():
+@pytest.mark.parametrize("name", ["triton_cases.py", "fused_cases.py"])
+def test_the_triton_kernels_pass_their_cases_on_hardware(name):
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "", str(CASES)]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "", str(CASES / name)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
     assert "passed" in done.stdout

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from squeeze.kernels import chunked, target_logps, token_statistics
+from squeeze.bench.measure import peak_extra_bytes
+from squeeze.kernels import chunked, target_logps, token_statistics, training
 
 pytestmark = pytest.mark.cpu
 
@@ -72,6 +73,50 @@ def test_low_precision_gradients_are_accumulated_in_float32(dtype: torch.dtype) 
         float32_error = 4 * 100**0.5 * (6 * 100**0.5 * 2**-24 + 1e-5)
         error = (leaf.grad.double() - expected.grad).abs()
         assert bool((error <= half_eps * expected.grad.abs() + float32_error).all())
+
+
+@pytest.fixture(params=["kept", "made again"])
+def logits_are(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to the logits in the backward pass."""
+    if request.param == "made again":
+        monkeypatch.setattr(training, "_KEPT_BYTES", 0)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_gradients_are_autograd_s_with_logits_kept_and_made_again(
+    options: dict[str, float], logits_are: str
+) -> None:
+    hidden, head, bias = leaves = _leaves(torch.float64, 7, 19, 3)
+    targets = torch.tensor([0, 18, -100, 7, 8, -100, 18])
+    logps = target_logps(targets, hidden=hidden, head=head, bias=bias, **options)
+    weights = torch.linspace(-1, 2, 7, dtype=torch.float64)
+    found = torch.autograd.grad((logps * weights).sum(), leaves)
+    z = (hidden @ head.T + bias) * options.get("logit_scale", 1.0)
+    cap = options.get("softcap")
+    z = (cap * torch.tanh(z / cap) if cap else z) / options.get("temperature", 1.0)
+    kept = targets != -100
+    picked = torch.log_softmax(z, -1)[kept].gather(1, targets[kept, None])[:, 0]
+    expected = torch.autograd.grad((picked * weights[kept]).sum(), leaves)
+    for here, there in zip(found, expected, strict=True):
+        torch.testing.assert_close(here, there)
+
+
+@pytest.mark.parametrize(("n_tokens", "megabytes"), [(64, 14), (4096, 80)])
+def test_logits_are_kept_up_to_the_bound_and_made_again_above(
+    n_tokens: int, megabytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_KEPT_BYTES", 64 * 2**20)
+    hidden, head, _ = _leaves(torch.float32, n_tokens, 20_000, 16)
+    targets = torch.zeros(n_tokens, dtype=torch.int64)
+
+    def step() -> None:
+        target_logps(targets, hidden=hidden, head=head).sum().backward()
+
+    # kept: 5 MB of logits and an 8 MB tile of them; made again: no more than a probe's 64 MB, of
+    # 320 MB of logits. Both: gradients of 1.3 MB of head, and of hidden
+    assert peak_extra_bytes(step, torch.device("cpu")) <= megabytes * 2**20
 
 
 def test_the_forward_is_that_of_token_statistics() -> None:

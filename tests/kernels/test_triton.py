@@ -1,4 +1,4 @@
-"""Runs `triton_cases.py` in a process that interprets Triton on the CPU."""
+"""Runs `triton_cases.py` and `fused_cases.py` in processes that interpret Triton on the CPU."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import pytest
 pytestmark = pytest.mark.cpu
 
 
-def test_the_triton_fold_is_correct_in_the_interpreter() -> None:
+@pytest.mark.parametrize("name", ["triton_cases.py", "fused_cases.py"])
+def test_the_triton_kernels_are_correct_in_the_interpreter(name: str) -> None:
     if importlib.util.find_spec("triton") is None:
         pytest.skip("triton is not installed (pip install triton; it has wheels for Linux only)")
-    cases = Path(__file__).with_name("triton_cases.py")
+    cases = Path(__file__).with_name(name)
     # The interpreter computes with numpy, which warns where Triton is silent on NaN and overflow.
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider"),

@@ -18,6 +18,7 @@ pytest.importorskip(
 )
 
 import squeeze.kernels.triton as kernels  # noqa: E402
+from squeeze.kernels import fused  # noqa: E402
 from tests.kernels.ahead_of_time import (  # noqa: E402
     SHARED_BYTES,
     TOOLS,
@@ -136,3 +137,36 @@ def test_every_option_compiles_without_spills(tmp_path: Path) -> None:
     assert len(forms) == 2
     for form in forms:
         _within_limits(form, tmp_path, n_blocks=1)
+
+
+def _fuse(n_tokens: int, vocab: int, width: int, transform: LogitTransform, bias: bool) -> None:
+    """Launch both fused kernels as a training step would."""
+    hidden, head = torch.zeros(n_tokens, width, dtype=BF16), torch.zeros(vocab, width, dtype=BF16)
+    targets, of_rows = torch.zeros(n_tokens, dtype=torch.int64), torch.zeros(n_tokens)
+    biases = torch.zeros(vocab) if bias else None
+    state = OnlineState.empty(n_tokens, 0, FP32, torch.device("cpu"))
+    fold = fused.FusedFold()
+    assert fold.takes(hidden, head)
+    fold.fold_hidden(hidden, head, biases, transform, targets, state)
+    fold.logits_gradient(hidden, head, biases, transform, targets, of_rows, of_rows)
+
+
+def test_the_fused_kernels_use_tensor_cores_and_tma_without_spills(tmp_path: Path) -> None:
+    kernels_ = (fused._fused_sums, fused._fused_gradient)
+    with compile_only(*kernels_):
+        _fuse(300, 5001, 576, IDENTITY, bias=False)
+        _fuse(1, 151_936, 2560, IDENTITY, bias=False)  # another shape: no other form
+        forms = [specialisations(one) for one in kernels_]
+    for (form,) in forms:
+        _within_limits(form, tmp_path, n_blocks=1)
+        assert "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16" in form.ptx
+        assert "cp.async.bulk.tensor" in form.ptx
+
+
+def test_the_gradient_s_offsets_are_64_bits_wide() -> None:
+    with compile_only(fused._fused_sums, fused._fused_gradient):
+        _fuse(300, 5001, 64, IDENTITY, bias=False)
+        (form,) = specialisations(fused._fused_gradient)
+    # every address in `out` [T, V] is made from 64-bit offsets
+    assert re.search(r"arith.muli %\w+, %\w+ : tensor<128x1xi64", form.ttir)
+    assert not re.search(r"tt.addptr %\w+, %\w+ : tensor<128x256x!tt.ptr<bf16>>, .*i32", form.ttir)

@@ -46,9 +46,8 @@ TRL_STARTS = {
     "ipo": "ipo",
     "robust": "robust",
     "sppo_hard": "sppo_hard",
-    "aot": "cdpo",
-    "aot_unpaired": "cdpo",
-    "sigmoid_norm": "sigmoid",
+    **{name: name for name in ("nca_pair", "bco_pair", "aot", "aot_unpaired", "apo_zero")},
+    **{name: name for name in ("apo_down", "discopop", "sigmoid_norm")},
 }
 # Compared with TRL on the model: its loss types and weights, our loss and its constants.
 MODEL_PEERS: dict[str, tuple[list[str], list[float], dict[str, object], str]] = {

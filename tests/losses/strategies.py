@@ -27,6 +27,11 @@ HYPERPARAMETERS: dict[str, st.SearchStrategy[Any]] = {
     "kl": st.floats(0, 50),
     "desirable_weight": st.floats(0.1, 3),
     "undesirable_weight": st.floats(0.1, 3),
+    "discopop_tau": st.floats(1e-2, 2),
+    "divergence": st.sampled_from(
+        ["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
+    ),
+    "divergence_alpha": st.floats(0.1, 0.9),
     "length_normalized": st.booleans(),
     "normalization": st.sampled_from(["sequence", "token", "batch"]),
     "gate_alpha": st.floats(0.1, 50),
@@ -73,7 +78,10 @@ def pairs(draw: st.DrawFn, *, at_init: bool = False, max_batch: int = 3) -> Pair
 @st.composite
 def hyperparameters(draw: st.DrawFn, loss: Loss) -> dict[str, Any]:
     """A value for each of the loss's hyper-parameters."""
-    return {name: draw(HYPERPARAMETERS[name]) for name in loss.hyperparameters}
+    drawn = {name: draw(HYPERPARAMETERS[name]) for name in loss.hyperparameters}
+    if loss.name.endswith("exo_pair"):  # the logarithm of ε
+        drawn["label_smoothing"] = max(drawn["label_smoothing"], 1e-4)
+    return drawn
 
 
 @st.composite

@@ -58,6 +58,16 @@ def test_loss_has_its_closed_form_at_policy_equal_reference(name: str, data: st.
         ("kto", 0.5),
         ("kto_pair", 0.5),
         ("gated_sigmoid", 0.6931),
+        ("exo_pair", 2.7612),  # −½ log(4 · 0.001 · 0.999)
+        ("nca_pair", 1.3863),
+        ("bco_pair", 1.3863),
+        ("aot", 0.6931),
+        ("aot_unpaired", 0.6931),
+        ("apo_zero", 1.0),
+        ("apo_down", 1.0),
+        ("discopop", 0.8466),
+        ("sigmoid_norm", 0.6931),
+        ("f_dpo", 0.6931),
     ],
 )
 def test_value_at_init_is_the_tabled_one(name: str, value: float) -> None:
@@ -158,6 +168,7 @@ def test_rpo_with_token_means_is_llama_factorys_pref_ftx() -> None:
         ("dpop", {"beta": 0.1, "lam": 0.0}),
         ("rpo", {"alpha": 0.0}),
         ("spin", {}),
+        ("f_dpo", {"divergence": "reverse_kl"}),
     ],
 )
 def test_kin_without_its_own_term_is_dpo(name: str, hyper: dict[str, float]) -> None:

@@ -327,6 +327,16 @@ def _first(logps: PairLogps, n: int | None) -> PairLogps:
     return PairLogps(**{k: None if v is None else v[:n] for k, v in vars(logps).items()})
 
 
+def f_loss(logps: PairLogps, *, divergence: str, beta: float, alpha: float = 0.5) -> Tensor:
+    """TRL's sigmoid loss under another divergence, put back afterwards."""
+    trainer = dpo_trainer()
+    trainer.f_divergence_type, trainer.f_alpha_divergence_coef = divergence, alpha
+    try:
+        return trl_loss(logps, ["sigmoid"], beta=beta)
+    finally:
+        trainer.f_divergence_type = "reverse_kl"
+
+
 def _dpo(*loss_types: str, **settings: Any) -> Callable[[PairLogps], Tensor]:
     return lambda logps: trl_loss(logps, list(loss_types), **settings)
 
@@ -348,6 +358,37 @@ PEERS = [
         {"beta": 0.3, "label_smoothing": 0.2},
         _dpo("aot", beta=0.3, label_smoothing=0.2),
         max_batch=1,
+    ),
+    # TRL keeps ε in float32
+    Peer(
+        "exo_pair",
+        {"beta": 0.3, "label_smoothing": 0.2},
+        _dpo("exo_pair", beta=0.3, label_smoothing=0.2),
+        bound=256 * EPSILON32,
+    ),
+    *(Peer(name, {"beta": 0.3}, _dpo(name, beta=0.3)) for name in ("nca_pair", "bco_pair")),
+    *(
+        Peer(
+            name,
+            {"beta": 0.3, "label_smoothing": 0.2},
+            _dpo(name, beta=0.3, label_smoothing=0.2),
+        )
+        for name in ("aot", "aot_unpaired")
+    ),
+    # TRL's sigmoid loses digits as kto's below: log-ratios to 60, margins to 120.
+    *(
+        Peer(name, {"beta": 0.05}, _dpo(name, beta=0.05), bound=EPSILON64 * (1 + math.exp(6)))
+        for name in ("apo_zero", "apo_down")
+    ),
+    Peer("discopop", {"beta": 0.05}, _dpo("discopop", beta=0.05), bound=1e3 * FLOAT64_BOUND),
+    Peer("sigmoid_norm", {"beta": 3.0}, _dpo("sigmoid_norm", beta=3.0)),
+    *(
+        Peer(
+            "f_dpo",
+            {"beta": 0.3, "divergence": name},
+            lambda logps, name=name: f_loss(logps, divergence=name, beta=0.3),
+        )
+        for name in ("forward_kl", "js_divergence")
     ),
     Peer("sppo_hard", {"beta": 0.3}, _dpo("sppo_hard", beta=0.3)),
     Peer("cal_dpo", {"beta": 0.3}, _dpo("sigmoid", "sppo_hard", beta=0.3)),

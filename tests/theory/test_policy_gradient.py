@@ -125,8 +125,8 @@ def test_sharpness_aware_step_gives_the_most_likely_other_label_less(ledger: Led
     least. For j = y: π̃_y > π_y and π̃_* < π_*. For the others: π_*(1 − r_*) ≥ π_j(1 − r_j), for
     both factors of the left side are the larger ones, and the left is positive.
     Second part: at η → 0 the rate of i is π̃_i − Σ_j π_j π̃_j. At a = 0 π̃_i has slope δ_i = π_i(d_i +
-    T), d = e_y − π, E d = −T. So δ_i = π_i(T − π_i), and −Σ_j π_j δ_j = Σπ³ − π_y² − T‖π‖²; with ‖π‖²
-    = T + π_y that is Σπ³ − ‖π‖⁴ + π_y T. Σπ³ − ‖π‖⁴ is the variance of π under π.
+    T), d = e_y − π, E d = −T. So δ_i = π_i(T − π_i), and −Σ_j π_j δ_j = Σπ³ − π_y² − T‖π‖², and
+    with ‖π‖² = T + π_y that is Σπ³ − ‖π‖⁴ + π_y T. Σπ³ − ‖π‖⁴ is the variance of π under π.
     """
     search_for_counterexample(
         check_sharpness_aware_step, situations(smallest_vocab=3, largest_vocab=1000), ledger

@@ -1,0 +1,51 @@
+"""Cheap checks: what one can ask of a trainer in the middle of a run without disturbing it.
+
+A few passes on rows of its own, in evaluation mode, so that no random number is drawn and no
+counter moves; no weight is touched, nothing is trained and nothing is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from squeeze.errors import InputError
+from squeeze.verify.catalogue import CHECKS
+from squeeze.verify.runner import ask
+from squeeze.verify.subject import InstanceSubject
+from squeeze.verify.types import Result
+
+TOKENS = (
+    *("not-emptied", "one-bos", "inference-tokens", "answer-tokens", "not-swapped", "distinct"),
+    *("prompt-masked", "end-of-text", "whole-answer"),
+)
+START = ("initial-loss", "initial-rewards")  # to 1e-4: not under 16-bit autocast
+N_ROWS = 2
+
+
+class _Running(InstanceSubject):
+    """A trainer at its first step, in evaluation mode, its weights where they are."""
+
+    moved_by = 0.0
+
+    def compute(self, *args: Any, **kwargs: Any) -> Any:
+        """The same in evaluation mode."""
+        return super().compute(*args, **kwargs | {"training": False})
+
+
+def cheap_checks(trainer: Any, model: Any = None, inputs: Any = None) -> list[Result]:
+    """The cheap checks of a trainer before its first step; an empty list where none can be asked.
+
+    `model` is the trainer's own, `inputs` are rows as its data set holds them; None takes both
+    from the trainer.
+    """
+    rows: Sequence[dict[str, Any]] | None = inputs
+    if model is not None and model is not trainer.model:
+        return []
+    try:
+        subject = _Running(trainer, N_ROWS, rows=rows)
+        rounded = trainer.args.bf16 or trainer.args.fp16
+        ids = TOKENS if rounded else (*TOKENS, *START)
+        return ask([CHECKS[id] for id in ids], subject)
+    except InputError:  # data or weights that nothing can be asked of
+        return []

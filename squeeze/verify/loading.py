@@ -1,0 +1,157 @@
+"""Subjects from what a user names: `module:function`, a TRL trainer, or data and a model."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from squeeze.data.encoding import apply_template
+from squeeze.data.loading import open_data
+from squeeze.errors import InputError
+from squeeze.models import load_tokenizer
+from squeeze.verify.functions import LogpsSubject, LossSubject
+from squeeze.verify.preflight import DataSubject
+from squeeze.verify.subject import InstanceSubject, TrainerSubject
+from squeeze.verify.trl_trainers import trl_subject
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Subject = TrainerSubject | DataSubject | LossSubject | LogpsSubject
+
+
+def subject_from(
+    given: Any, *, name: str, model_directory: Path | None = None, data: list[Any] | None = None
+) -> Subject:
+    """A subject as it is; a transformers Trainer, or a factory of them, as a subject.
+
+    Raises `InputError` for anything else.
+    """
+    from transformers import Trainer
+
+    if isinstance(given, Subject):
+        return given
+    if isinstance(given, Trainer):
+        return InstanceSubject(given)
+    if callable(given):
+        return TrainerSubject(given, name=name, model_directory=model_directory, data=data)
+    raise InputError(
+        f"{name} is a {type(given).__name__}; give a function make_trainer(model, data, "
+        "**options), a Trainer, or a subject of squeeze.verify"
+    )
+
+
+def load_subject(spec: str, *, model: str | None = None, data: str | None = None) -> Subject:
+    """The subject that `module:attribute` names, the module found from the working directory.
+
+    Raises `InputError` naming what is missing.
+    """
+    module_name, _, attribute = spec.partition(":")
+    if not attribute:
+        raise InputError(f"{spec!r} names no function; write module:function")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise InputError(f"the module {module_name!r} cannot be imported: {error}") from error
+    if not hasattr(module, attribute):
+        raise InputError(f"{module_name} has no {attribute!r}")
+    return subject_from(
+        getattr(module, attribute),
+        name=spec,
+        model_directory=_directory(model),
+        data=None if data is None else read_rows(data),
+    )
+
+
+def trl_trainer(
+    name: str, loss_type: str | None, *, model: str | None = None, **settings: Any
+) -> Subject:
+    """A TRL trainer by name, on a model's directory or a tiny one; raises as `trl_subject`."""
+    return trl_subject(name, loss_type, model_directory=_directory(model), **settings)
+
+
+def preflight(
+    data: str,
+    model: str,
+    *,
+    max_length: int | None = 1024,
+    template: str | None = None,
+    limit: int | None = None,
+) -> DataSubject:
+    """Data and a model's tokenizer; `template` is what it is trained with, if not its own.
+
+    Raises `InputError` for data or a model that cannot be read.
+    """
+    tokenizer = load_tokenizer(model)
+    at_inference: PreTrainedTokenizerBase | None = None
+    if template is not None:
+        at_inference = load_tokenizer(model)
+        _set_template(tokenizer, template)
+    rows = read_rows(data)[:limit]
+    return DataSubject(
+        rows,
+        tokenizer,
+        max_length=max_length,
+        at_inference=at_inference,
+        name=f"{data} for {model}",
+    )
+
+
+def _set_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+    file = Path(template)
+    if file.is_file():
+        tokenizer.chat_template = file.read_text(encoding="utf-8")
+    else:
+        apply_template(tokenizer, template)
+
+
+def read_rows(data: str) -> list[Mapping[str, Any]]:
+    """Rows in TRL's formats as they stand in a JSON Lines file, other formats as conversations."""
+    path = Path(data)
+    if path.suffix == ".jsonl" and path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [_row(line, path, number) for number, line in enumerate(lines, start=1)]
+        known = [row for row in rows if row is not None]
+        names = set(known[0]) if known else set()
+        if {"chosen", "rejected"} <= names or "completion" in names:
+            return known
+    found: list[Mapping[str, Any]] = []
+    for number, item in open_data(data).examples():
+        if isinstance(item, InputError):
+            raise InputError(f"{data}, row {number} {item}")
+        turns = [{"role": m.role, "content": m.content} for m in item.prompt]
+        answers = {"chosen": item.chosen, "rejected": item.rejected}
+        found.append(
+            {"prompt": turns}
+            | {k: [{"role": "assistant", "content": v}] for k, v in answers.items()}
+        )
+    return found
+
+
+def _row(line: str, path: Path, number: int) -> Mapping[str, Any] | None:
+    if not line.strip():
+        return None
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{path}, row {number} is not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{path}, row {number} is no JSON object")
+    return row
+
+
+def _directory(model: str | None) -> Path | None:
+    if model is None:
+        return None
+    path = Path(model)
+    if not (path / "config.json").is_file():
+        raise InputError(
+            f"--model {model} is no directory with config.json; give one that save_pretrained wrote"
+        )
+    return path

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: versions, device, git revision, memory."""
+"""Origin of a run's numbers: versions, device, git revision, memory."""
 
 from __future__ import annotations
 

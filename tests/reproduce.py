@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
@@ -46,7 +46,10 @@ def _code(value: Any, imports: set[str]) -> str:
         return "{" + ", ".join(pairs) + "}"
     if is_dataclass(value):
         imports.add(_import(type(value)))
-        return repr(value)
+        given = {f.name: getattr(value, f.name) for f in fields(value)}
+        usual = {f.name: f.default for f in fields(value)}
+        parts = [f"{k}={_code(v, imports)}" for k, v in given.items() if v != usual[k]]
+        return f"{type(value).__name__}({', '.join(parts)})"
     if callable(value):
         imports.add(_import(value))
         return str(value.__name__)

@@ -1,5 +1,5 @@
 """Claims, the checks that can refute them, and their verdicts."""
 
-from squeeze.claims.types import Claim, Verdict
+from squeeze.claims.types import Verdict
 
-__all__ = ["Claim", "Verdict"]
+__all__ = ["Verdict"]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from squeeze.claims.catalogue import register
+from squeeze.claims.catalogue import claim
 from squeeze.claims.statistics import (
     CONFIDENCE,
     Estimate,
@@ -24,7 +24,7 @@ from squeeze.claims.statistics import (
     mean,
     verdict_from_interval,
 )
-from squeeze.claims.types import Claim, Verdict
+from squeeze.claims.types import Verdict
 from squeeze.theory.decomposition import (
     UpdateTerm,
     adjustment_matrix,
@@ -35,6 +35,8 @@ from squeeze.theory.decomposition import (
     relative_error,
 )
 from squeeze.theory.entk import Logits, Parameters
+
+PAPER = "Ren & Sutherland, arXiv 2407.10490"
 
 Predictor = Callable[[Logits, Sequence[UpdateTerm], Parameters, float], Tensor]
 """What is under test: the arguments of `predicted_change`, and its result."""
@@ -51,6 +53,29 @@ class System:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """Evidence of LD-1 and LD-3: systems, and the predictor of a step that is under test.
+
+    With a `learning_rate` the error of real models at that one step size is judged instead of the
+    slope. `causal` are LD-3's (system, the same with later tokens replaced, positions before).
+    """
+
+    systems: Sequence[System] = ()
+    predictor: Predictor | None = None
+    learning_rate: float | None = None
+    causal: tuple[System, System, int] | None = None
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """Evidence of LD-2: logits, and the matrix A and the norm that are under test."""
+
+    logits: Sequence[Float[Tensor, " _"]]
+    matrix: Callable[[Tensor], Tensor] = adjustment_matrix
+    norm_squared: Callable[[Tensor], Tensor] = adjustment_norm_squared
+
+
 # LD-1's window of step sizes, one rule for every system: the largest |Δ log π| of the real step
 # runs from 1e-5 to 1e-3 nats. The second-order error, about Δ², then runs from 1e-10 to 1e-6: never
 # less than 1e4 times the rounding of a float64 log-prob of a few nats, and the third-order part,
@@ -65,22 +90,32 @@ SLOPE_TOLERANCE = 0.1
 MODEL_ERROR_BOUND = 0.1
 
 
-def check_first_order(
-    systems: Sequence[System], predictor: Predictor = predicted_change
-) -> list[Verdict]:
+@claim(
+    "LD-1",
+    sentence="The error of the first-order prediction of a step's Δ log π falls as η².",
+    source=f"{PAPER}, Prop. 1",
+    kind="theorem",
+    levels=("toy", "pretrained"),
+    counterfactual="A dropped; K of the wrong pair; G's sign flipped",
+    primary="log-log slope of the error in η; on a real LM the relative error",
+    math="Δ log π(·|x_o) = −η A(x_o) K(x_o, x_u) G(x_u) + O(η²); log-log slope 2 ± 0.1",
+    run="pytest tests/theory/test_decomposition.py -k LD_1",
+)
+def check_first_order(evidence: Predictions) -> list[Verdict]:
     """LD-1: fit, for each system, the log-log slope of the prediction's error over two decades.
 
     "Supported" if the slope's 95% interval lies within 2 ± 0.1.
     """
-    return [_slope_verdict("LD-1", system, predictor, system.name) for system in systems]
+    predictor = evidence.predictor or predicted_change
+    if evidence.learning_rate is not None:
+        return [_model_error(evidence.systems, evidence.learning_rate, predictor)]
+    return [_slope_verdict("LD-1", s, predictor, s.name) for s in evidence.systems]
 
 
-def check_model_error(
-    systems: Sequence[System], learning_rate: float, predictor: Predictor = predicted_change
-) -> Verdict:
+def _model_error(systems: Sequence[System], learning_rate: float, predictor: Predictor) -> Verdict:
     """LD-1 on a real LM: the mean of ‖predicted − measured‖/‖measured‖ over systems, at one η.
 
-    "Supported" if its 95% bootstrap interval lies below `MODEL_ERROR_BOUND`.
+    "Supported" if its 95% interval lies below `MODEL_ERROR_BOUND`.
     """
     errors = []
     for system in systems:
@@ -99,11 +134,18 @@ def check_model_error(
     )
 
 
-def check_adjustment(
-    logits: Sequence[Float[Tensor, " _"]],
-    adjustment: Callable[[Tensor], Tensor] = adjustment_matrix,
-    norm_squared: Callable[[Tensor], Tensor] = adjustment_norm_squared,
-) -> Verdict:
+@claim(
+    "LD-2",
+    sentence="A's rows sum to 0 and its norm shows peakiness: ‖A‖_F² = V‖π‖² + V − 2.",
+    source=f"{PAPER}, Prop. 1 and §2",
+    kind="theorem",
+    levels=("toy",),
+    counterfactual="A transposed; the norm without its −2",
+    primary="largest violation, in units of its rounding bound",
+    math="A = I − 1πᵀ, A 1 = 0, ‖A‖_F² = V‖π‖² + V − 2",
+    run="pytest tests/theory/test_decomposition.py -k LD_2",
+)
+def check_adjustment(evidence: Adjustment) -> Verdict:
     """LD-2: the largest violation of A 1 = 0 and ‖A‖_F² = V‖π‖² + V − 2, in rounding bounds.
 
     The bounds are first-order forward error bounds (Higham 2002, §3–4) with u = eps/2: a row sum
@@ -111,12 +153,12 @@ def check_adjustment(
     V² squares, the formula V, and 2Σπ stands for 2 while ‖A‖² ≥ V − 1: together (V² + 6V + 16)u.
     """
     worst = 0.0
-    for z in logits:
+    for z in evidence.logits:
         pi = torch.softmax(z, dim=-1)
         n_labels, unit = len(z), torch.finfo(z.dtype).eps / 2
-        dense = adjustment(pi)
+        dense = evidence.matrix(pi)
         row_sums = dense.sum(dim=-1).abs().max().item() / (4 * (n_labels + 2) * unit)
-        claimed = norm_squared(pi).item()
+        claimed = evidence.norm_squared(pi).item()
         relative = abs(dense.square().sum().item() / claimed - 1)
         worst = max(worst, row_sums, relative / ((n_labels**2 + 6 * n_labels + 16) * unit))
     return Verdict(
@@ -126,27 +168,37 @@ def check_adjustment(
         statistic="largest violation, in units of its rounding bound",
         effect=worst,
         bound=1.0,
-        n=len(logits),
+        n=len(evidence.logits),
     )
 
 
-def check_sum_over_positions(
-    systems: Sequence[System], predictor: Predictor = predicted_change_dense
-) -> list[Verdict]:
+@claim(
+    "LD-3",
+    sentence="For a teacher-forced sequence the change at position m sums over the update's "
+    "positions, and later observed tokens leave earlier positions untouched.",
+    source=f"{PAPER}, Eq. 5",
+    kind="theorem",
+    levels=("toy",),
+    counterfactual="update positions shuffled; attention without the causal mask",
+    primary="log-log slope of the error in η",
+    math="Δ log π_m = −η Σ_l A_m K_ml G_l + O(η²)",
+    run="pytest tests/theory/test_decomposition.py -k LD_3",
+)
+def check_sum_over_positions(evidence: Predictions) -> list[Verdict]:
     """LD-3: Σ_l A_m K_ml G_l, formed block by block, predicts a step on sequences to O(η²).
 
-    The statistic and its bound are LD-1's.
+    The statistic and its bound are LD-1's; `causal` adds a row on later observed tokens.
     """
-    return [
+    predictor = evidence.predictor or predicted_change_dense
+    rows = [
         _slope_verdict("LD-3", system, predictor, f"sum over positions, {system.name}")
-        for system in systems
+        for system in evidence.systems
     ]
+    return rows if evidence.causal is None else [*rows, _causality(*evidence.causal)]
 
 
-def check_causality(
-    system: System, altered: System, n_same: int, predictor: Predictor = predicted_change
-) -> Verdict:
-    """LD-3: the first `n_same` observed positions change alike whatever tokens follow them.
+def _causality(system: System, altered: System, n_same: int) -> Verdict:
+    """The first `n_same` observed positions change alike whatever tokens follow them.
 
     `altered` is `system` with later tokens of the observed sequence replaced. The statistic is the
     largest difference of their changes (predicted and measured) at those positions, relative to
@@ -154,7 +206,7 @@ def check_causality(
     but whose kernels may: hence the bound of n_weights · eps instead of 0.
     """
     worst = 0.0
-    for change in (predictor, _measured_as_one_term):
+    for change in (predicted_change, _measured_as_one_term):
         ours, theirs = (
             change(s.observed, s.terms, s.parameters, LARGEST_CHANGE)[:, :n_same]
             for s in (system, altered)
@@ -176,6 +228,7 @@ def check_causality(
     )
 
 
+FOURS = "probability: 4s above 9s"
 RANKS = "rank correlation of ‖K‖ and the gain"
 
 
@@ -196,10 +249,22 @@ class DigitInfluence:
     rank_correlation: NDArray[np.float64]
 
 
+@claim(
+    "LD-5",
+    sentence="On digits, one update on a 4 raises the 4-probability of other 4s most, of 9s "
+    "more than of 0s, and the ordering follows ‖K‖.",
+    source=f"{PAPER}, Fig. 1–2",
+    kind="observation",
+    levels=("toy",),
+    counterfactual="labels permuted; ‖K‖ of another image",
+    primary="change of the 4-probability, of 4s less 9s",
+    math="Δπ(4|x_o) against ‖K(x_o, x_u)‖_F",
+    run="pytest tests/theory/test_digits.py",
+)
 def check_similarity(influence: DigitInfluence) -> list[Verdict]:
     """LD-5: 4s gain more than 9s, 9s more than 0s, ‖K‖ is ordered so too, and the gain follows ‖K‖.
 
-    One verdict a contrast, "supported" if its 95% interval is above 0: over seeds and observed
+    One row a contrast, its 95% interval against 0: over seeds and observed
     images (the i-th of one class against the i-th of the other), over seeds and updates for ρ.
     """
     estimates = {
@@ -225,6 +290,7 @@ def check_similarity(influence: DigitInfluence) -> list[Verdict]:
             estimate,
             bound=0.0,
             comparison=comparison,
+            role="primary" if comparison == FOURS else "secondary",
             seeds=influence.seeds,
             evidence=evidence,
         )
@@ -232,10 +298,10 @@ def check_similarity(influence: DigitInfluence) -> list[Verdict]:
     ]
 
 
-def _slope_verdict(claim: str, system: System, predictor: Predictor, comparison: str) -> Verdict:
+def _slope_verdict(id: str, system: System, predictor: Predictor, comparison: str) -> Verdict:
     given = (system.observed, system.terms, system.parameters)
     return slope_verdict(
-        claim,
+        id,
         "log-log slope of the error of -η A K G",
         lambda eta: measured_change(*given, eta),
         lambda eta: predictor(*given, eta).sum(dim=0),
@@ -245,7 +311,7 @@ def _slope_verdict(claim: str, system: System, predictor: Predictor, comparison:
 
 
 def slope_verdict(
-    claim: str,
+    id: str,
     statistic: str,
     measured: Callable[[float], Tensor],
     predicted: Callable[[float], Tensor],
@@ -268,7 +334,7 @@ def slope_verdict(
     slope = float(fit.slope)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, STEPS - 2) * fit.stderr)
     return verdict_from_interval(
-        claim,
+        id,
         "toy",
         statistic,
         Estimate(slope, (slope - half, slope + half), STEPS, "least squares"),
@@ -286,61 +352,3 @@ def _measured_as_one_term(
     observed: Logits, terms: Sequence[UpdateTerm], parameters: Parameters, learning_rate: float
 ) -> Tensor:
     return measured_change(observed, terms, parameters, learning_rate)[None]
-
-
-PAPER = "Ren & Sutherland, arXiv 2407.10490"
-
-register(
-    Claim(
-        id="LD-1",
-        sentence="The error of the first-order prediction of a step's Δ log π falls as η².",
-        source=f"{PAPER}, Prop. 1",
-        kind="theorem",
-        levels=("toy", "pretrained"),
-        counterfactual="A dropped; K of the wrong pair; G's sign flipped",
-        check=check_first_order,
-        math="Δ log π(·|x_o) = −η A(x_o) K(x_o, x_u) G(x_u) + O(η²); log-log slope 2 ± 0.1",
-        run="pytest tests/theory/test_decomposition.py -k LD_1",
-    )
-)
-register(
-    Claim(
-        id="LD-2",
-        sentence="A's rows sum to 0 and its norm shows peakiness: ‖A‖_F² = V‖π‖² + V − 2.",
-        source=f"{PAPER}, Prop. 1 and §2",
-        kind="theorem",
-        levels=("toy",),
-        counterfactual="A transposed; the norm without its −2",
-        check=check_adjustment,
-        math="A = I − 1πᵀ, A 1 = 0, ‖A‖_F² = V‖π‖² + V − 2",
-        run="pytest tests/theory/test_decomposition.py -k LD_2",
-    )
-)
-register(
-    Claim(
-        id="LD-3",
-        sentence="For a teacher-forced sequence the change at position m sums over the update's "
-        "positions, and later observed tokens leave earlier positions untouched.",
-        source=f"{PAPER}, Eq. 5",
-        kind="theorem",
-        levels=("toy",),
-        counterfactual="update positions shuffled; attention without the causal mask",
-        check=check_sum_over_positions,
-        math="Δ log π_m = −η Σ_l A_m K_ml G_l + O(η²)",
-        run="pytest tests/theory/test_decomposition.py -k LD_3",
-    )
-)
-register(
-    Claim(
-        id="LD-5",
-        sentence="On digits, one update on a 4 raises the 4-probability of other 4s most, of 9s "
-        "more than of 0s, and the ordering follows ‖K‖.",
-        source=f"{PAPER}, Fig. 1–2",
-        kind="observation",
-        levels=("toy",),
-        counterfactual="labels permuted; ‖K‖ of another image",
-        check=check_similarity,
-        math="Δπ(4|x_o) against ‖K(x_o, x_u)‖_F",
-        run="pytest tests/theory/test_digits.py",
-    )
-)

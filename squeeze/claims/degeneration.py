@@ -1,23 +1,19 @@
-"""Claims about generated text (RP-1, and the second half of SF-4).
+"""Claims about generated text: RP-1, and the second half of SF-4 (see `sft`).
 
-The checks take texts, `[seed][prompt]`, of the same prompts before and after; they generate
-nothing. SF-4 is registered in `finetuning`, where its first half is checked.
+The checks take texts of the same prompts before and after; they generate nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from squeeze.claims.catalogue import register
-from squeeze.claims.statistics import (
-    Estimate,
-    crossed_mean,
-    verdict_from_interval,
-)
-from squeeze.claims.types import Claim, Level, Verdict
+from squeeze.claims.catalogue import claim
+from squeeze.claims.statistics import crossed_mean, verdict_from_interval
+from squeeze.claims.types import Level, Role, Side, Verdict
 from squeeze.errors import InputError
 from squeeze.text_statistics import (
     N,
@@ -28,11 +24,29 @@ from squeeze.text_statistics import (
     units,
 )
 
-Texts = Sequence[Sequence[str]]
 Array = NDArray[np.float64]
 
+
+@dataclass(frozen=True)
+class Texts:
+    """Evidence of RP-1 and SF-4: texts `[seed][prompt]` of the same prompts before and after.
+
+    `after_counterfactual` are those of the same training without its cause. For SF-4
+    `own[seed]` and `sources[seed]` are what `squeeze.text_statistics.copied_ngrams` takes.
+    """
+
+    before: Sequence[Sequence[str]]
+    after: Sequence[Sequence[str]]
+    level: Level
+    seeds: Sequence[int] = ()
+    comparison: str = ""
+    after_counterfactual: Sequence[Sequence[str]] | None = None
+    own: Sequence[Sequence[Iterable[str]]] = ()
+    sources: Sequence[Iterable[str]] = ()
+
+
 # name → (statistic, what it is of, the side that RP-1 claims)
-_MEASURES: dict[str, tuple[Callable[[list[str]], float], str, str]] = {
+_MEASURES: dict[str, tuple[Callable[[list[str]], float], str, Side]] = {
     "repeated 4-grams": (repeated_share, "the share of a text's 4-grams that it repeats", "above"),
     "distinct-2": (
         lambda t: distinct([t], 2),
@@ -43,22 +57,69 @@ _MEASURES: dict[str, tuple[Callable[[list[str]], float], str, str]] = {
 }
 
 
-def check_repetition(
-    before_texts: Texts,
-    after_texts: Texts,
-    *,
-    level: Level,
-    seeds: Sequence[int] = (),
-    comparison: str = "",
-) -> list[Verdict]:
-    """RP-1: repeated 4-grams rise, distinct-2 and entropy fall; a verdict each.
+@claim(
+    "RP-1",
+    sentence="DPO run too long makes generated text repetitive: repeated 4-grams rise, "
+    "distinct-2 and entropy fall, against the model that DPO started from.",
+    source="Ren & Sutherland, arXiv 2407.10490, abstract and §4.2",
+    kind="observation",
+    levels=("tiny", "pretrained", "gpu"),
+    counterfactual="λ = 0: the gradient of the rejected term removed",
+    primary="change of the share of a text's 4-grams that it repeats, at equal length",
+    math="rep-4(y) = 1 − |unique 4-grams| / |4-grams| rises; H(y) and distinct-2(y) fall",
+    run="squeeze stories",
+)
+def check_repetition(texts: Texts) -> list[Verdict]:
+    """RP-1: repeated 4-grams rise (which decides), distinct-2 and entropy fall; a row each.
 
-    Texts are `[seed][prompt]`, paired by position. All three depend on length, so both texts of a
-    pair are cut to the shorter one's: a model that merely writes more does not count as repeating
-    itself. A prompt with a text shorter than four units is left out and counted in the evidence,
-    with the means over the texts as they are. Raises `InputError` for texts that do not pair up.
+    All three depend on length, so both texts of a pair are cut to the shorter one's: a model that
+    merely writes more does not count as repeating itself. A prompt with a text shorter than four
+    units is left out and counted in the evidence, with the means over the texts as they are.
+    Raises `InputError` for texts that do not pair up.
     """
-    before, after = _units(before_texts), _units(after_texts)
+    rows = _repetition(texts, texts.after)
+    if texts.after_counterfactual is None:
+        return rows
+    return [*rows, _less_the_counterfactuals(texts)]
+
+
+def _repetition(texts: Texts, after_texts: Sequence[Sequence[str]]) -> list[Verdict]:
+    before, after = _units(texts.before), _units(after_texts)
+    lengths, kept = _equal_lengths(before, after)
+    rows = []
+    for name, (measure, statistic, side) in _MEASURES.items():
+        values = [_cut(units, lengths, kept, measure) for units in (before, after)]
+        evidence = {
+            "mean before": _mean(before, measure),
+            "mean after": _mean(after, measure),
+            "mean length before": _mean(before, len),
+            "mean length after": _mean(after, len),
+            "prompts too short": lengths.shape[1] - len(kept),
+        }
+        comparison = f"{texts.comparison}: {name}" if texts.comparison else name
+        full = f"change of {statistic}, at equal length"
+        role: Role = "primary" if measure is repeated_share else "secondary"
+        rows.append(
+            _row("RP-1", texts, full, values[1] - values[0], side, comparison, role, evidence)
+        )
+    return rows
+
+
+def _less_the_counterfactuals(texts: Texts) -> Verdict:
+    """Repeated 4-grams after the training less those after the training without its cause."""
+    assert texts.after_counterfactual is not None  # by the caller
+    bare, after = _units(texts.after_counterfactual), _units(texts.after)
+    lengths, kept = _equal_lengths(bare, after)
+    values = [_cut(units, lengths, kept, repeated_share) for units in (bare, after)]
+    statistic = "share of a text's 4-grams that it repeats, less the counterfactual's"
+    name = f"{texts.comparison}: against the counterfactual".removeprefix(": ")
+    return _row("RP-1", texts, statistic, values[1] - values[0], "above", name, "secondary", {})
+
+
+def _equal_lengths(
+    before: list[list[list[str]]], after: list[list[list[str]]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The shorter text's length of each pair, [seeds, prompts], and the prompts long enough."""
     if [len(row) for row in before] != [len(row) for row in after]:
         raise InputError("before and after need texts of the same prompts and seeds")
     lengths = np.array(
@@ -67,56 +128,23 @@ def check_repetition(
             for rows in zip(before, after, strict=True)
         ]
     )
-    kept = np.flatnonzero((lengths >= N).all(axis=0))
-    verdicts = []
-    for name, (measure, statistic, side) in _MEASURES.items():
-        values = [_cut(texts, lengths, kept, measure) for texts in (before, after)]
-        evidence = {
-            "mean before": _mean(before, measure),
-            "mean after": _mean(after, measure),
-            "mean length before": _mean(before, len),
-            "mean length after": _mean(after, len),
-            "prompts too short": lengths.shape[1] - len(kept),
-        }
-        row = f"{comparison}: {name}" if comparison else name
-        full = f"change of {statistic}, at equal length"
-        if len(kept) < 2:
-            reason = "fewer than 2 prompts have texts of 4 units before and after"
-            verdicts.append(
-                Verdict("RP-1", level, "not run", full, comparison=row, reason=reason,
-                        seeds=tuple(seeds), evidence=evidence)
-            )  # fmt: skip
-            continue
-        estimate = _change(*values)
-        verdicts.append(_verdict("RP-1", level, full, estimate, side, row, seeds, evidence))
-    return verdicts
+    return lengths, np.flatnonzero((lengths >= N).all(axis=0))
 
 
-def check_copying(
-    before_texts: Texts,
-    after_texts: Texts,
-    own: Sequence[Sequence[Iterable[str]]],
-    sources: Sequence[Iterable[str]],
-    *,
-    level: Level,
-    seeds: Sequence[int] = (),
-    comparison: str = "",
-    n: int = N,
-) -> Verdict:
+def copied_row(texts: Texts, n: int = N) -> Verdict:
     """SF-4, second half: the share of n-grams copied from other prompts' training answers rises.
 
-    Texts are `[seed][prompt]`; `own[seed]` and `sources[seed]` are what
-    `squeeze.text_statistics.copied_ngrams` takes. The share of a text does not grow with its
-    length, so texts are taken whole. Raises `InputError` for texts that do not pair up.
+    The share of a text does not grow with its length, so texts are taken whole. Raises
+    `InputError` for texts that do not pair up.
     """
     before, after = (
-        np.array([_copied(*given, n) for given in zip(side, own, sources, strict=True)])
-        for side in (before_texts, after_texts)
+        np.array([_copied(*given, n) for given in zip(side, texts.own, texts.sources, strict=True)])
+        for side in (texts.before, texts.after)
     )
     evidence = {"mean before": float(before.mean()), "mean after": float(after.mean())}
     statistic = f"change of the share of {n}-grams copied from other prompts' training answers"
-    row = f"{comparison}: copied {n}-grams" if comparison else f"copied {n}-grams"
-    return _verdict("SF-4", level, statistic, _change(before, after), "above", row, seeds, evidence)
+    name = f"{texts.comparison}: copied {n}-grams".removeprefix(": ")
+    return _row("SF-4", texts, statistic, after - before, "above", name, "secondary", evidence)
 
 
 def _copied(
@@ -127,7 +155,7 @@ def _copied(
     return copied_ngrams(texts, own, sources, n)
 
 
-def _units(texts: Texts) -> list[list[list[str]]]:
+def _units(texts: Sequence[Sequence[str]]) -> list[list[list[str]]]:
     return [[units(text) for text in row] for row in texts]
 
 
@@ -146,44 +174,30 @@ def _mean(texts: list[list[list[str]]], measure: Callable[[list[str]], float]) -
     return float(np.mean([[measure(text) for text in row] for row in texts]))
 
 
-def _change(before: Array, after: Array) -> Estimate:
-    return crossed_mean(after - before)
-
-
-def _verdict(
-    claim: str,
-    level: Level,
+def _row(
+    id: str,
+    texts: Texts,
     statistic: str,
-    estimate: Estimate,
-    side: str,
+    values: Array,
+    side: Side,
     comparison: str,
-    seeds: Sequence[int],
+    role: Role,
     evidence: dict[str, float],
 ) -> Verdict:
+    if values.shape[-1] < 2:
+        reason = f"fewer than 2 prompts have texts of {N} units before and after"
+        return Verdict(
+            id, texts.level, "not run", statistic, comparison=comparison, reason=reason,
+            seeds=tuple(texts.seeds), evidence=evidence, side=side, role=role,
+        )  # fmt: skip
     return verdict_from_interval(
-        claim,
-        level,
+        id,
+        texts.level,
         statistic,
-        estimate,
-        bound=0.0,
-        side=side,  # type: ignore[arg-type]
+        crossed_mean(values),
+        side=side,
         comparison=comparison,
-        seeds=seeds,
+        seeds=texts.seeds,
         evidence=evidence,
+        role=role,
     )
-
-
-register(
-    Claim(
-        id="RP-1",
-        sentence="DPO run too long makes generated text repetitive: repeated 4-grams rise, "
-        "distinct-2 and entropy fall, against the model that DPO started from.",
-        source="Ren & Sutherland, ICLR 2025, abstract and §4.2",
-        kind="observation",
-        levels=("tiny", "pretrained", "gpu"),
-        counterfactual="λ = 0: the gradient of the rejected term removed",
-        check=check_repetition,
-        math="rep-4(y) = 1 − |unique 4-grams| / |4-grams| rises; H(y) and distinct-2(y) fall",
-        run="squeeze stories",
-    )
-)

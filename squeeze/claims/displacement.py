@@ -1,28 +1,32 @@
 """Claim CH-1: scores taken before training predict whose chosen answer will lose log-prob.
 
-The check takes what was predicted and what happened, side by side; scoring examples is
+The check takes what was predicted and what happened; scoring examples is
 `squeeze.scan`'s work, training them `squeeze.training`'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from squeeze.claims.catalogue import register
-from squeeze.claims.curves import change, dpo_values
+from squeeze.claims.catalogue import claim
+from squeeze.claims.curves import change, phase_values
+from squeeze.claims.runs import Runs
 from squeeze.claims.statistics import (
+    CONFIDENCE,
     MIN_RANKED,
     Estimate,
+    mean,
     rank_correlation,
     rank_correlation_gain,
     verdict_from_interval,
 )
-from squeeze.claims.types import Claim, Level, Verdict
+from squeeze.claims.types import Level, Verdict
 from squeeze.errors import InputError
 from squeeze.trajectory import Trajectory
 
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 FORMS = {"ches": "CHES", "normalised_ches": "normalised CHES"}
 BASELINE = "edit_distance"
 RESAMPLES = 2000
+MIN_PAIRS = 85  # a correlation of 0.3 is told from 0 in 80% of samples of this size
 
 
 def predicted_and_seen(
@@ -45,7 +50,7 @@ def predicted_and_seen(
     Raises `InputError` when an example of the run was not scanned.
     """
     examples = trajectory.by_example(arm, "chosen", split).sort_index().index
-    falls = -change(dpo_values(trajectory, arm, "chosen", split))
+    falls = -change(phase_values(trajectory, arm, "dpo", "chosen", split))
     seen = pd.DataFrame({"example": examples, "fall": falls, "seed": seed})
     predicted = pd.DataFrame([asdict(row) for row in rows])
     missing = sorted(set(examples) - set(predicted.get("example", [])))
@@ -56,62 +61,119 @@ def predicted_and_seen(
     return seen.merge(predicted, on="example", validate="one_to_one")
 
 
-def check_ches(frame: pd.DataFrame, level: Level, *, comparison: str = "") -> list[Verdict]:
-    """CH-1: Spearman's ρ of each form of CHES with the fall of chosen, and its gain on a baseline.
+@dataclass(frozen=True)
+class Displacement:
+    """Evidence of CH-1: what scores predicted and what happened, and two runs on extreme subsets.
 
     `frame` has a row an example and seed: `example`, `seed`, `fall` (nats), `ches`,
     `normalised_ches`, `edit_distance` (see `predicted_and_seen`; frames of several seeds go
-    through `pandas.concat`); other numeric columns are evidence only. An example that several
-    seeds trained on counts once: its falls, each less its seed's mean fall (seeds differ in how far
-    they went, which says nothing of examples), are averaged, and so are its scores. Examples are
-    resampled; the interval holds for other examples trained with these seeds.
+    through `pandas.concat`); other numeric columns are evidence only. `runs` has the roles "high"
+    and "low", DPO on the pairs of highest and of lowest CHES.
+    """
 
-    Four verdicts: ρ > 0 for both forms, and for both ρ − |ρ of edit distance| > 0. "not run" below
-    five examples. Raises `InputError` for a column that is missing or not finite.
+    level: Level
+    frame: pd.DataFrame | None = None
+    runs: Runs | None = None
+
+
+@claim(
+    "CH-1",
+    sentence="DPO on the pairs with the highest CHES score lowers chosen more than DPO on the "
+    "pairs with the lowest; within a run the score ranks whose chosen answer falls.",
+    source="Razin et al. 2025, arXiv 2410.08847, Definition 2 and §5",
+    kind="observation",
+    levels=("tiny", "pretrained"),
+    counterfactual="scores permuted",
+    primary="chosen's change over DPO on the pairs of highest CHES less that on the lowest, nats",
+    math="Δ log π(y+ | high) < Δ log π(y+ | low), CHES = ⟨Σh+, Σh−⟩ − ‖Σh+‖²; ρ(CHES, fall) > 0",
+    run="squeeze observe pretrained --claims CH-1",
+)
+def check_ches(evidence: Displacement) -> list[Verdict]:
+    """CH-1: the contrast of the two subsets decides; rank correlations are secondary."""
+    rows = [_subsets(evidence)]
+    return rows if evidence.frame is None else [*rows, *_ranks(evidence.frame, evidence.level)]
+
+
+def _subsets(evidence: Displacement) -> Verdict:
+    """Chosen's change on the high pairs less that on the low: their prompts differ, so a number a
+    seed."""
+    statistic = (
+        "chosen's change over DPO on the pairs of highest CHES less that on the lowest, nats"
+    )
+    runs, name = evidence.runs, "highest against lowest scores"
+    if runs is None or not runs.has("high", "low"):
+        reason = "the arms trained on the pairs of highest and of lowest score were not run"
+        return Verdict(
+            "CH-1", evidence.level, "not run", statistic, comparison=name, reason=reason,
+            side="below",
+        )  # fmt: skip
+    changes = [change(runs.curve(role, "chosen")) for role in ("high", "low")]
+    by_seed = changes[0].mean(axis=1) - changes[1].mean(axis=1)
+    n = changes[0].shape[1] + changes[1].shape[1]
+    if len(by_seed) > 1:
+        estimate = replace(
+            mean(by_seed), n=n, seeds=len(by_seed), seed_means=tuple(by_seed.tolist())
+        )
+    else:  # one seed: Welch's interval over its prompts
+        welch = stats.ttest_ind(changes[0][0], changes[1][0], equal_var=False)
+        low, high = welch.confidence_interval(CONFIDENCE)
+        estimate = Estimate(
+            float(by_seed[0]), (float(low), float(high)), n, "Welch's t", p_value=welch.pvalue
+        )
+    return verdict_from_interval(
+        "CH-1", evidence.level, statistic, estimate, side="below", comparison=name,
+        seeds=runs.seeds,
+    )  # fmt: skip
+
+
+def _ranks(frame: pd.DataFrame, level: Level) -> list[Verdict]:
+    """Spearman's ρ of each form of CHES with the fall of chosen, and its gain on edit distance.
+
+    An example that several seeds trained on counts once: its falls, each less its seed's mean fall
+    (seeds differ in how far they went, which says nothing of examples), are averaged, and so are
+    its scores. Examples are resampled; the interval holds for other examples trained with these
+    seeds. Inconclusive below `MIN_PAIRS` examples, "not run" below five. Raises `InputError` for a
+    column that is missing or not finite.
     """
     pooled = _pooled(frame)
     seeds = tuple(sorted({int(seed) for seed in frame["seed"]}))
-    before = f"{comparison}: " if comparison else ""
-    alone = {form: f"{before}{name}" for form, name in FORMS.items()}
-    against = {form: f"{name} against edit distance" for form, name in alone.items()}
+    against = {form: f"{name} against edit distance" for form, name in FORMS.items()}
     rho, gain = "Spearman's ρ with the fall of chosen", "ρ less |ρ| of edit distance"
     if len(pooled) < MIN_RANKED:
         reason = f"needs at least {MIN_RANKED} examples, but there are {len(pooled)}; raise --pairs"
-        names = [(text, rho) for text in alone.values()] + [(t, gain) for t in against.values()]
+        names = [(text, rho) for text in FORMS.values()] + [(t, gain) for t in against.values()]
         return [
-            Verdict("CH-1", level, "not run", what, seeds=seeds, comparison=text, reason=reason)
+            Verdict("CH-1", level, "not run", what, seeds=seeds, comparison=text, reason=reason,
+                    role="secondary", side="above")
             for text, what in names
-        ]
+        ]  # fmt: skip
     fall = pooled["fall"]
     others = {
         name: _rho(pooled[name], fall) for name in pooled.columns if name not in {"fall", *FORMS}
     }
     evidence = {"resampled": "examples", "rows": len(frame), "ρ of other predictors": others}
 
-    def verdict(what: str, estimate: Estimate, comparison: str) -> Verdict:
-        return verdict_from_interval(
+    def row(what: str, estimate: Estimate, comparison: str) -> Verdict:
+        made = verdict_from_interval(
             *("CH-1", level, what, estimate),
-            bound=0.0,
-            side="above",
             comparison=comparison,
             seeds=seeds,
             evidence=evidence,
+            role="secondary",
         )
+        if made.ran and len(pooled) < MIN_PAIRS:
+            reason = f"{len(pooled)} examples: a correlation of 0.3 needs {MIN_PAIRS}"
+            return replace(made, outcome="inconclusive", reason=reason)
+        return made
 
-    return [
-        *(
-            verdict(rho, rank_correlation(pooled[form], fall, resamples=RESAMPLES), alone[form])
-            for form in FORMS
-        ),
-        *(
-            verdict(
-                gain,
-                rank_correlation_gain(pooled[form], pooled[BASELINE], fall, resamples=RESAMPLES),
-                against[form],
-            )
-            for form in FORMS
-        ),
+    rows = [
+        row(rho, rank_correlation(pooled[form], fall, resamples=RESAMPLES), name)
+        for form, name in FORMS.items()
     ]
+    for form, name in against.items():
+        given = (pooled[form], pooled[BASELINE], fall)
+        rows.append(row(gain, rank_correlation_gain(*given, resamples=RESAMPLES), name))
+    return rows
 
 
 def _rho(x: pd.Series[float], y: pd.Series[float]) -> float:
@@ -134,19 +196,3 @@ def _pooled(frame: pd.DataFrame) -> pd.DataFrame:
     centred = frame.assign(fall=frame["fall"] - frame.groupby("seed")["fall"].transform("mean"))
     numbers = centred.drop(columns="seed")
     return numbers.groupby("example").mean(numeric_only=True)
-
-
-register(
-    Claim(
-        id="CH-1",
-        sentence="The CHES score of a pair, computed before training, predicts how far its chosen "
-        "answer's log-prob will fall, better than the edit distance does.",
-        source="Razin et al. 2025, arXiv 2410.08847, Definition 2 and §5",
-        kind="observation",
-        levels=("tiny", "pretrained"),
-        counterfactual="scores permuted",
-        check=check_ches,
-        math="ρ(⟨Σh+, Σh−⟩ − ‖Σh+‖², log π_start(y+) − log π_end(y+)) > 0",
-        run="squeeze scan DATA --model MODEL",
-    )
-)

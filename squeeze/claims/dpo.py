@@ -1,215 +1,272 @@
-"""Claims about off-policy DPO (DO-1 to DO-4), judged on trajectories."""
+"""Claims DO-1 to DO-4 about off-policy DPO, judged on trajectories.
+
+Roles: "dpo" is an arm with a DPO phase; DO-3 and DO-4 take several, in order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
-from squeeze.claims.curves import (
-    Array,
-    change,
-    dpo_values,
-    fall_from_peak,
-    from_peak_of,
-    rise_to_peak,
+from squeeze.claims.catalogue import claim
+from squeeze.claims.curves import Array, change, fall_from_peak, probe_noise, rise_to_peak
+from squeeze.claims.runs import SPLITS, Runs, nearest_to_failing
+from squeeze.claims.types import Level, Role, Side, Verdict
+
+PAPER = "Ren & Sutherland, arXiv 2407.10490"
+LEVELS: tuple[Level, ...] = ("tiny", "pretrained", "gpu")
+NO_REJECTED = "the gradient of the rejected term removed (λ = 0)"
+# Trained up as the chosen answer of another prompt; in the paper's own log it falls least.
+TRAINED = ("chosen", "other_answer")
+NONSENSE = ("permuted", "random")  # no human text: may fall faster than rejected
+
+
+def squeeze_of(runs: Runs, role: str, split: str) -> Array:
+    """Argmax's change along chosen over DPO less chosen's change, nats, [seeds, prompts]."""
+    argmax = runs.curve(role, "chosen", split, "argmax_logp")
+    return change(argmax) - change(runs.curve(role, "chosen", split))
+
+
+@claim(
+    "DO-1",
+    sentence="Off-policy DPO: chosen rises, then falls; every kind but the answers of other "
+    "training prompts falls, rejected faster than any other human text; the margin grows.",
+    source=f"{PAPER}, §4.2, Fig. 4",
+    kind="observation",
+    levels=("tiny", "published", "pretrained", "gpu"),
+    counterfactual=NO_REJECTED,
+    primary="chosen, from its peak to the end of DPO, nats",
+    math="log π(y_u+) has an inner maximum over DPO; Δ log π(y) < 0 for the other kinds",
+    run="squeeze observe pretrained --claims DO-1",
 )
-from squeeze.claims.runs import Runs, nearest_to_failing
-from squeeze.claims.types import Outcome, Side, Verdict
-from squeeze.trajectory import Trajectory
+def check_rises_then_falls(runs: Runs) -> list[Verdict]:
+    """DO-1: chosen falls from a peak that other seeds choose; the other parts are secondary."""
+    arm, updates = runs.arm("dpo"), runs.updates("dpo")
 
-SPLITS = ("train", "held_out")
+    def fall(r: Runs) -> Array:
+        return fall_from_peak(r.curve("dpo", "chosen"))
 
-
-def check_rises_then_falls(runs: Runs, arm: str) -> list[Verdict]:
-    """DO-1, first part: on training prompts chosen rises from the start to a peak, then falls."""
-    return [
+    noise = probe_noise(runs.curve("dpo", "chosen"))
+    statistic, name = "chosen, from its peak to the end of DPO, nats", f"{arm}: chosen then falls"
+    evidence = {"noise between two probes, nats": noise}
+    rows = [
+        runs.row(
+            "DO-1", statistic, fall, "below", name,
+            role="primary", bound=-noise, updates=updates, evidence=evidence,
+        ),
+        *runs.contrast("DO-1", statistic, fall, "below", name, updates=updates),
         runs.row(
             "DO-1",
             "chosen, from the start of DPO to its peak, nats",
-            lambda t: rise_to_peak(dpo_values(t, arm, "chosen", "train")),
+            lambda r: rise_to_peak(r.curve("dpo", "chosen")),
             "above",
             f"{arm}: chosen rises first",
+            bound=noise,
+            updates=updates,
         ),
-        runs.row(
-            "DO-1",
-            "chosen, from its peak to the end of DPO, nats",
-            lambda t: fall_from_peak(dpo_values(t, arm, "chosen", "train")),
-            "below",
-            f"{arm}: chosen then falls",
-        ),
-    ]
+    ]  # fmt: skip
+    rows += [_others_fall(runs, split) for split in SPLITS]
+    return [*rows, _rejected_falls_fastest(runs), _margin_grows(runs)]
 
 
-def check_others_fall(runs: Runs, arm: str, split: str) -> Verdict:
-    """DO-1, second part: every kind that is not trained up falls over DPO.
+def _others_fall(runs: Runs, split: str) -> Verdict:
+    """Every kind that is not trained up falls over DPO; on held-out prompts chosen counts too."""
+    statistic = "change over DPO of the kind that falls least, nats"
+    comparison = f"{runs.arm('dpo')}: every other kind falls, {split}"
+    skip = TRAINED if split == "train" else ("other_answer",)
+    rows = []
+    for kind in [kind for kind in runs.kinds("dpo") if kind not in skip]:
 
-    On held-out prompts nothing is trained, so the chosen answer counts among the others.
-    """
-    skip = {"chosen"} if split == "train" else set()
-    return nearest_to_failing(
-        (
-            (
-                kind,
-                runs.row(
-                    "DO-1",
-                    "change over DPO of the kind that falls least, nats",
-                    lambda t, kind=kind: change(dpo_values(t, arm, kind, split)),  # type: ignore[misc]
-                    "below",
-                    f"{arm}: every other kind falls, {split}",
-                ),
-            )
-            for kind in runs.kinds(arm)
-            if kind not in skip
-        ),
-        "below",
-    )
+        def fall(r: Runs, kind: str = kind) -> Array:
+            return change(r.curve("dpo", kind, split))
+
+        rows.append((kind, runs.row("DO-1", statistic, fall, "below", comparison)))
+    return nearest_to_failing(rows, "below")
 
 
-def check_rejected_falls_fastest(runs: Runs, arm: str) -> Verdict:
-    """DO-1, third part: on training prompts no kind falls as much as the rejected answer."""
+def _rejected_falls_fastest(runs: Runs) -> Verdict:
+    """On training prompts no human text falls as much as the rejected answer."""
+    statistic = "change of the human text falling most next to rejected, less rejected's, nats"
+    comparison = f"{runs.arm('dpo')}: rejected falls fastest"
+    rows = []
+    for kind in [k for k in runs.kinds("dpo") if k not in ("rejected", *NONSENSE)]:
 
-    def behind(t: Trajectory, kind: str) -> Array:
-        fall = change(dpo_values(t, arm, "rejected", "train"))
-        return np.asarray(change(dpo_values(t, arm, kind, "train")) - fall)
+        def behind(r: Runs, kind: str = kind) -> Array:
+            return change(r.curve("dpo", kind)) - change(r.curve("dpo", "rejected"))
 
-    return nearest_to_failing(
-        (
-            (
-                kind,
-                runs.row(
-                    "DO-1",
-                    "change of the kind falling most next to rejected, less rejected's, nats",
-                    lambda t, kind=kind: behind(t, kind),  # type: ignore[misc]
-                    "above",
-                    f"{arm}: rejected falls fastest",
-                ),
-            )
-            for kind in runs.kinds(arm)
-            if kind != "rejected"
-        ),
-        "above",
-    )
+        rows.append((kind, runs.row("DO-1", statistic, behind, "above", comparison)))
+    return nearest_to_failing(rows, "above")
 
 
-def check_margin_grows(runs: Runs, arm: str) -> Verdict:
-    """DO-1, fourth part: the margin grows from every probe to the next."""
-    gaps = [
-        dpo_values(t, arm, "chosen", "train") - dpo_values(t, arm, "rejected", "train")
-        for t in runs.trajectories
-    ]
-    return nearest_to_failing(
-        (
-            (
-                f"probe {time}",
-                runs.row(
-                    "DO-1",
-                    "smallest growth of the margin between probes, nats",
-                    np.stack([gap[:, time] - gap[:, time - 1] for gap in gaps]),
-                    "above",
-                    f"{arm}: the margin grows throughout",
-                ),
-            )
-            for time in range(1, gaps[0].shape[1])
-        ),
-        "above",
-    )
+def _margin_grows(runs: Runs) -> Verdict:
+    """The margin grows from every probe to the next."""
+    gap = runs.curve("dpo", "chosen") - runs.curve("dpo", "rejected")
+    statistic = "smallest growth of the margin between probes, nats"
+    comparison = f"{runs.arm('dpo')}: the margin grows throughout"
+    rows = []
+    for time in range(1, gap.shape[-1]):
+
+        def growth(r: Runs, time: int = time) -> Array:
+            return np.asarray(gap[..., time] - gap[..., time - 1])
+
+        rows.append((f"probe {time}", runs.row("DO-1", statistic, growth, "above", comparison)))
+    return nearest_to_failing(rows, "above")
 
 
-def check_argmax_rises(runs: Runs, arm: str, split: str) -> Verdict:
-    """DO-2: from the time chosen peaks, it falls and the argmax log-prob on its path rises."""
+@claim(
+    "DO-2",
+    sentence="Over DPO the argmax log-prob along the chosen answers rises against their own: the "
+    "mass goes to y*.",
+    source=f"{PAPER}, §3.3 and Fig. 4",
+    kind="observation",
+    levels=("tiny", "published", "pretrained", "gpu"),
+    counterfactual=NO_REJECTED,
+    primary="argmax's change over DPO less chosen's change, nats",
+    math="Δ Σ_l max_v log π(v | x, y_<l) − Δ Σ_l log π(y_l | x, y_<l) > 0 over DPO",
+    run="squeeze observe pretrained --claims DO-2",
+)
+def check_argmax_rises(runs: Runs) -> list[Verdict]:
+    """DO-2: argmax's change less chosen's over all of DPO; from chosen's peak on is secondary."""
+    arm, updates = runs.arm("dpo"), runs.updates("dpo")
+    statistic = "argmax's change over DPO less chosen's change, nats"
+    rows: list[Verdict] = []
+    for split in SPLITS:
 
-    def argmax(t: Trajectory) -> Array:
-        chosen = dpo_values(t, arm, "chosen", split)
-        return from_peak_of(dpo_values(t, arm, "chosen", split, "argmax_logp"), chosen)
+        def squeeze(r: Runs, split: str = split) -> Array:
+            return squeeze_of(r, "dpo", split)
 
-    comparison = f"{arm}, {split}"
-    fall = runs.row(
-        "DO-2",
-        "chosen, from its peak to the end, nats",
-        lambda t: fall_from_peak(dpo_values(t, arm, "chosen", split)),
-        "below",
-        comparison,
-    )
-    rise = runs.row(
-        "DO-2",
-        "argmax log-prob along chosen, from chosen's peak to the end, nats",
-        argmax,
-        "above",
-        comparison,
-    )
-    if not rise.ran:
-        return rise
-    outcome: Outcome = rise.outcome if fall.supported else "premise not met"
-    evidence = {"chosen from its peak": fall.effect, "its interval": fall.interval}
-    return replace(rise, outcome=outcome, evidence=dict(rise.evidence) | evidence)
+        def argmax(r: Runs, split: str = split) -> Array:
+            return change(r.curve("dpo", "chosen", split, "argmax_logp"))
 
+        def from_peak(r: Runs, split: str = split) -> Array:
+            curve = r.curve("dpo", "chosen", split, "argmax_logp")
+            return fall_from_peak(curve, r.curve("dpo", "chosen", split))
 
-def judge_dpo(runs: Runs, arm: str) -> list[Verdict]:
-    """DO-1 and DO-2 on an arm with a DPO phase."""
-    verdicts = check_rises_then_falls(runs, arm)
-    verdicts += [check_others_fall(runs, arm, split) for split in SPLITS]
-    verdicts += [check_rejected_falls_fastest(runs, arm), check_margin_grows(runs, arm)]
-    return verdicts + [check_argmax_rises(runs, arm, split) for split in SPLITS]
+        role: Role = "primary" if split == "train" else "secondary"
+        name = f"{arm}, {split}"
+        rows.append(runs.row("DO-2", statistic, squeeze, "above", name, role=role, updates=updates))
+        if split == "train":
+            rows += runs.contrast("DO-2", statistic, squeeze, "above", name, updates=updates)
+        for what, of in (
+            ("argmax log-prob along chosen, change over DPO, nats", argmax),
+            ("argmax log-prob along chosen, from chosen's peak to the end, nats", from_peak),
+        ):
+            parts = "over DPO" if of is argmax else "from chosen's peak"
+            rows.append(runs.row("DO-2", what, of, "above", f"{name}: argmax {parts}"))
+    return rows
 
 
 # --- across arms --------------------------------------------------------------------------------
 
 
-def check_dose(runs: Runs, arms: Mapping[float, str], split: str = "held_out") -> list[Verdict]:
-    """DO-3: the larger the weight λ of the rejected term, the lower chosen and the higher argmax.
+@claim(
+    "DO-3",
+    sentence="Dose: the larger the weight λ on DPO's rejected term, the lower held-out chosen ends "
+    "and the higher the argmax log-prob along it.",
+    source=f"{PAPER}, §4.2; the dose is this project's",
+    kind="observation",
+    levels=LEVELS,
+    counterfactual="the doses in another order",
+    primary="chosen's change over DPO, of one dose less that of the one before it, nats",
+    math="λ ∈ {0, ½, 1, 2} on β(1 − a)∇s−: Δ log π(y+) falls and Δ Σ_l max_v log π rises with λ",
+    run="squeeze observe pretrained --claims DO-3",
+)
+def check_dose(runs: Runs) -> list[Verdict]:
+    """DO-3: `roles` are the doses in order; every step to the next larger one has to count."""
 
-    `arms` maps each λ to its arm; every step from one λ to the next larger one has to count.
+    def of(metric: str) -> Callable[[Runs, str], Array]:
+        return lambda r, role: change(r.curve(role, "chosen", "held_out", metric))
+
+    what = "change over DPO, of one dose less that of the one before it, nats"
+    return [
+        steps(runs, "DO-3", of("logp"), f"chosen's {what}", "below", "chosen", "primary"),
+        steps(runs, "DO-3", of("argmax_logp"), f"argmax's {what}", "above", "argmax"),
+    ]
+
+
+@claim(
+    "DO-4",
+    sentence="The more SFT epochs before DPO, that is the peakier its start, the more DPO "
+    "squeezes.",
+    source=f"{PAPER}, §3.3 and §4.2",
+    kind="observation",
+    levels=LEVELS,
+    counterfactual="the numbers of epochs in another order",
+    primary="argmax's change over DPO less chosen's, of one arm less that of the one before it, "
+    "nats",
+    math="‖π‖² at DPO's start grows with the SFT epochs (premise); so does Δ argmax − Δ log π(y+)",
+    run="squeeze observe pretrained --claims DO-4",
+)
+def check_peakier_start(runs: Runs) -> list[Verdict]:
+    """DO-4: `roles` are the arms in the order of their SFT epochs.
+
+    Premise: ‖π‖² at chosen grew from each arm's start of DPO to the next one's.
     """
-    ordered = [arms[dose] for dose in sorted(arms)]
-    return _steps(
+    split, what = "held_out", "of one arm less that of the one before it, nats"
+
+    def of(metric: str) -> Callable[[Runs, str], Array]:
+        return lambda r, role: change(r.curve(role, "chosen", split, metric))
+
+    rows = [
+        steps(
+            runs, "DO-4", lambda r, role: squeeze_of(r, role, split),
+            f"argmax's change over DPO less chosen's, {what}", "above", "squeeze", "primary",
+        ),
+        steps(runs, "DO-4", of("logp"), f"chosen's change over DPO, {what}", "below", "chosen"),
+        steps(
+            runs, "DO-4", of("argmax_logp"), f"argmax's change over DPO, {what}", "above", "argmax"
+        ),
+    ]  # fmt: skip
+    premise = steps(
         runs,
-        "DO-3",
-        ordered,
-        split,
-        lambda t, arm, metric: change(dpo_values(t, arm, "chosen", split, metric)),
-        "change over DPO",
+        "DO-4",
+        lambda r, role: r.curve(role, "chosen", split, "peakiness")[..., 0],
+        "‖π‖² at chosen at the start of DPO, of one arm less that of the one before it",
+        "above",
+        "premise",
     )
+    if premise.on_claimed_side or not premise.ran:
+        return rows
+    reason = "‖π‖² at the start of DPO did not grow with the SFT epochs"
+    return [unmet(row, reason, premise) for row in rows]
 
 
-def check_peakier_start(
-    runs: Runs, arms: Mapping[int, str], split: str = "held_out"
-) -> list[Verdict]:
-    """DO-4: the more SFT epochs before DPO, the further chosen falls and the more argmax rises.
-
-    `arms` maps each number of SFT epochs to its arm; both are counted from chosen's peak.
-    """
-
-    def from_peak(t: Trajectory, arm: str, metric: str) -> Array:
-        chosen = dpo_values(t, arm, "chosen", split)
-        return from_peak_of(dpo_values(t, arm, "chosen", split, metric), chosen)
-
-    ordered = [arms[epochs] for epochs in sorted(arms)]
-    return _steps(runs, "DO-4", ordered, split, from_peak, "change from chosen's peak on")
+def unmet(row: Verdict, reason: str, premise: Verdict) -> Verdict:
+    """The row of a claim whose premise did not happen, with the premise's numbers."""
+    if not row.ran:
+        return row
+    evidence = {
+        **row.evidence,
+        "premise": premise.statistic,
+        "its effect": premise.effect,
+        "its interval": premise.interval,
+    }
+    return replace(row, outcome="premise not met", reason=reason, evidence=evidence)
 
 
-def _steps(
-    runs: Runs, claim: str, arms: Sequence[str], split: str, of: object, what: str
-) -> list[Verdict]:
-    """Two rows, chosen down and argmax up, each the step between neighbours nearest to failing."""
-    rows: list[Verdict] = []
-    parts: tuple[tuple[str, str, Side], ...] = (
-        ("chosen", "logp", "below"),
-        ("argmax", "argmax_logp", "above"),
-    )
-    for name, metric, side in parts:
-        steps = []
-        for less, more in pairwise(arms):
+def steps(
+    runs: Runs,
+    id: str,
+    of: Callable[[Runs, str], Array],
+    statistic: str,
+    side: Side,
+    name: str,
+    role: Role = "secondary",
+    comparison: str = "held_out",
+) -> Verdict:
+    """Of all steps from a role's arm to the next one's, the row nearest to failing."""
+    rows = []
+    for less, more in pairwise(runs.roles):
 
-            def step(
-                t: Trajectory, less: str = less, more: str = more, metric: str = metric
-            ) -> Array:
-                return np.asarray(of(t, more, metric) - of(t, less, metric))  # type: ignore[operator]
+        def step(r: Runs, less: str = less, more: str = more) -> Array:
+            return of(r, more) - of(r, less)
 
-            statistic = f"{name}'s {what}, of one arm less that of the one before it, nats"
-            verdict = runs.row(claim, statistic, step, side, f"{name}, {split}")
-            steps.append((f"{less} to {more}", verdict))
-        rows.append(nearest_to_failing(steps, side))
-    return rows
+        row = runs.row(
+            id, statistic, step, side, f"{name}, {comparison}", role=role,
+            updates=runs.updates(more),
+        )  # fmt: skip
+        rows.append((f"{runs.arm(less)} to {runs.arm(more)}", row))
+    return nearest_to_failing(rows, side)

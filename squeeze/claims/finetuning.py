@@ -1,141 +1,62 @@
-"""The claims about finetuning a language model (SF, DO and EX), and judging one run.
+"""Verdicts of one run: every claim about finetuning that the run's arms allow.
 
-`judge_run` gives every verdict that one run's arms allow; a verdict that needs more than the run
-has is returned as "not run" with the reason. The checks stand in `sft`, `dpo` and `extend`.
+What needs more than the run has is returned as "not run" with the reason, or left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
-from squeeze.claims import dpo, extend, sft
-from squeeze.claims.catalogue import register
+from squeeze.claims import catalogue, sft
 from squeeze.claims.runs import Runs
-from squeeze.claims.types import Claim, Level, Verdict
+from squeeze.claims.types import Level, Verdict
 from squeeze.trajectory import Trajectory
 
-PAPER = "Ren & Sutherland, ICLR 2025"
+EXTENDED, CONTROL, BASE = "extend-dpo", "sft-dpo", "dpo"
 
 
-def judge_run(trajectory: Trajectory, level: Level, seeds: Sequence[int]) -> list[Verdict]:
-    """Every verdict that the arms of one run allow."""
-    runs = Runs((trajectory,), level, tuple(seeds))
-    verdicts: list[Verdict] = []
-    for arm in runs.arms():
+def judge_run(
+    trajectory: Trajectory, level: Level, seeds: Sequence[int], model: str = "", data: str = ""
+) -> list[Verdict]:
+    """Return every row that the arms of one run allow; of a claim's arms the first one decides."""
+    runs = Runs((trajectory,), level, tuple(seeds), model=model, data=data)
+    rows: list[Verdict] = []
+    decided: set[str] = set()
+    for claim, evidence in _evidence(runs):
+        found = catalogue.get(claim).check(evidence)
+        if claim in decided:
+            found = [replace(row, role="secondary") for row in found]
+        decided.add(claim)
+        rows += found
+    return rows
+
+
+def _evidence(runs: Runs) -> Iterator[tuple[str, Any]]:
+    """(claim, evidence), DPO after SFT on chosen before the other arms."""
+    trajectory = runs.trajectories[0]
+    arms = sorted(runs.arms(), key=lambda arm: arm != CONTROL)
+    for arm in [arm for arm in arms if arm != EXTENDED]:
         phases = {point.phase for point in trajectory.points(arm)}
-        if "sft" in phases and arm != "extend-dpo":
-            verdicts += sft.judge_sft(runs, arm)
-        if "dpo" in phases and arm != "extend-dpo":
-            verdicts += dpo.judge_dpo(runs, arm)
-    if "extend-dpo" in runs.arms():
-        verdicts += extend.judge_extend(runs)
-    return verdicts
+        if "sft" in phases:
+            yield from _of_sft(replace(runs, roles={"sft": arm}))
+        if "dpo" in phases:
+            own = replace(runs, roles={"dpo": arm})
+            yield "DO-1", own
+            yield "DO-2", own
+    if runs.has(EXTENDED) and runs.has(CONTROL):
+        yield "EX-1", replace(runs, roles={"extend": EXTENDED, "control": CONTROL, "base": BASE})
 
 
-def _claim(
-    id: str,
-    sentence: str,
-    source: str,
-    counterfactual: str,
-    check: Callable[..., object],
-    math: str,
-) -> None:
-    register(
-        Claim(
-            id=id,
-            sentence=sentence,
-            source=f"{PAPER}, {source}",
-            kind="observation",
-            levels=("tiny", "pretrained", "gpu"),
-            counterfactual=counterfactual,
-            check=check,  # type: ignore[arg-type]
-            math=math,
-            run="squeeze replicate",
-        )
-    )
-
-
-_claim(
-    "SF-1",
-    "SFT on the chosen answers raises their log-prob throughout.",
-    "§4.1, Fig. 3",
-    "training labels permuted",
-    sft.check_chosen_rises,
-    "log π(y_u+ | x_u) grows from every probe of SFT to the next",
-)
-_claim(
-    "SF-2",
-    "Under SFT rephrasings of the chosen answer rise first, then fall as chosen keeps rising; "
-    "the more similar the kind, the longer it is carried up.",
-    "§4.1, Fig. 3",
-    "training labels permuted",
-    sft.check_rephrased_rises_then_falls,
-    "log π(y_gpts+ | x_u) has an inner maximum over SFT, later than that of y_gptf+",
-)
-_claim(
-    "SF-3",
-    "SFT on the chosen answers raises the rejected ones at first, though never trained on.",
-    "§4.1, Fig. 3",
-    "training labels permuted",
-    sft.check_rejected_rises_first,
-    "max_t log π_t(y_u- | x_u) over SFT > log π_0(y_u- | x_u)",
-)
-_claim(
-    "SF-4",
-    "SFT makes the model readier to answer one training question with the answer of another: "
-    "y_j≠u+ rises, and generated text copies n-grams of other training answers.",
-    "§4.1, the hallucination hypothesis",
-    "the other prompts' answers left out of training",
-    sft.check_other_answers_rise,
-    "Δ log π(y_j+ | x_u) over SFT: j ≠ u trained on > j held out",
-)
-_claim(
-    "SF-5",
-    "Under SFT permuted and random strings fall, and the distributions grow peakier.",
-    "§4.1, Fig. 3 and App. D",
-    "SFT on the permuted answers instead",
-    sft.check_nonsense_falls_and_peaks_sharpen,
-    "Δ log π(y_urnd), Δ log π(y_rnd) < 0; ‖A‖_F² = V‖π‖² + V − 2 grows",
-)
-_claim(
-    "DO-1",
-    "Off-policy DPO: chosen rises, then falls; every other kind falls, rejected fastest; "
-    "the margin grows throughout.",
-    "§4.2, Fig. 4",
-    "the gradient of the rejected term removed",
-    dpo.check_rises_then_falls,
-    "log π(y_u+) has an inner maximum over DPO; Δ log π(y) < 0 for the other kinds",
-)
-_claim(
-    "DO-2",
-    "While chosen falls, the argmax log-prob along it rises: the mass goes to y*.",
-    "§3.3 and Fig. 4",
-    "the gradient of the rejected term removed",
-    dpo.check_argmax_rises,
-    "Σ_l max_v log π(v | x, y_<l) rises while Σ_l log π(y_l | x, y_<l) falls",
-)
-_claim(
-    "DO-3",
-    "Dose: the larger the weight λ on DPO's rejected term, the lower held-out chosen ends and the "
-    "higher the argmax log-prob along it.",
-    "§4.2; the dose is this project's",
-    "the doses in another order",
-    dpo.check_dose,
-    "λ ∈ {0, ¼, ½, 1, 2} on β(1 − a)∇s−: Δ log π(y+) falls and Δ Σ_l max_v log π rises with λ",
-)
-_claim(
-    "DO-4",
-    "The more SFT epochs before DPO, that is the peakier its start, the more DPO squeezes.",
-    "§3.3 and §4.2",
-    "the numbers of epochs in another order",
-    dpo.check_peakier_start,
-    "the fall of log π(y+) from its peak and the rise of argmax grow with the SFT epochs",
-)
-_claim(
-    "EX-1",
-    "SFT on chosen and rejected before DPO lessens the fall of chosen.",
-    "§4.3, Fig. 5",
-    "SFT on the chosen answers twice instead",
-    extend.check_extend,
-    "fall of log π(y_u+) from its peak, extended, > the control's",
-)
+def _of_sft(runs: Runs) -> Iterator[tuple[str, Any]]:
+    """SF-2 needs the time in between and is left out where SFT was probed at its end only."""
+    kinds = set(runs.kinds("sft"))
+    yield "SF-1", runs
+    if "rejected" in kinds:
+        yield "SF-3", runs
+    if set(sft.SIMILARITY) <= kinds and sft.sft_values(runs, "chosen").shape[-1] > 3:
+        yield "SF-2", runs
+    if {"other_answer", "unseen_answer"} <= kinds:
+        yield "SF-4", sft.Copies(runs)
+    yield "SF-5", runs

@@ -17,8 +17,9 @@ from typing import Any
 from filelock import FileLock
 
 from squeeze.claims import catalogue
+from squeeze.claims.catalogue import Claim
 from squeeze.claims.table import markdown, overview
-from squeeze.claims.types import Claim, Entry, Key, Verdict
+from squeeze.claims.types import Entry, Key, Verdict
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_text
 from squeeze.provenance import this_device, versions

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from squeeze.claims.decomposition import slope_verdict
 from squeeze.claims.situations import Situation, standard_situations
-from squeeze.claims.softmax_checks import pool
+from squeeze.claims.softmax import pool
 from squeeze.claims.types import Outcome, Verdict
 from squeeze.losses import PairLogps, get_loss
 from squeeze.losses.policy_gradient import policy_loss

@@ -1,77 +1,185 @@
-"""What the finetuning claims are judged on: the same arms run on one seed or several.
+"""Evidence of the finetuning claims: the same arms on one seed or several, each with its role.
 
-A check computes one number an example from each trajectory; `Runs` stacks them over seeds and turns
-them into a verdict. Which number is `curves`' and the claims' own business.
+A statistic is a function of `Runs` that gives one number a seed and prompt; `Runs.row` judges its
+mean. The same function on `Runs.without_cause()` gives the counterfactual's, and the two together a
+contrast. Which number is `curves`' and the claims' own business.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from squeeze.claims.curves import Array
-from squeeze.claims.statistics import crossed_mean, verdict_from_interval
-from squeeze.claims.types import Level, Side, Verdict
+from squeeze.claims.curves import Array, phase_values
+from squeeze.claims.statistics import Estimate, crossed_mean, mean, verdict_from_interval
+from squeeze.claims.types import Level, Role, Side, Verdict
 from squeeze.errors import InputError
 from squeeze.trajectory import Trajectory
+
+SPLITS = ("train", "held_out")
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Trajectories of the same arms, one a seed, and the level they were measured at."""
+    """Trajectories of the same arms, one a seed, and what each arm is to the claim.
+
+    `roles` maps a role ("dpo", "control") to its arm; a role that is not there is an arm's name
+    itself. `counterfactual` maps the roles that another arm plays once the cause is removed.
+    """
 
     trajectories: tuple[Trajectory, ...]
     level: Level
     seeds: tuple[int, ...]
+    roles: Mapping[str, str] = field(default_factory=dict)
+    counterfactual: Mapping[str, str] = field(default_factory=dict)
+    model: str = ""
+    data: str = ""
+    exploratory: bool = False
+
+    def arm(self, role: str) -> str:
+        """The arm that plays a role."""
+        return self.roles.get(role, role)
 
     def arms(self) -> list[str]:
         """The arms that every seed has."""
         first, *others = (t.arms() for t in self.trajectories)
         return [arm for arm in first if all(arm in other for other in others)]
 
-    def kinds(self, arm: str) -> list[str]:
-        """The response kinds of an arm."""
-        return self.trajectories[0].where(arm=arm).kinds()
+    def has(self, *roles: str) -> bool:
+        """Whether every seed has the arms of these roles."""
+        return {self.arm(role) for role in roles} <= set(self.arms())
 
-    def values(self, of: Callable[[Trajectory], Array]) -> Array:
-        """One number an example, [seeds, examples]; `InputError` if seeds differ in size."""
-        rows = [of(trajectory) for trajectory in self.trajectories]
-        if len({len(row) for row in rows}) > 1:
-            sizes = ", ".join(f"{len(r)} (seed {s})" for s, r in zip(self.seeds, rows, strict=True))
-            raise InputError(f"seeds with unequal numbers of examples cannot be pooled: {sizes}")
+    def without_cause(self) -> Runs:
+        """The same runs with the counterfactual's arms in the roles that they take."""
+        return replace(self, roles={**self.roles, **self.counterfactual}, counterfactual={})
+
+    def kinds(self, role: str) -> list[str]:
+        """The response kinds of a role's arm."""
+        return self.trajectories[0].where(arm=self.arm(role)).kinds()
+
+    def updates(self, role: str, phase: str = "dpo") -> int:
+        """The optimizer's steps of a phase of a role's arm, of the first seed."""
+        points = self.trajectories[0].points(self.arm(role))
+        return max((point.step for point in points if point.phase == phase), default=0)
+
+    def curve(
+        self,
+        role: str,
+        kind: str,
+        split: str = "train",
+        metric: str = "logp",
+        phase: str = "dpo",
+    ) -> Array:
+        """One metric of one kind over a phase of a role's arm, [seeds, prompts, times].
+
+        Raises `InputError` if seeds differ in their numbers of prompts or probes.
+        """
+        rows = [
+            phase_values(t, self.arm(role), phase, kind, split, metric) for t in self.trajectories
+        ]
+        if len({row.shape for row in rows}) > 1:
+            sizes = ", ".join(
+                f"{r.shape[0]} × {r.shape[1]} (seed {s})"
+                for s, r in zip(self.seeds, rows, strict=True)
+            )
+            raise InputError(
+                f"seeds with unequal numbers of prompts and probes cannot be pooled: {sizes}; "
+                "run them with one recipe"
+            )
         return np.stack(rows)
+
+    def margin(self, role: str) -> Array:
+        """Mean of (chosen − rejected) on training prompts since DPO began, [seeds, times]."""
+        gap = self.curve(role, "chosen") - self.curve(role, "rejected")
+        by_seed = gap.mean(axis=1)
+        return np.asarray(by_seed - by_seed[:, :1])
+
+    def crossed(self) -> bool:
+        """Whether every seed scored the same prompts."""
+        prompts = [frozenset(t.frame["example"].unique()) for t in self.trajectories]
+        return len(set(prompts)) == 1
+
+    def estimate(self, values: Array) -> Estimate:
+        """The mean of [seeds, prompts]; where seeds have prompts of their own, over their means."""
+        if len(self.seeds) == 1 or self.crossed():
+            return crossed_mean(values)
+        by_seed = values.mean(axis=1)
+        made = mean(by_seed)
+        return replace(made, n=values.size, seeds=len(by_seed), seed_means=tuple(by_seed.tolist()))
 
     def row(
         self,
         claim: str,
         statistic: str,
-        values: Array | Callable[[Trajectory], Array],
+        of: Callable[[Runs], Array],
         side: Side,
-        comparison: str,
+        comparison: str = "",
+        *,
+        role: Role = "secondary",
+        bound: float = 0.0,
+        updates: int = 0,
         evidence: Mapping[str, Any] | None = None,
     ) -> Verdict:
-        """Judge the mean over seeds and examples against 0; "not run" below two examples."""
-        found = self.values(values) if callable(values) else values
+        """Judge the mean of a statistic, [seeds, prompts]; "not run" below two prompts."""
+        facts: dict[str, Any] = {
+            "updates": updates,
+            "model": self.model,
+            "data": self.data,
+            "exploratory": self.exploratory,
+        }
+        found = of(self)
         if found.shape[-1] < 2:
-            reason = f"needs at least 2 examples, but there are {found.shape[-1]}; raise --held-out"
+            reason = f"needs at least 2 prompts, but there are {found.shape[-1]}; raise --held-out"
             return Verdict(
-                claim, self.level, "not run", statistic, comparison=comparison, reason=reason
-            )
-        estimate = crossed_mean(found)
-        return verdict_from_interval(
+                claim, self.level, "not run", statistic, comparison=comparison, reason=reason,
+                role=role, side=side, **facts,
+            )  # fmt: skip
+        row = verdict_from_interval(
             claim,
             self.level,
             statistic,
-            estimate,
-            bound=0.0,
+            self.estimate(found),
+            bound=bound,
             side=side,
             comparison=comparison,
             seeds=self.seeds,
             evidence=evidence,
+            role=role,
         )
+        return replace(row, **facts)
+
+    def contrast(
+        self,
+        claim: str,
+        statistic: str,
+        of: Callable[[Runs], Array],
+        side: Side,
+        comparison: str = "",
+        **more: Any,
+    ) -> list[Verdict]:
+        """The row of a statistic less the counterfactual's: none without a counterfactual.
+
+        "Not run" where its arms were not trained.
+        """
+        if not self.counterfactual:
+            return []
+        arms = ", ".join(self.counterfactual.values())
+        name = f"{comparison}, less that of {arms}"
+        full = f"{statistic}, less the counterfactual's"
+        bare = self.without_cause()
+        if not bare.has(*self.counterfactual):
+            reason = f"the counterfactual's arm was not run ({arms})"
+            return [
+                Verdict(
+                    claim, self.level, "not run", full, comparison=name, reason=reason,
+                    role="secondary", side=side,
+                )
+            ]  # fmt: skip
+        more = {k: v for k, v in more.items() if k not in ("role", "bound")}
+        return [self.row(claim, full, lambda r: of(r) - of(bare), side, name, **more)]
 
 
 def nearest_to_failing(rows: Iterable[tuple[str, Verdict]], side: Side) -> Verdict:

@@ -1,13 +1,13 @@
 """The toy inputs that checks of the softmax claims run on: one distribution, one label, one step.
 
 A situation is a recipe of a few numbers, so its repr is Python that rebuilds it, whatever the
-vocabulary. The checks themselves are in `softmax`; how tests draw situations is in the tests.
+vocabulary. The checks themselves are in `softmax` and `softmax_trend`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import cycle, product
@@ -16,6 +16,8 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from squeeze.theory.softmax import Step, combined_step, negative_step, squeezing_threshold
 
 Shape = Literal["flat", "gaussian", "peaky", "ties", "two peaks", "zipf"]
 SHAPES: tuple[Shape, ...] = ("flat", "gaussian", "peaky", "ties", "two peaks", "zipf")
@@ -75,6 +77,39 @@ class Situation:
                 return noise.index_fill(-1, places[:2], noise.max().item() + 10)
             case "zipf":
                 return -(places.double() + 1).log()[None]
+
+
+def hold_odds_fixed(
+    others: Float[Tensor, " others"], label_probabilities: Float[Tensor, " family"]
+) -> Float[Tensor, "family vocab"]:
+    """Return logits with π(label 0) = p for each p, the others' relative odds as in `others`."""
+    p = label_probabilities[:, None]
+    rest = others.log_softmax(-1).expand(len(p), -1)
+    return torch.cat([p.log() - torch.log1p(-p), rest], -1)
+
+
+Draw = Callable[[torch.Generator, int], tuple[Tensor, Tensor]]
+"""(generator, number of draws) → logits [draws, vocab] and the labels to push down [draws]."""
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """What the claims SM-1 … SM-9 are asked of: inputs, and the steps and formulas under test.
+
+    The defaults are the theory's own, on `standard_situations`; a counterfactual replaces one of
+    them. `step` None is the claim's: the negative one, of SM-8 the positive. `steps` are repeated
+    in turn, `n_steps` in all (SM-7); `family` makes logits of the others' odds and the label's
+    probabilities (SM-6); `draw` gives random inputs (SM-5), `pair_step` moves two labels (SM-9).
+    """
+
+    situations: Sequence[Situation] | None = None
+    step: Step | None = None
+    pair_step: Callable[[Tensor, Tensor, Tensor, float], Tensor] = combined_step
+    threshold: Callable[[Tensor, Tensor], Tensor] = squeezing_threshold
+    family: Callable[[Tensor, Tensor], Tensor] = hold_odds_fixed
+    steps: Sequence[Step] = (negative_step,)
+    n_steps: int = 50
+    draw: Draw | None = None
 
 
 def standard_situations() -> list[Situation]:

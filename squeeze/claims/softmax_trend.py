@@ -5,22 +5,20 @@ The theorems are in `softmax`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from squeeze.claims import statistics
+from squeeze.claims.catalogue import claim
+from squeeze.claims.situations import Softmax
+from squeeze.claims.softmax import SOURCE, TESTS
 from squeeze.claims.types import Verdict
 from squeeze.theory import softmax as theory
 
 TEMPERATURES = (2.0, 1.5, 1.2, 1.0, 0.8, 0.65, 0.5)
 VOCAB = 50
-
-Draw = Callable[[torch.Generator, int], tuple[Tensor, Tensor]]
-"""(generator, number of draws) → logits [draws, vocab] and the labels to push down [draws]."""
 
 
 def gaussian_draws(
@@ -32,14 +30,26 @@ def gaussian_draws(
     return logits, logits.argsort(-1, descending=True).gather(-1, rank)[:, 0]
 
 
-def check_peakier_squeezes_more(
-    draw: Draw = gaussian_draws, *, eta: float = 0.5, n: int = 1000, seed: int = 0
-) -> list[Verdict]:
+@claim(
+    "SM-5",
+    sentence="A peakier π squeezes more: sharpening adds falling labels and share for y*.",
+    source=SOURCE,
+    kind="trend",
+    levels=("toy",),
+    counterfactual="flat π, which no temperature sharpens",
+    primary="mean paired difference between temperature 1/2 and 1",
+    math="over z ~ N(0, 2²)^50, y− uniform among labels that are not the most likely, η = 0.5: "
+    "mean paired difference between temperature ½ and 1, its 95% interval above 0. Where "
+    "y− is the most likely label, π(y−) ≥ ‖π‖², and to first order no other label ever falls",
+    run=f"{TESTS} peakier",
+)
+def check_peakier_squeezes_more(system: Softmax) -> list[Verdict]:
     """SM-5: falling labels and y*'s share of the gains, temperature ½ against 1, paired.
 
-    Two verdicts; the evidence has the share of draws whose series over `TEMPERATURES` is not
+    Two rows; the evidence has the share of draws whose series over `TEMPERATURES` is not
     monotone, since this is a trend and no theorem.
     """
+    draw, eta, n, seed = system.draw or gaussian_draws, 0.5, 1000, 0
     generator = torch.Generator().manual_seed(seed)
     logits, labels = draw(generator, n)
     falling = torch.stack([_falling(logits / t, labels, eta) for t in TEMPERATURES])

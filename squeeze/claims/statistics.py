@@ -56,7 +56,9 @@ class Estimate:
         if not self.spreads:
             return self.p_value
         distance = abs(self.effect - bound)
-        return max(float(2 * stats.t.sf(distance / se, df)) for se, df in self.spreads)
+        return max(
+            float(2 * stats.t.sf(distance / se, df)) if se else 0.0 for se, df in self.spreads
+        )
 
     @property
     def detectable(self) -> float | None:
@@ -101,8 +103,9 @@ def crossed_mean(values: ArrayLike) -> Estimate:
     if np.ptp(x) == 0:
         point = (effect, effect)
         return Estimate(effect, point, n_examples, "constant", n_seeds, seed_means=seed_means)
-    spreads = crossed_spreads(x)
-    half = max(se * float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) for se, df in spreads)
+    errors, freedom = crossed_spreads(x)
+    half = float(half_width(errors, freedom))
+    spreads = tuple(zip(errors.tolist(), freedom.tolist(), strict=True))
     interval = (effect - half, effect + half)
     name = "Student's t"
     return Estimate(
@@ -110,18 +113,28 @@ def crossed_mean(values: ArrayLike) -> Estimate:
     )
 
 
-def crossed_spreads(x: Array) -> tuple[tuple[float, float], ...]:
-    """(standard error, degrees of freedom) of the mean of [seeds, examples]: see `crossed_mean`."""
-    parts = [
-        (float(means.var(ddof=1)) / len(means), len(means) - 1)
-        for means in (x.mean(axis=1), x.mean(axis=0))
-        if len(means) > 1
-    ]
-    total = sum(variance for variance, _ in parts)
-    squares = sum(variance**2 / df for variance, df in parts)
-    if squares > 0:
-        parts.append((total, total**2 / squares))  # type: ignore[arg-type]
-    return tuple((math.sqrt(variance), float(df)) for variance, df in parts if variance > 0)
+def crossed_spreads(x: Array) -> tuple[Array, Array]:
+    """Standard errors and degrees of freedom of the mean of [..., seeds, examples], [3, ...].
+
+    Over the seeds' means, over the examples' means, and of both together (Satterthwaite); with one
+    seed [1, ...], the examples' alone. See `crossed_mean`.
+    """
+    n_seeds, n_examples = x.shape[-2:]
+    variances = [x.mean(axis=-2).var(axis=-1, ddof=1) / n_examples]
+    freedom = [np.full_like(variances[0], n_examples - 1)]
+    if n_seeds > 1:
+        variances.append(x.mean(axis=-1).var(axis=-1, ddof=1) / n_seeds)
+        freedom.append(np.full_like(variances[1], n_seeds - 1))
+        total = variances[0] + variances[1]
+        squares = sum(v**2 / df for v, df in zip(variances, freedom, strict=True))
+        variances.append(total)
+        freedom.append(np.divide(total**2, squares, out=np.ones_like(total), where=squares > 0))
+    return np.sqrt(np.stack(variances)), np.stack(freedom)
+
+
+def half_width(errors: Array, freedom: Array) -> Array:
+    """Half the widest of the 95% t intervals of `crossed_spreads`, [...]."""
+    return np.asarray((errors * stats.t.ppf((1 + CONFIDENCE) / 2, freedom)).max(axis=0))
 
 
 def rank_correlation(

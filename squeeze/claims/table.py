@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from squeeze.claims.types import LEVELS, NEVER_RUN, Claim, Entry, Key, Level, Outcome, Verdict
+from squeeze.claims.catalogue import Claim
+from squeeze.claims.types import LEVELS, NEVER_RUN, Entry, Key, Level, Outcome, Verdict
 
 STYLES: dict[Outcome, str] = {
     "supported": "green",

@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from squeeze.claims.catalogue import register
+from squeeze.claims.catalogue import claim
 from squeeze.claims.statistics import (
     crossed_mean,
     verdict_from_interval,
 )
-from squeeze.claims.types import Claim, Level, Verdict
+from squeeze.claims.types import Level, Verdict
 from squeeze.theory.decomposition import UpdateTerm, measured_change, predicted_change
 from squeeze.theory.entk import Logits, Parameters
 from squeeze.theory.softmax import squeezing_threshold
@@ -87,30 +87,49 @@ def pair_agreement(
     return agreement(limit), float(np.mean(others))
 
 
-def check_token_prediction(
-    steps: Sequence[Sequence[PairStep]],
-    learning_rate: float,
-    *,
-    level: Level,
-    seeds: Sequence[int],
-    thresholds: Thresholds = _own,
-) -> list[Verdict]:
+@dataclass(frozen=True)
+class TokenSteps:
+    """Evidence of DO-5: steps `[seed][pair]`, and the thresholds under test.
+
+    `thresholds` may be replaced by a counterfactual.
+    """
+
+    steps: Sequence[Sequence[PairStep]]
+    learning_rate: float
+    level: Level
+    seeds: Sequence[int]
+    thresholds: Thresholds = _own
+
+
+@claim(
+    "DO-5",
+    sentence="At a DPO step of a real model, SM-4's threshold at each position predicts which "
+    "tokens' log-probs fall, better than other positions' thresholds do.",
+    source="Ren & Sutherland, arXiv 2407.10490, §3.3; this project's test of it",
+    kind="observation",
+    levels=("tiny", "pretrained", "gpu"),
+    counterfactual="the threshold of another position",
+    primary="balanced agreement of the whole step with the threshold rule, less that of other "
+    "positions' thresholds",
+    math="sign Δ log π_i = sign(π_i − (‖π‖² − π(y−))) for i ≠ y−, beyond a threshold at random",
+    run="squeeze observe pretrained --claims DO-5",
+)
+def check_token_prediction(evidence: TokenSteps) -> list[Verdict]:
     """DO-5: a row for the whole step as measured, one for the rejected term's share by A·K·G.
 
-    `steps` are `[seed][pair]`. The statistic is the balanced agreement of the sign of each token's
-    change of log-prob with the threshold rule at its position, less that of other positions'
-    thresholds. `thresholds` may be replaced by a counterfactual.
+    The statistic is the balanced agreement of the sign of each token's change of log-prob with the
+    threshold rule at its position, less that of other positions' thresholds.
     """
     names = ("the whole step, measured", "the rejected term's share, −ηAKG")
     own: dict[str, list[list[float]]] = {name: [] for name in names}
     gain: dict[str, list[list[float]]] = {name: [] for name in names}
     sizes: dict[str, list[float]] = {CHOSEN: [], REJECTED: []}
-    for row in steps:
+    for row in evidence.steps:
         for name in names:
             own[name].append([])
             gain[name].append([])
         for step in row:
-            given = (step.observed, step.terms, step.parameters, learning_rate)
+            given = (step.observed, step.terms, step.parameters, evidence.learning_rate)
             shares = {
                 term.name: share
                 for term, share in zip(step.terms, predicted_change(*given), strict=True)
@@ -119,19 +138,20 @@ def check_token_prediction(
                 sizes[part].append(float(share.abs().mean()))
             changes = (measured_change(*given), shares[REJECTED])
             for name, change in zip(names, changes, strict=True):
-                right, other = pair_agreement(step, change, thresholds)
+                right, other = pair_agreement(step, change, evidence.thresholds)
                 own[name][-1].append(right)
                 gain[name][-1].append(right - other)
     return [
         verdict_from_interval(
             "DO-5",
-            level,
+            evidence.level,
             "balanced agreement with the threshold rule, less that of other positions' thresholds",
             crossed_mean(np.array(gain[name])),
             bound=0.0,
             side="above",
             comparison=name,
-            seeds=seeds,
+            seeds=evidence.seeds,
+            role="primary" if name == names[0] else "secondary",
             evidence={
                 "balanced agreement": float(np.mean(own[name])),
                 "mean |Δ log π| by term, nats": {k: float(np.mean(v)) for k, v in sizes.items()},
@@ -139,19 +159,3 @@ def check_token_prediction(
         )
         for name in names
     ]
-
-
-register(
-    Claim(
-        id="DO-5",
-        sentence="At a DPO step of a real model, SM-4's threshold at each position predicts which "
-        "tokens' log-probs fall, better than other positions' thresholds do.",
-        source="Ren & Sutherland, ICLR 2025, §3.3; this project's test of it",
-        kind="observation",
-        levels=("tiny", "pretrained", "gpu"),
-        counterfactual="the threshold of another position",
-        check=check_token_prediction,
-        math="sign Δ log π_i = sign(π_i − (‖π‖² − π(y−))) for i ≠ y−, beyond a threshold at random",
-        run="pytest -m pretrained -k DO_5",
-    )
-)

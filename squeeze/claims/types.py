@@ -1,11 +1,11 @@
-"""Types of the claims station: what is claimed, how a check of it came out, a row of the ledger.
+"""Types of the claims station: how a check came out, and a row of the ledger.
 
 No statistics and no claims live here; see `statistics` and the modules named by topic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -92,26 +92,6 @@ class Verdict:
     def ran(self) -> bool:
         """Whether anything was measured."""
         return self.outcome != "not run"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One falsifiable sentence, where it comes from, and the check that can refute it.
-
-    `check` returns a `Verdict` (or several, one a comparison); given the system described by
-    `counterfactual`, the very same check must not come out supported. `math` is the statement as
-    a formula in plain text, `run` the command that checks it.
-    """
-
-    id: str
-    sentence: str
-    source: str
-    kind: Kind
-    levels: tuple[Level, ...]
-    counterfactual: str
-    check: Callable[..., Verdict | list[Verdict]]
-    math: str = ""
-    run: str = ""
 
 
 NEVER_RUN = "never run here"

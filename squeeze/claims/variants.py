@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from squeeze.claims.catalogue import register
-from squeeze.claims.curves import Array, change, cut_at_margin, dpo_values
-from squeeze.claims.runs import Runs
+from squeeze.claims.catalogue import claim
+from squeeze.claims.curves import Array, change, cut_at_margin, phase_values
+from squeeze.claims.runs import Runs, nearest_to_failing
 from squeeze.claims.statistics import Estimate, crossed_mean
-from squeeze.claims.types import Claim, Verdict
+from squeeze.claims.types import Verdict
 from squeeze.trajectory import Trajectory
 
 # What the Gate-DPO authors publish, as pairs (drops chosen more, drops it less).
@@ -47,13 +47,13 @@ class LossRow:
 def _columns(trajectory: Trajectory, arm: str, split: str) -> dict[str, Array]:
     """Each column's curve, [examples, times]."""
     kinds = trajectory.where(arm=arm).kinds()
-    curves = {kind: dpo_values(trajectory, arm, kind, split) for kind in kinds}
+    curves = {kind: phase_values(trajectory, arm, "dpo", kind, split) for kind in kinds}
     others = [curves[kind] for kind in kinds if kind not in ("chosen", "rejected")]
     return {
         "chosen": curves["chosen"],
         "rejected": curves["rejected"],
         "others": np.mean(others, axis=0) if others else np.full_like(curves["chosen"], np.nan),
-        "argmax": dpo_values(trajectory, arm, "chosen", split, "argmax_logp"),
+        "argmax": phase_values(trajectory, arm, "dpo", "chosen", split, "argmax_logp"),
         "margin": curves["chosen"] - curves["rejected"],
     }
 
@@ -108,39 +108,39 @@ def _estimate(values: Array) -> Estimate | None:
     return crossed_mean(values)
 
 
-def check_order(runs: Runs, losses: Sequence[str], split: str = "held_out") -> list[Verdict]:
-    """VA-1: the published order of the losses by what they do to chosen; a row for each neighbour.
-
-    Only pairs of `ORDER` of which both losses were trained are judged.
-    """
-
-    def chosen(t: Trajectory, loss: str) -> Array:
-        return change(dpo_values(t, arm_of(loss), "chosen", split))
-
-    return [
-        runs.row(
-            "VA-1",
-            "change of chosen over training, less that of the loss said to drop it more, nats",
-            lambda t, less=less, more=more: np.asarray(chosen(t, less) - chosen(t, more)),  # type: ignore[misc]
-            "above",
-            f"{less} above {more}, {split}",
-        )
-        for more, less in ORDER
-        if {more, less} <= set(losses)
-    ]
-
-
-register(
-    Claim(
-        id="VA-1",
-        sentence="Plain DPO and DPO-Shift drop the chosen answers most, IPO less, Cal-DPO and the "
-        "gated losses least.",
-        source="the order published with Gate-DPO, Mouiche 2026, arXiv 2605.02626",
-        kind="observation",
-        levels=("tiny", "pretrained"),
-        counterfactual="every arm trained with the same loss",
-        check=check_order,
-        math="Δ log π(y+): {sigmoid, dpo_shift} < ipo < cal_dpo, NAME < gated_NAME",
-        run="squeeze compare-losses",
-    )
+@claim(
+    "VA-1",
+    sentence="Plain DPO and DPO-Shift drop the chosen answers most, IPO less, Cal-DPO and the "
+    "gated losses least.",
+    source="the order published with Gate-DPO, Mouiche 2026, arXiv 2605.02626",
+    kind="observation",
+    levels=("tiny", "pretrained"),
+    counterfactual="every arm trained with the same loss",
+    primary="change of chosen over training, less that of the loss said to drop it more, nats",
+    math="Δ log π(y+): {sigmoid, dpo_shift} < ipo < cal_dpo, NAME < gated_NAME",
+    run="squeeze compare-losses",
 )
+def check_order(runs: Runs) -> list[Verdict]:
+    """VA-1: the published order of the losses by what they do to chosen, held out.
+
+    `roles` maps losses to arms. The pair of `ORDER` nearest to failing decides; each pair is a
+    secondary row, on either split. Only pairs of which both losses were trained are judged.
+    """
+    statistic = "change of chosen over training, less that of the loss said to drop it more, nats"
+    rows: list[Verdict] = []
+    held_out: list[tuple[str, Verdict]] = []
+    for split in ("held_out", "train"):
+        for more, less in [pair for pair in ORDER if set(pair) <= set(runs.roles)]:
+
+            def gain(r: Runs, less: str = less, more: str = more, split: str = split) -> Array:
+                ours, theirs = (r.curve(loss, "chosen", split) for loss in (less, more))
+                return change(ours) - change(theirs)
+
+            name = f"{less} above {more}"
+            row = runs.row("VA-1", statistic, gain, "above", f"{name}, {split}")
+            rows.append(row)
+            held_out += [(name, row)] if split == "held_out" else []
+    if not held_out:
+        return rows
+    whole = replace(nearest_to_failing(held_out, "above"), role="primary", comparison="the order")
+    return [whole, *rows]

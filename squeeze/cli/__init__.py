@@ -1,6 +1,7 @@
 """The `squeeze` command: a module for each subcommand, heavy imports inside its functions."""
 
 import sys
+import traceback
 
 from squeeze.cli import bench as bench
 from squeeze.cli import claims as claims
@@ -21,6 +22,8 @@ from squeeze.extras import way_out
 
 __all__ = ["app", "main"]
 
+INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
+
 for registered in (app.registered_commands, app.registered_groups):
     registered.sort(key=lambda command: PANELS.index(command.rich_help_panel))
 
@@ -28,7 +31,8 @@ for registered in (app.registered_commands, app.registered_groups):
 def main() -> None:
     """Run the command line; an `InputError` becomes one sentence on stderr and exit code 2.
 
-    So does an extra that is not installed.
+    So does an extra that is not installed. Any other error is our own: it is shown whole, with exit
+    code 70, which no verdict has.
     """
     try:
         app()
@@ -39,8 +43,10 @@ def main() -> None:
         if everywhere:
             leave()
         raise SystemExit(2) from None
-    except ModuleNotFoundError as error:
-        if (sentence := way_out(error)) is None:
-            raise
-        print(f"squeeze: {sentence}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
+    except Exception as error:  # noqa: BLE001 (the outermost boundary)
+        if isinstance(error, ModuleNotFoundError) and (sentence := way_out(error)) is not None:
+            print(f"squeeze: {sentence}", file=sys.stderr, flush=True)
+            raise SystemExit(2) from None
+        traceback.print_exc()
+        print("squeeze: an error of squeeze itself; please report it", file=sys.stderr, flush=True)
+        raise SystemExit(INTERNAL_ERROR) from None

@@ -16,9 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from squeeze import __version__
+from squeeze.claims.catalogue import Claim
 from squeeze.claims.ledger import entry_to_json, read
 from squeeze.claims.table import STYLES, count, measured, overview, rests_on, results_markdown
-from squeeze.claims.types import NEVER_RUN, Claim, Entry
+from squeeze.claims.types import NEVER_RUN, Entry
 from squeeze.cli.app import LOOK, app
 
 

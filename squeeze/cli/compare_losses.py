@@ -37,12 +37,13 @@ def compare_losses(
     force: Annotated[bool, Option("--force", help="Train again what OUT/work has.")] = False,
 ) -> None:
     """Train every preference loss from one SFT checkpoint and compare what they do."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from rich.console import Console
     from rich.table import Table
 
-    from squeeze.claims.variants import COLUMNS, check_order, loss_rows
+    from squeeze.claims import catalogue
+    from squeeze.claims.variants import COLUMNS, arm_of, loss_rows
     from squeeze.cli.verdicts import verdict_table
     from squeeze.interrupt import again, interruptible
     from squeeze.report.losses import cell, write
@@ -67,7 +68,8 @@ def compare_losses(
     with interruptible(again()):
         runs, trained, missing = _train(configs, names, out / "work")
     rows = [r for split in ("held_out", "train") for r in loss_rows(runs, trained, split)]
-    verdicts = check_order(runs, trained)
+    judged = replace(runs, roles={loss: arm_of(loss) for loss in trained})
+    verdicts = catalogue.get("VA-1").check(judged)
     write(out, rows, missing, [asdict(v) for v in verdicts])
     if as_json:
         typer.echo((out / "losses.json").read_text(encoding="utf-8"), nl=False)

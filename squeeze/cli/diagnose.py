@@ -82,26 +82,98 @@ def diagnose(
             "given.",
         ),
     ] = None,
+    as_markdown: Annotated[
+        bool,
+        typer.Option("--markdown", help="Print Markdown, as for a CI step's summary."),
+    ] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print the logged values that were judged, as CSV.")
+    ] = False,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.1,
+            help="Look again so often, and say when the verdict changes; ends with Ctrl-C.",
+        ),
+    ] = None,
     reports: Annotated[
-        Path, typer.Option(help="Directory of claims.json: which remedies were verified here.")
-    ] = Path("reports"),
+        Path | None,
+        typer.Option(
+            help="Rank remedies by this directory's claims.json instead of the shipped results.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Say whether a preference run squeezes, from a log, a run directory or two checkpoints."""
     alarming = _verdicts(fail_on)
+    if as_json + as_markdown + as_csv > 1:
+        raise InputError("--json, --markdown and --csv exclude each other; give one")
+    form = "json" if as_json else "markdown" if as_markdown else "csv" if as_csv else "text"
     if _from_checkpoints_wanted(runs or [], base, tuned or [], data):
         from squeeze.diagnosis.checkpoints import Checkpoints
 
         given = Checkpoints(base, tuple(tuned or ()), data, pairs, template)
-        diagnoses = _from_checkpoints(given, report or reports / "diagnosis", as_json, reports)
+        diagnoses = _from_checkpoints(given, report or Path("reports/diagnosis"), form, reports)
+    elif watch is not None:
+        diagnoses = _watched(runs or [], watch, beta)
     else:
         diagnoses = _from_logs(runs or [], beta)
-        _show(diagnoses, as_json, reports)
+        _show(diagnoses, form, reports)
         if report is not None:
             from squeeze.diagnosis.page import write_report
 
             _say_written(write_report(diagnoses, report, reports))
     if any(d.verdict in alarming for d in diagnoses):
         raise typer.Exit(1)
+
+
+@app.command("compare", rich_help_panel=JUDGE)
+def compare_runs(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Two or more logs or run directories.")
+    ],
+    beta: Annotated[
+        float | None, typer.Option(help="The β of DPO, where the logs do not tell.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", "--out", help="Write a page into this directory.")
+    ] = None,
+) -> None:
+    """Put the verdicts on several runs side by side, in one table and on one page."""
+    from rich.console import Console
+
+    from squeeze.diagnosis.page import write_report
+    from squeeze.diagnosis.summary import side_by_side
+
+    diagnoses = _from_logs(runs, beta)
+    Console().print(side_by_side(diagnoses))
+    if report is not None:
+        _say_written(write_report(diagnoses, report))
+
+
+def _watched(paths: list[Path], seconds: float, beta: float | None) -> list[Diagnosis]:
+    """Print each new verdict until Ctrl-C; the last diagnoses."""
+    import time
+
+    from squeeze.diagnosis.growing import watch
+
+    last: list[Diagnosis] = []
+    said = ""
+    try:
+        for found in watch(paths, seconds, beta=beta):
+            last = last if isinstance(found, str) else found
+            lines = [found] if isinstance(found, str) else [_brief(d) for d in found]
+            if (now := "\n".join(lines)) != said:
+                said = now
+                print(f"{time.strftime('%H:%M:%S')} {now}", flush=True)
+    except KeyboardInterrupt:
+        print("", flush=True)
+    return last
+
+
+def _brief(d: Diagnosis) -> str:
+    return f"{d.run.name}: {d.verdict} — {d.reason}"
 
 
 def _from_checkpoints_wanted(runs: list[Path], base: str, tuned: list[str], data: str) -> bool:
@@ -130,7 +202,7 @@ def _from_checkpoints_wanted(runs: list[Path], base: str, tuned: list[str], data
 
 
 def _from_checkpoints(
-    given: Checkpoints, directory: Path, as_json: bool, reports: Path
+    given: Checkpoints, directory: Path, form: str, reports: Path | None
 ) -> list[Diagnosis]:
     from squeeze.diagnosis import diagnose as judge
     from squeeze.diagnosis.checkpoints import compare
@@ -142,7 +214,7 @@ def _from_checkpoints(
     diagnoses = [judge(compare(given, directory))]
     page = finish_run(diagnoses, directory, reports)
     tokens = read_json(directory / "samples.json")["tokens"]
-    _show(diagnoses, as_json, reports, tokens)
+    _show(diagnoses, form, reports, tokens)
     _say_written(page)
     return diagnoses
 
@@ -159,21 +231,36 @@ def _from_logs(paths: list[Path], beta: float | None) -> list[Diagnosis]:
 
 def _show(
     diagnoses: list[Diagnosis],
-    as_json: bool,
-    reports: Path,
+    form: str,
+    reports: Path | None,
     tokens: list[dict[str, Any]] | None = None,
 ) -> None:
-    from squeeze.diagnosis import output
+    from squeeze.diagnosis import output, summary
 
-    if as_json:
+    if form == "json":
         document = output.to_json(diagnoses, reports)
         if tokens is not None:
             document["tokens"] = tokens
         print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
-        return
+    elif form == "markdown":
+        print(summary.markdown(diagnoses), end="")
+    elif form == "csv":
+        print(summary.as_csv(diagnoses), end="")
+    else:
+        _print(diagnoses, reports, tokens)
+
+
+def _print(
+    diagnoses: list[Diagnosis], reports: Path | None, tokens: list[dict[str, Any]] | None
+) -> None:
     from rich.console import Console
 
+    from squeeze.diagnosis import output, summary
+
     console = Console()
+    if len(diagnoses) > 1:
+        console.print(summary.side_by_side(diagnoses))
+        console.rule()
     for i, diagnosis in enumerate(diagnoses):
         if i:
             console.rule()

@@ -34,8 +34,9 @@ def observe(
     from squeeze.claims.ledger import merge, new_entry, read
     from squeeze.cli.verdicts import verdict_table
     from squeeze.interrupt import again, interruptible
+    from squeeze.study.observations import claims_at, judge
     from squeeze.study.registration import plan, registration_sha256
-    from squeeze.study.study import Observatory, claims_at
+    from squeeze.study.study import Observatory
     from squeeze.training.progress import RunProgress
 
     console = Console()
@@ -56,7 +57,7 @@ def observe(
             progress.describe(name)
             start = time.perf_counter()
             with interruptible(again()):
-                found = observatory.judge(name)
+                found = judge(observatory, name)
             seconds = time.perf_counter() - start
             verdicts += found
             test = f"squeeze observe {level}"

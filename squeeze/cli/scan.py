@@ -30,6 +30,13 @@ SHOWN = {
     "mass_falling": ("mass falling", ".1%"),
 }
 
+# template -> what was done with the rows, in words
+RENDERED = {
+    "model": "by the model's chat template",
+    "text": "as texts, without a chat template, as TRL trains on them (else --template model)",
+    "hh": "as dialogue texts, without a chat template, as TRL trains on them",
+}
+
 
 @app.command("scan", rich_help_panel=JUDGE)
 def scan_command(
@@ -46,7 +53,9 @@ def scan_command(
     filtered: Annotated[
         Path | None, Option(help="Write the data without them: .jsonl, .json or .parquet.")
     ] = None,
-    template: Annotated[str, Option(help="model, unmarked, chatml or plain.")] = "model",
+    template: Annotated[
+        str, Option(help="auto (as the training reads such rows), model, text, hh, unmarked, …")
+    ] = "auto",
     data_format: Annotated[
         str | None, Option("--from", help="The data file's format; recognised if not named.")
     ] = None,
@@ -55,6 +64,7 @@ def scan_command(
     force: Annotated[bool, Option("--force", help="Overwrite OUT and FILTERED.")] = False,
 ) -> None:
     """Score preference pairs by how far training will push their chosen answer down."""
+    from squeeze.data.loading import trained_template
     from squeeze.scan.files import TABLES, check_target, scan_data, write_filtered
 
     share = _share(drop_top, filtered, limit)
@@ -68,6 +78,9 @@ def scan_command(
     options = {"format": data_format, "template": template, "limit": limit, "dtype": dtype}
     frame = _with_progress(scan_data, data, model, out=out, **options)
     summary: dict[str, Any] = {"schema": 1, "data": data, "model": model, "pairs": len(frame)}
+    used = trained_template(data, data_format) if template == "auto" else template
+    summary |= {"rendered": RENDERED.get(used, f"by the {used} template")}
+    summary |= {"remarked": int((frame["remarks"] != "").sum())}
     summary |= {"seconds": round(time.perf_counter() - start, 1)}
     if out is not None:
         summary["out"] = str(out)
@@ -133,13 +146,18 @@ def _print(frame: pd.DataFrame, summary: dict[str, Any], top: int) -> None:
     quantiles["example"] = ["5%", "median", "95%"]
     console.print(_table("all pairs", "quantile", quantiles))
     lines = [f"{summary['pairs']} pairs, {summary['seconds']} s, {summary['model']}"]
+    lines.append(f"rows rendered {summary['rendered']}")
+    if summary["remarked"]:
+        lines.append(f"{summary['remarked']} pairs look like garbage (the table's remarks):")
+        bad = frame[frame["remarks"] != ""].sort_values("row").head(top)
+        lines += [f"  row {row['row']}: {row['remarks']}" for row in bad.to_dict("records")]
     if "out" in summary:
         lines.append(f"table: {summary['out']}")
     if "filtered" in summary:
         done = summary["filtered"]
         lines.append(f"without the worst {done['left_out']}: {done['file']} ({done['format']})")
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _table(title: str, first: str, frame: pd.DataFrame) -> Table:

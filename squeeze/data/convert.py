@@ -19,6 +19,7 @@ from squeeze.data.writing import WRITABLE, check_extension, lossless, open_write
 from squeeze.errors import InputError
 from squeeze.files import replacing
 
+_LONGEST = 1 << 20  # characters of a side file's first line that are looked at
 _EVERY = 1000  # rows between two calls of `progress`
 _EXTRA = frozenset(EXTRA_KINDS)
 Progress = Callable[[int, int | None], None]
@@ -110,6 +111,30 @@ def side_path(target: Path) -> Path:
     return target.with_name(target.name + ".refused.jsonl")
 
 
+_SIDE_KEYS = {"row", "reason", "detail", "value"}
+
+
+def _check_side(side: Path, source: Path) -> None:
+    """Raise `InputError` if the side file would take the place of the input or of a stranger."""
+    if not side.exists():
+        return
+    if side.samefile(source):
+        raise InputError(
+            f"{side} is the input, and refused rows would go there; choose another output"
+        )
+    with side.open(encoding="utf-8", errors="replace") as stream:
+        line = stream.readline(_LONGEST)
+    try:
+        ours = json.loads(line).keys() == _SIDE_KEYS
+    except (ValueError, AttributeError, RecursionError):
+        ours = len(line) == _LONGEST and line.startswith('{"row": ')
+    if not ours:
+        raise InputError(
+            f"{side} is no file of refused rows, and they would go there; move it, or choose "
+            "another output"
+        )
+
+
 def _select(
     source: Source, where: Mapping[str, str], summary: Summary, progress: Progress
 ) -> Iterator[tuple[int, Row | RowError]]:
@@ -184,6 +209,7 @@ def convert(
     check_extension(target)
     if target.exists() and (not force or target.samefile(path)):
         raise InputError(f"{target} exists; choose another output, or overwrite it with --force")
+    _check_side(side_path(target), path)
     source = open_source(path, format, name, columns=columns, rules=rules)
     summary = Summary(source.format, to, rows_per_example=source.rows_per_example)
     summary.pairs_by = source.pairs_by()

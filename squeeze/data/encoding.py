@@ -36,6 +36,15 @@ _PLAIN = (
     "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
 )
 TEMPLATES = {"unmarked": _UNMARKED, "chatml": _CHATML, "plain": _PLAIN}
+# How TRL reads rows of texts: no chat template, but the tokenizer's own beginning and an end.
+_AS_TEXT = {
+    "text": _PLAIN,
+    "hh": (
+        "{% for m in messages %}{{ '\\n\\nAssistant: ' if m['role'] == 'assistant' else "
+        "'\\n\\nHuman: ' }}{{ m['content'] }}{% endfor %}{{ '\\n\\nAssistant:' if "
+        "add_generation_prompt else eos_token }}"
+    ),
+}
 
 _RENAMED = {"seed": "unmarked"}
 
@@ -50,11 +59,15 @@ def current_template(name: str) -> str:
 def apply_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
     """Give the tokenizer one of the named templates, in place; "model" keeps its own.
 
+    "text" and "hh" are no chat templates: prompt and answer as TRL trains on rows of texts.
     Raises `InputError` for an unknown name, or for "model" when the tokenizer has no template.
     """
     template = current_template(template)
     if template in TEMPLATES:
         tokenizer.chat_template = TEMPLATES[template]
+    elif template in _AS_TEXT:
+        begins = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+        tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + _AS_TEXT[template]
     elif template != "model":
         raise InputError(f"unknown template {template!r}; choose model, {', '.join(TEMPLATES)}")
     elif not tokenizer.chat_template:

@@ -18,6 +18,7 @@ from pathlib import Path
 from squeeze.data.dataset_info import choose, is_dataset_info
 from squeeze.data.demonstrations import open_demonstrations
 from squeeze.data.examples import PreferenceExample
+from squeeze.data.formats import FORMATS
 from squeeze.data.sources import Source, open_source
 from squeeze.errors import InputError, did_you_mean
 from squeeze.files import file_sha256
@@ -40,7 +41,7 @@ def resolve(name_or_path: str) -> tuple[Path, str | None]:
     if name_or_path in names:
         return BUILTIN / f"{name_or_path}.jsonl", None
     path = Path(name_or_path).expanduser()
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return path, None
     described, _, entry = name_or_path.rpartition(":")
     if entry and described and Path(described).expanduser().is_file():
@@ -57,6 +58,17 @@ def open_data(name_or_path: str, format: str | None = None) -> Source:
     """The rows behind an embedded name or a path, with their format; `InputError` as `resolve`."""
     path, entry = resolve(name_or_path)
     return open_source(path, format, entry)
+
+
+def trained_template(name_or_path: str, format: str | None = None) -> str:
+    """The template by which a trainer reads the data's rows, for `encoding.apply_template`.
+
+    TRL takes rows of texts as they are ("text", and "hh" for Anthropic-HH's dialogues); message
+    lists, the formats of other trainers and the embedded data go through the model's template.
+    """
+    known = FORMATS.get(open_data(name_or_path, format).format)
+    embedded = name_or_path in builtin_names()
+    return known.text if known and known.text and not embedded else "model"
 
 
 def data_sha256(name_or_path: str) -> str:

@@ -20,7 +20,7 @@ from squeeze.data.examples import Message, PreferenceExample, Turns, content_id,
 from squeeze.data.layouts import Unpaired
 from squeeze.data.rows import Row, RowError
 
-PART = 16 << 20  # bytes of rows that are paired in memory together
+PART = 4 << 20  # bytes of rows that are paired in memory together
 _MOST_PARTS = 256
 
 
@@ -77,7 +77,7 @@ def n_parts(n_bytes: int) -> int:
     return min(n_bytes // PART + 1, _MOST_PARTS)
 
 
-Entry = tuple[int, Unpaired, Row]
+Entry = tuple[int, Unpaired, str]  # the row as JSON
 
 
 def pair_rows(
@@ -104,7 +104,8 @@ def pair_rows(
                 continue
             prompt = [(m.role, m.content) for m in one.prompt]
             # `default`: Parquet has dates and bytes; columns with a part in the pair have none.
-            line = json.dumps([number, one.id, prompt, one.completion, one.label, row], default=str)
+            told = json.dumps(row, default=str)
+            line = json.dumps([number, one.id, prompt, one.completion, one.label, told])
             files[_key(json.dumps(prompt)) % parts].write(line + "\n")
         for file in files:
             file.seek(0)
@@ -132,14 +133,14 @@ def _pair_part(entries: Iterable[Entry]) -> Iterator[tuple[int, PreferenceExampl
             pair = make_example(identity, one.prompt, chosen.completion, rejected.completion)
         except RowError as error:  # a bad pair costs both rows
             for place, _, row in met:
-                yield place, RowError(error.reason, str(error), row)
+                yield place, RowError(error.reason, str(error), json.loads(row))
         else:
             yield number, pair
     for number, one, row in sorted((e for left in waiting.values() for e in left), key=_number):
         missing = "rejected (label false)" if one.label else "chosen (label true)"
         reason = f"unpaired: no {missing} answer"
         detail = f"is the only answer left to its prompt: no {missing} one pairs with it"
-        yield number, RowError(reason, detail, row)
+        yield number, RowError(reason, detail, json.loads(row))
 
 
 def _number(entry: tuple[int, Any, Any]) -> int:

@@ -20,6 +20,7 @@ from squeeze.errors import InputError
 Row = dict[str, Any]
 _BLOCK = 1 << 20
 _MAX_ROW = 64 << 20  # one row of a JSON array; more means that a bracket is missing
+_UNPACKED, _RATIO = 64 << 20, 200  # gzip files may unpack to as many bytes, or so many times
 _JSON = (".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".ndjson.gz")
 
 
@@ -90,6 +91,8 @@ class RowReader:
         if path.is_dir():
             files = ", ".join(sorted(file.name for file in path.iterdir())[:5])
             raise InputError(f"{path} is a directory; give one of its files ({files or 'none'})")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is a pipe or a device, not a file; write its rows to a file")
         if not path.is_file():
             raise InputError(f"the data file {path} does not exist")
         self.path = path
@@ -144,14 +147,27 @@ class RowReader:
                 yield from self._lines(stream)
 
     def _lines(self, stream: io.BufferedIOBase) -> Iterator[tuple[int, Row | RowError]]:
-        for number, line in enumerate(stream, start=1):
-            self.position += len(line)
+        for number, line in enumerate(iter(lambda: stream.readline(_MAX_ROW), b""), start=1):
+            self._count(len(line))
+            if len(line) == _MAX_ROW:
+                raise InputError(
+                    f"{self.path}, row {number} is longer than {_MAX_ROW >> 20} MB; a row is a line"
+                )
             if line.strip():
                 yield number, _decode_line(line, number)
 
+    def _count(self, length: int) -> None:
+        """Count what was read; raises `InputError` for a file that unpacks beyond all text."""
+        self.position += length
+        if self.compressed and self.position > max(_UNPACKED, _RATIO * self.path.stat().st_size):
+            raise InputError(
+                f"{self.path} unpacks to more than {_RATIO} times its size, which no text does; "
+                "unpack it yourself (gunzip) if it is what it should be"
+            )
+
     def _read(self, stream: io.TextIOWrapper, size: int) -> str:
         block = stream.read(size)
-        self.position += len(block)  # characters: an underestimate of bytes that a bar can bear
+        self._count(len(block))  # characters: an underestimate of bytes that a bar can bear
         return block
 
     def _array(self, stream: io.TextIOWrapper) -> Iterator[tuple[int, Row | RowError]]:

@@ -1,7 +1,7 @@
 """Which quantity a log's column holds, told from its name alone.
 
-Knows the names of TRL, LLaMA-Factory, OpenRLHF, the original DPO code and the paper's logs, and
-recognises sensible variants of them; values are never looked at here.
+Knows the names of TRL, LLaMA-Factory, OpenRLHF, verl, torchtune, NeMo-RL, mlx-lm, the original DPO
+code and the paper's logs, and recognises sensible variants of them; values are never looked at.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _REJECTED = {"rejected", "reject", "dispreferred", "loser", "lose", "yl"}
 _ARGMAX = {"argmax", "greedy", "ystar"}
 _LOGP = {"logps", "logp", "logprobs", "logprob", "loglik", "loglikelihood", "lp", "ll"}
 _NLL = {"nll", "ce", "crossentropy"}
-_REWARD = {"reward", "rewards"}
+_REWARD = {"reward", "rewards", "r"}
 _MARGIN = {"margin", "margins"}
 _ACCURACY = {"accuracy", "accuracies", "acc"}
 _REPETITION = {"repetition", "repetitiveness", "repeated", "repeat"}
@@ -29,6 +29,7 @@ _NEUTRAL = {
     *("values", "value", "per", "token", "seq", "sequence", "nats", "of", "the", "answer"),
     *("answers", "response", "responses", "completion", "completions", "set", "split", "over"),
     *("epochs", "dpo", "path", "along", "held", "out", "y", "scores", "score", "share", "ngram"),
+    *("actor", "preference"),
 }
 # Words that make it another thing: reference values, spreads, raw logits, ORPO's odds.
 _FOREIGN = {
@@ -46,9 +47,10 @@ _OF_PROBE = {
     "entropy": q.ENTROPY,
 }
 STEP_NAMES = (
-    *("step", "_step", "global_step", "current_steps", "train/global_step", "eval/global_step"),
+    *("step", "global_step", "current_steps", "train/global_step", "eval/global_step"),
     *("trainer/global_step", "steps", "iteration", "iter", "examples_counter", "counters/examples"),
-    *("epoch", "epochs", "train/epoch"),
+    *("training/global_step", "global_step/max_steps", "iters", "update", "training_step"),
+    *("_step", "epoch", "epochs", "train/epoch", "epoca", "época"),
 )
 RUN_NAMES = ("run", "run_id", "run_name", "arm", "experiment", "exp_name")
 
@@ -88,6 +90,12 @@ def _of_probe(split: str | None, name: str) -> Meaning | None:
     return Meaning(_OF_PROBE.get(name, q.OTHER + name), f"probe {split}" if split else "probe")
 
 
+def of_fixed_set(column: str) -> bool:
+    """Whether a column says that it is an evaluation, also one on prompts that are trained on."""
+    words = set(_words(column))
+    return bool(words & (_EVAL | _ARGMAX))  # no trainer logs an argmax of its own batches
+
+
 def is_step(column: str) -> bool:
     """Whether a column of that name counts training time."""
     return column.strip().lower() in STEP_NAMES
@@ -125,7 +133,7 @@ def _quantity(words: list[str], kind: str) -> tuple[str, bool] | None:
         return None
     if given <= _NEUTRAL | {"loss"} and "loss" in given:
         return q.LOSS, False
-    if given == {"entropy"}:
+    if given - _NEUTRAL == {"entropy"}:
         return q.ENTROPY, False
     if {"mean", "token", "accuracy"} <= given or {"token", "accuracy"} == given:
         return q.TOKEN_ACCURACY, False

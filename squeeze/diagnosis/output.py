@@ -13,10 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from squeeze.diagnosis.movements import Evidence
 from squeeze.diagnosis.remedies import MEANING, Remedy, remedies
 from squeeze.diagnosis.series import ARGMAX
 from squeeze.diagnosis.trend import Change
-from squeeze.diagnosis.verdict import Diagnosis, Evidence, Name, SplitVerdict, worst
+from squeeze.diagnosis.verdict import Diagnosis, Name, SplitVerdict, worst
 
 SCHEMA = 1
 STYLES: dict[Name, str] = {
@@ -30,7 +31,7 @@ STYLES: dict[Name, str] = {
 }
 
 
-def to_json(diagnoses: Sequence[Diagnosis], ledger: Path) -> dict[str, Any]:
+def to_json(diagnoses: Sequence[Diagnosis], ledger: Path | None = None) -> dict[str, Any]:
     """One run as an object with its `verdict`; several as `runs` beside the worst `verdict`."""
     runs = [_run_json(d, ledger) for d in diagnoses]
     if len(runs) == 1:
@@ -38,7 +39,7 @@ def to_json(diagnoses: Sequence[Diagnosis], ledger: Path) -> dict[str, Any]:
     return {"schema": SCHEMA, "verdict": worst(d.verdict for d in diagnoses), "runs": runs}
 
 
-def _run_json(d: Diagnosis, ledger: Path) -> dict[str, Any]:
+def _run_json(d: Diagnosis, ledger: Path | None = None) -> dict[str, Any]:
     return {
         "verdict": d.verdict,
         "run": d.run.name,
@@ -48,6 +49,7 @@ def _run_json(d: Diagnosis, ledger: Path) -> dict[str, Any]:
         "phase": d.run.phase,
         "split": d.split,
         "reason": d.reason,
+        "findings": [asdict(f) for f in d.findings],
         "meaning": MEANING[d.verdict],
         "cautions": list(d.cautions),
         "missing": list(d.missing),
@@ -82,6 +84,7 @@ def _evidence_json(e: Evidence) -> dict[str, Any]:
         "change": _change_json(e.change),
         "fall_from_peak": _change_json(e.fall),
         "relative_change": e.relative,
+        "reference": e.reference,
     }
 
 
@@ -90,8 +93,11 @@ def _change_json(c: Change) -> dict[str, Any]:
     return {"effect": c.effect, "interval": interval, "p": c.p}
 
 
-def _remedies(d: Diagnosis, ledger: Path) -> list[Remedy]:
-    return remedies(d.verdict, ledger, any(s.quantity == ARGMAX for s in d.run.series))
+def _remedies(d: Diagnosis, ledger: Path | None = None) -> list[Remedy]:
+    known = any(s.quantity == ARGMAX for s in d.run.series) and not any(
+        f.kind == "argmax" for f in d.findings
+    )
+    return remedies(d.verdict, ledger, known, d.advice)
 
 
 def _notes(d: Diagnosis) -> tuple[str, ...]:
@@ -101,7 +107,7 @@ def _notes(d: Diagnosis) -> tuple[str, ...]:
 # --- terminal -------------------------------------------------------------------------------------
 
 
-def print_diagnosis(d: Diagnosis, console: Console, ledger: Path) -> None:
+def print_diagnosis(d: Diagnosis, console: Console, ledger: Path | None = None) -> None:
     """Verdict, what it means, the evidence, and what to do, for a person."""
     line = Text.assemble(
         (d.run.name, "bold"), ": ", (d.verdict.upper(), STYLES[d.verdict]), f" — {d.reason}"
@@ -110,6 +116,7 @@ def print_diagnosis(d: Diagnosis, console: Console, ledger: Path) -> None:
         line.append(f" [{d.split}]")
     console.print(line)
     console.print(Text(f"{d.run.source} ({d.run.format})", style="dim"))
+    _print_list(console, "First, the log itself", [str(f) for f in d.findings])
     console.print()
     console.print(MEANING[d.verdict])
     for split in d.splits:
@@ -137,7 +144,7 @@ def _table(split: SplitVerdict, axis: str) -> Table:
         table.add_row(
             e.role.removeprefix("other:"),
             str(e.n),
-            number(e.start),
+            number(e.start) + ("" if e.reference is None else f" (ref. {number(e.reference)})"),
             f"{number(e.peak)} ({e.peak_step:.5g})",
             number(e.end),
             _interval(e.change),
@@ -170,7 +177,7 @@ def _print_list(console: Console, title: str, sentences: Sequence[str]) -> None:
             console.print(Text(f"  - {sentence}"))
 
 
-def _print_remedies(d: Diagnosis, console: Console, ledger: Path) -> None:
+def _print_remedies(d: Diagnosis, console: Console, ledger: Path | None = None) -> None:
     found = _remedies(d, ledger)
     if not found:
         return

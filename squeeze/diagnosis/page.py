@@ -32,7 +32,9 @@ _SHOWN = {
 }
 
 
-def write_report(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path) -> Path:
+def write_report(
+    diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path | None = None
+) -> Path:
     """Write the report of runs that were read from files; return the path of its index.html.
 
     The files of one trajectory are copied into `directory` first. Raises `InputError` if the report
@@ -49,7 +51,7 @@ def write_report(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path) 
     return finish_run(diagnoses, directory, ledger)
 
 
-def finish_run(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path) -> Path:
+def finish_run(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path | None = None) -> Path:
     """Put diagnoses into a run directory and build its report; return the path of index.html.
 
     A single run's verdict becomes the report's headline, and so does the worst of several that were

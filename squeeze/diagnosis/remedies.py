@@ -1,24 +1,25 @@
-"""What to do about each verdict, in order of evidence, with the claim that backs each remedy.
+"""Remedies for each verdict, in order of evidence, with the claim that backs each of them.
 
-Whether a claim was verified here is read from the ledger, never assumed.
+How a claim came out is read from the results that ship with the package, or from a ledger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from squeeze.claims.ledger import read
-from squeeze.claims.types import Entry, Key
+from squeeze.claims.results import Result, best, results_of
+from squeeze.claims.types import LEVELS
 from squeeze.diagnosis.verdict import Name
 
-NOT_RUN = "not run here"
+NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """One thing to do; `claim` backs it and `status` is what this machine's ledger says of it."""
+    """One thing to do; `claim` backs it and `status` is how that claim came out."""
 
     action: str
     how: str
@@ -68,6 +69,7 @@ _BETA = Remedy(
 )
 _LABELS = Remedy("check the labels", "are chosen and rejected swapped, in the data or in the log?")
 _STRONGER = Remedy("train more", "raise the learning rate, or the number of epochs, step by step")
+_BY_ADVICE = {"stronger": _STRONGER, "labels": _LABELS}
 _PROBE = Remedy(
     "log more",
     "callbacks=[SqueezeCallback()] logs chosen, rejected and argmax of a fixed probe; for models "
@@ -83,7 +85,7 @@ _FALLING = (_STOP, _EXTEND, _ON_POLICY, _FILTER, _NLL, _GATED, _DOSE, _BETA)
 _BY_VERDICT: Mapping[Name, tuple[Remedy, ...]] = {
     "healthy": (),
     "undetermined": (_PROBE,),
-    "no learning": (_LABELS, _STRONGER),
+    "no learning": (_STRONGER, _LABELS),
     "early": _FALLING,
     "displacement": (_PROBE, *_FALLING),
     "squeezing": _FALLING,
@@ -92,8 +94,9 @@ _BY_VERDICT: Mapping[Name, tuple[Remedy, ...]] = {
 
 MEANING: Mapping[Name, str] = {
     "healthy": (
-        "The chosen answers are as likely as at the start or likelier, and have not turned down. "
-        "Falling rejected answers are what preference training is for."
+        "The chosen answers are as likely as at the start or likelier, as far as this log can "
+        "show, and have not turned down. Falling rejected answers are what preference training is "
+        "for."
     ),
     "undetermined": "What is in the log does not decide the question.",
     "no learning": (
@@ -116,51 +119,61 @@ MEANING: Mapping[Name, str] = {
         "can become confident and repetitive."
     ),
     "collapse": (
-        "The model loses likelihood everywhere, or what it generates degenerates. This is "
-        "divergence rather than a trade-off."
+        "The model loses likelihood everywhere, its loss is no number any more, or what it "
+        "generates degenerates. This is divergence rather than a trade-off."
     ),
 }
 
 
-def remedies(verdict: Name, ledger: Path, argmax_known: bool = False) -> list[Remedy]:
-    """Return what to do about a verdict, best backed first by `ledger`/claims.json.
+def remedies(
+    verdict: Name, ledger: Path | None = None, argmax_known: bool = False, advice: str = ""
+) -> list[Remedy]:
+    """Return what to do about a verdict, best backed first by the shipped results of the claims.
 
-    A displacement whose argmax is known needs no further logging. Raises `InputError` if that file
-    is not a ledger.
+    `ledger` is a directory whose claims.json is asked instead. A displacement whose argmax is known
+    needs no further logging. `advice` ("stronger", "labels") is what the run's own numbers ask for,
+    which comes first. Raises `InputError` if that file is not a ledger.
     """
-    entries = read(ledger)
+    result = best if ledger is None else _of_ledger(ledger)
+    first = [_BY_ADVICE[advice]] if advice else []
     wanted = [
         r
-        for r in _BY_VERDICT[verdict]
+        for r in dict.fromkeys((*first, *_BY_VERDICT[verdict]))
         if not (r is _PROBE and verdict == "displacement" and argmax_known)
     ]
-    wanted.sort(key=lambda r: -2.0 if r in _PLAIN else -_support(r.claim, entries))
-    return [
-        Remedy(r.action, r.how, r.claim, status(r.claim, entries) if r.claim else "")
-        for r in wanted
-    ]
+    wanted.sort(key=lambda r: (-1, 0) if r in _PLAIN else _rank(result(r.claim)))
+    return [replace(r, status=status(result(r.claim))) if r.claim else r for r in wanted]
 
 
-def _support(claim: str, entries: Mapping[Key, Entry]) -> float:
-    """The share of a claim's checks that support it; between all and none where none was run."""
-    run = _run(claim, entries)
-    return sum(e.verdict.supported for e in run) / len(run) if run else 0.5
+def _of_ledger(directory: Path) -> Callable[[str], Result | None]:
+    """What a ledger says of a claim, at the highest level that decided it."""
+    found: dict[str, Result] = {}
+    for result in results_of(list(read(directory).values())):
+        known = found.get(result.claim)
+        if known is None or _decided(result) >= _decided(known):
+            found[result.claim] = result
+    return found.get
 
 
-def _run(claim: str, entries: Mapping[Key, Entry]) -> list[Entry]:
-    checks = [e for e in entries.values() if e.verdict.claim == claim]
-    return [e for e in checks if e.verdict.ran]
+def _decided(result: Result) -> tuple[bool, int]:
+    return result.outcome in ("supported", "contradicted"), LEVELS.index(result.level)
 
 
-def status(claim: str, entries: Mapping[Key, Entry]) -> str:
-    """Sum up a claim's checks: "supported (tiny)", "supported in 2 of 3 checks", "not run here"."""
-    run = _run(claim, entries)
-    if not run:
+def _rank(result: Result | None) -> tuple[int, int]:
+    """Supported first, at the level nearest to practice; contradicted last."""
+    outcome = "not run" if result is None else result.outcome
+    order = {"supported": 0, "contradicted": 2}.get(outcome, 1)
+    return order, 0 if result is None else -LEVELS.index(result.level)
+
+
+def status(result: Result | None) -> str:
+    """A claim's outcome in words: "supported (tiny): +1.2 [+0.4, +2.0]", "not run"."""
+    if result is None:
         return NOT_RUN
-    good = sum(e.verdict.supported for e in run)
-    levels = ", ".join(dict.fromkeys(e.verdict.level for e in run))
-    if good == len(run):
-        return f"supported ({levels})"
-    if good == 0:
-        return f"not supported ({levels})"
-    return f"supported in {good} of {len(run)} checks ({levels})"
+    said = f"{result.outcome} ({result.level})"
+    if result.effect is None:
+        return said
+    said += f": {result.effect:+.2g}"
+    if result.interval is not None:
+        said += f" [{result.interval[0]:+.2g}, {result.interval[1]:+.2g}]"
+    return said

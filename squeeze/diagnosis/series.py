@@ -30,7 +30,9 @@ class Series:
     Log-probs are in nats (per sequence or per token, as logged), rewards in β × nats. `split` is
     "train", "eval", "eval <set>", a trajectory's own split, or "" where the log does not say.
     `column` is what the log calls it. `examples` [examples, points] holds the values behind each
-    mean where the log has them.
+    mean where the log has them. `batches` says that every value is of other prompts (a trainer's
+    own lines); a fixed set is scored exactly, so that its first value is the model that training
+    started from.
     """
 
     quantity: str
@@ -39,22 +41,44 @@ class Series:
     values: Array
     column: str
     examples: Array | None = None
+    batches: bool = False
 
     def __len__(self) -> int:
         return int(self.values.size)
 
-    def since(self, step: float) -> Series:
-        """The points at or after `step`."""
-        keep = self.steps >= step
+    def part(self, keep: slice | NDArray[np.bool_]) -> Series:
+        """Some of the points."""
         examples = None if self.examples is None else self.examples[:, keep]
         return replace(self, steps=self.steps[keep], values=self.values[keep], examples=examples)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is certain, or inconsistent, in a log: what, at which place, its usual cause.
+
+    `kind` is a word for programs: "diverged", "saturated", "reference" (it is not the model that
+    training started from), "margin", "swapped", "accuracy", "loss bound", "first loss", "drift",
+    "copies" or "argmax". The first three lead the verdict's reason.
+    """
+
+    kind: str
+    what: str
+    where: str = ""
+    cause: str = ""
+    split: str = ""
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        return f"{self.what}{place}" + (f": {self.cause}" if self.cause else "")
 
 
 @dataclass(frozen=True)
 class RunSeries:
     """All series of one run. `axis` says what `steps` count; `notes` what was mended or doubted.
 
-    `phase` is "sft" or "dpo" where the source states it, else "".
+    `phase` is "sft" or "dpo" where the source states it, else "". `method` is what trained, where
+    the columns tell: "orpo", "simpo", "kto", "grpo", ..., else "". `findings` are what a reader saw
+    that no series can hold (values that are no numbers).
     """
 
     name: str
@@ -64,6 +88,8 @@ class RunSeries:
     series: tuple[Series, ...]
     phase: str = ""
     notes: tuple[str, ...] = field(default=())
+    method: str = ""
+    findings: tuple[Finding, ...] = ()
 
     def get(self, quantity: str, split: str) -> Series | None:
         """The series of that quantity on that split, if the log has it."""

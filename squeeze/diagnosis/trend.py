@@ -3,7 +3,8 @@
 The series is averaged into at most `MAX_POINTS` points. Where the log has the examples behind each
 mean, they are resampled. Otherwise the points are smoothed by a local line and their noise around
 it is resampled in blocks (Künsch 1989, "The jackknife and the bootstrap for general stationary
-observations"). No verdict is drawn here.
+observations"). The start is never smoothed: on a fixed set it is exact, and a smoother would pull
+in a true fall at the first step. No verdict is drawn here.
 """
 
 from __future__ import annotations
@@ -83,6 +84,25 @@ class Fit:
         searched = self.draws[:, -1] - self.draws.max(axis=1)
         return self._change(self.peak, -1, effect, noise, searched)
 
+    def level_change(self, first: int = 0) -> Change:
+        """The change from a point to the mean of the later half of what follows it (a plateau).
+
+        Of many noisy points the mean is known better than the last one is.
+        """
+        n = self.level.size
+        start = first % n
+        rest = slice(start + 1 + (n - 1 - start) // 2, n)
+        if start == n - 1:
+            rest = slice(start, n)
+        effect = float(self.level[rest].mean() - self.level[start])
+        noise = self.draws[:, rest].mean(axis=1) - self.draws[:, start]
+        return self._change(start, -1, effect, noise, noise)
+
+    def detectable(self, p: float) -> float:
+        """The smallest fall from a peak that would have been told from noise at that `p`."""
+        searched = self.draws[:, -1] - self.draws.max(axis=1)
+        return -float(np.percentile(searched, 100 * p)) if self.known_noise else float("inf")
+
     def rise(self) -> Change:
         """The change from the start to the peak (≥ 0); `p` allows for the search for a peak."""
         effect = float(self.level[self.peak] - self.level[0])
@@ -103,27 +123,58 @@ class Fit:
         return Change(start, end, effect, (low, high), float(p))
 
 
-def fit(series: Series, *, seed: int = 0) -> Fit:
+def fit(series: Series, *, anchor: float | None = None, seed: int = 0) -> Fit:
     """Return the smoothed series with its noise, the same for the same seed.
 
-    With `examples` the only noise is which examples were scored: the same ones are scored exactly
-    at every point, so their mean curve is taken as it is. Without, it is the residuals of the
-    evaluations (at least `FEWEST` are needed; few make the interval wide, as Student's t does).
+    `anchor` is the exact value before the first point, where it is known. With `examples` the only
+    noise is which examples were scored: the same ones are scored exactly at every point, so their
+    mean curve is taken as it is. Without, it is the residuals of the evaluations (at least
+    `FEWEST` are needed; few make the interval wide, as Student's t does).
     """
     rng = np.random.default_rng(seed)
-    steps, values, weights = _averaged(series)
     if series.examples is not None and series.examples.shape[0] > 1:
+        steps, _, weights = _averaged(series)
         examples = series.examples @ weights.T
         return Fit(steps, examples.mean(axis=0), _example_draws(examples, rng), len(series), True)
+    exact = not series.batches and series.steps[0] <= 0  # the model that training starts from
+    if anchor is None and exact and len(series) > 1:
+        rest = _smoothed(series.part(slice(1, None)), len(series), rng, pinned=False)
+        return _started(rest, float(series.steps[0]), float(series.values[0]), len(series))
+    fitted = _smoothed(series, len(series), rng, pinned=anchor is None)
+    if anchor is None:
+        return fitted
+    first, gap = float(series.steps[0]), float(np.diff(series.steps[:2]).sum()) or 1.0
+    return _started(fitted, 0.0 if first > 0 else first - gap, anchor, len(series))
+
+
+def _started(rest: Fit, step: float, value: float, n: int) -> Fit:
+    """A trend with an exact value before it."""
+    return Fit(
+        np.r_[step, rest.steps],
+        np.r_[value, rest.level],
+        np.pad(rest.draws, ((0, 0), (1, 0))),
+        n,
+        rest.known_noise,
+    )
+
+
+def _smoothed(series: Series, logged: int, rng: np.random.Generator, *, pinned: bool) -> Fit:
+    """The local line through the binned values; a `pinned` first bin stays as it is, and noisy."""
+    steps, values, _ = _averaged(series)
     n = values.size
     smooth = _smoother(n)
+    shown = np.vstack([np.eye(n)[:1], smooth[1:]]) if pinned else smooth
     freedom = n - 2 * np.trace(smooth) + np.sum(smooth**2)
     draws = np.zeros((RESAMPLES, n))
-    known = n >= FEWEST
+    known = logged >= FEWEST and freedom > 0.5
+    first = values[0]
     if known:
         values = _without_outliers(values)
-        draws += _residual_draws(values - smooth @ values, freedom, rng) @ smooth.T
-    return Fit(steps, smooth @ values, draws, len(series), known)
+        draws += _residual_draws(values - smooth @ values, freedom, rng) @ shown.T
+    level = shown @ values
+    if pinned:
+        level[0] = first
+    return Fit(steps, level, draws, len(series), known)
 
 
 def _averaged(series: Series) -> tuple[Array, Array, Array]:

@@ -12,10 +12,23 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from squeeze.diagnosis import consistency
 from squeeze.diagnosis import series as q
-from squeeze.diagnosis.series import RunSeries
-from squeeze.diagnosis.trend import FEWEST, Change
-from squeeze.diagnosis.view import Measured, View, both, view
+from squeeze.diagnosis.movements import (
+    MOVE_P,
+    SHORT,
+    Direction,
+    Evidence,
+    direction,
+    evidence,
+    fall_p,
+    margin_direction,
+    unit,
+)
+from squeeze.diagnosis.other_trainings import nothing_to_judge, of_method, of_rl
+from squeeze.diagnosis.series import Finding, RunSeries, Series
+from squeeze.diagnosis.trend import FEWEST, Change, Fit
+from squeeze.diagnosis.view import PER_TOKEN_BELOW, Measured, View, both, view
 from squeeze.errors import InputError
 
 # From best to worst; "undetermined" is no bad news, but no good news either.
@@ -23,42 +36,23 @@ Name = Literal[
     "healthy", "undetermined", "no learning", "early", "displacement", "squeezing", "collapse"
 ]
 VERDICTS: tuple[Name, ...] = get_args(Name)
-Direction = Literal["rises", "falls", "level", "unclear", "rose, then fell"]
 
-FALL_P = 0.0025  # of the chosen answers' fall; calibrated in docs/diagnosis.md
-# Five evaluations cannot reach so small a p, whatever they show: their noise is known too badly.
-FALL_P_SHORT, SHORT = 0.01, 8
-MOVE_P = 0.01  # of every other movement, two-sided
 EARLY_SHARE = 1 / 3  # a fall below this share of the rise before it is "early"
 LEVEL_SHARE = 0.1  # below this share the end counts as level with the peak
-COLLAPSE_SHARE = 0.05  # argmax must fall by this share of its level
+COLLAPSE_SHARE = 0.05  # argmax must fall by this share of its level, and chosen of its own
+COLLAPSE_NATS, COLLAPSE_REWARD = 2.0, 0.3  # chosen must fall by so much besides
 NOISE_SHARE = 0.05  # a fall of this share of the level must be excluded to say "healthy"
 NOISE_OF_MOVEMENT = 0.25  # the same for rewards: of the largest movement
 REPETITION_RISE = 0.1  # of all n-grams
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """One row of the evidence table; `change` is start to end, `fall` peak to end, in `unit`."""
-
-    role: str
-    split: str
-    column: str
-    unit: str
-    n: int
-    start: float
-    peak: float
-    peak_step: float
-    end: float
-    change: Change
-    fall: Change
-    direction: Direction
-    relative: float | None
-
-
-@dataclass(frozen=True)
 class SplitVerdict:
-    """The verdict on one split, the one sentence behind it, and what weakens it."""
+    """The verdict on one split, the one sentence behind it, and what weakens it.
+
+    `advice` names what the split's own numbers ask for first: "stronger" (it learns slowly) or
+    "labels" (they seem to be swapped).
+    """
 
     split: str
     verdict: Name
@@ -66,11 +60,15 @@ class SplitVerdict:
     cautions: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     notes: tuple[str, ...] = ()
+    advice: str = ""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The verdict on a run; `split` is the one that decided it, `missing` what would tell more."""
+    """The verdict on a run; `split` is the one that decided it, `missing` what would tell more.
+
+    `findings` are what is certain or inconsistent in the log, before any verdict.
+    """
 
     run: RunSeries
     verdict: Name
@@ -79,6 +77,8 @@ class Diagnosis:
     splits: tuple[SplitVerdict, ...] = ()
     missing: tuple[str, ...] = ()
     cautions: tuple[str, ...] = field(default=())
+    findings: tuple[Finding, ...] = ()
+    advice: str = ""
 
 
 def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
@@ -88,22 +88,44 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
     """
     if beta is not None and not beta > 0:
         raise InputError(f"--beta must be positive, not {beta:g}")
+    findings = consistency.check(run, beta)
     splits = run.splits() or list(dict.fromkeys(s.split for s in run.series))
-    views = [view(run, split, beta) for split in splits]
+    views = [view(run, split, beta, findings) for split in splits]
     judged = [judge(v) for v in views if v.chosen is not None or v.margin is not None]
     missing = _missing(views)
     if not judged:
-        return Diagnosis(run, "undetermined", "", _nothing_to_judge(run), (), missing)
+        name, reason = _lead("undetermined", nothing_to_judge(run), findings)
+        return Diagnosis(run, name, "", reason, (), missing, of_rl(run), findings)
     decided = _deciding(judged)
     others = [
         f"on the {_called(j.split)} split: {j.verdict} ({j.reason})"
         for j in judged
         if j is not decided
     ]
-    cautions = tuple(dict.fromkeys((*decided.cautions, *others)))
+    name, reason = _lead(decided.verdict, decided.reason, findings)
+    cautions = tuple(dict.fromkeys((*decided.cautions, *others, *of_method(run))))
     return Diagnosis(
-        run, decided.verdict, decided.split, decided.reason, tuple(judged), missing, cautions
+        run,
+        name,
+        decided.split,
+        reason,
+        tuple(judged),
+        missing,
+        cautions,
+        findings,
+        decided.advice,
     )
+
+
+def _lead(name: Name, reason: str, findings: tuple[Finding, ...]) -> tuple[Name, str]:
+    """What is certain leads: a divergence decides, and a reference of its own is never healthy."""
+    leading = [f for f in findings if f.kind in consistency.LEADING]
+    kinds = {f.kind for f in leading}
+    if "diverged" in kinds:
+        name = "collapse"
+    elif name == "healthy" and "reference" in kinds:
+        name = "undetermined"
+    return name, "; ".join([*dict.fromkeys(f.what for f in leading), reason])
 
 
 def worst(verdicts: Iterable[Name]) -> Name:
@@ -115,12 +137,10 @@ def _deciding(judged: list[SplitVerdict]) -> SplitVerdict:
     """The worst split that is determined; one split that learns refutes "no learning"."""
     determined = [j for j in judged if j.verdict != "undetermined"]
     learning = [j for j in determined if j.verdict != "no learning"]
-    return max(learning or determined or judged, key=lambda j: VERDICTS.index(j.verdict))
-
-
-def fall_p(n: int) -> float:
-    """The p below which chosen's fall over `n` evaluations is no noise."""
-    return FALL_P_SHORT if n < SHORT else FALL_P
+    return max(
+        learning or determined or judged,
+        key=lambda j: (VERDICTS.index(j.verdict), max((e.n for e in j.evidence), default=0)),
+    )
 
 
 # --- one split --------------------------------------------------------------------------------
@@ -128,9 +148,9 @@ def fall_p(n: int) -> float:
 
 def judge(v: View) -> SplitVerdict:
     """Return the verdict on one split."""
-    evidence = tuple(_evidence(v))
     name, reason, cautions = _rule(v)
-    return SplitVerdict(v.split, name, reason, tuple(cautions), evidence, v.notes)
+    advice, rows = _advice(v, name), tuple(evidence(v))
+    return SplitVerdict(v.split, name, reason, tuple(cautions), rows, v.notes, advice)
 
 
 def _rule(v: View) -> tuple[Name, str, list[str]]:
@@ -147,22 +167,33 @@ def _rule(v: View) -> tuple[Name, str, list[str]]:
     degenerate = _degenerate(v)
     if degenerate:
         return "collapse", degenerate, []
-    fall, rise, threshold = v.chosen.fit.fall(), v.chosen.fit.rise(), v.threshold(v.chosen)
-    fell = fall.p <= fall_p(n) and -fall.effect >= threshold
+    fall, rise = v.chosen.fit.fall(), v.chosen.fit.rise()
+    threshold = v.threshold(v.chosen)
     rose = rise.p <= MOVE_P and rise.effect >= threshold
-    if fell and rose and -fall.effect < LEVEL_SHARE * rise.effect:
-        fell = False
-    if fell:
-        return _fallen(v, fall, rise if rose else None)
+    fell = fall.p <= fall_p(n) and -fall.effect >= threshold
+    if fell and not (rose and -fall.effect < LEVEL_SHARE * rise.effect):
+        peak = float(v.chosen.fit.steps[v.chosen.fit.peak])
+        return _fallen(v, fall, rise if rose else None, peak)
+    plateau = _plateau(v.chosen.fit, n, threshold)
+    if plateau is not None and not rose:
+        return _fallen(v, plateau, None, -np.inf)
     return _not_fallen(v, fall)
 
 
-def _fallen(v: View, fall: Change, rise: Change | None) -> tuple[Name, str, list[str]]:
+def _plateau(f: Fit, n: int, threshold: float) -> Change | None:
+    """A fall from the start onto a noisy plateau, whose mean is surer than its last value."""
+    level = f.level_change()
+    below = -level.effect >= threshold and -f.change().effect >= threshold
+    return level if below and level.p <= fall_p(n) / 2 else None
+
+
+def _fallen(
+    v: View, fall: Change, rise: Change | None, since: float
+) -> tuple[Name, str, list[str]]:
     """Chosen falls; what else happens since its peak says which kind of fall it is."""
     assert v.chosen is not None
-    since = float(v.chosen.fit.steps[v.chosen.fit.peak])
-    argmax = _direction(v, v.argmax, since)
-    rejected, margin = _direction(v, v.rejected, since), _margin(v, since)
+    argmax = direction(v, v.argmax, since)
+    rejected, margin = direction(v, v.rejected, since), margin_direction(v, since)
     chosen = _sentence("chosen", fall, v.chosen, rise is not None)
     if v.phase == "sft" or (v.phase == "" and rise is not None and _looks_like_sft(v)):
         return (
@@ -183,11 +214,35 @@ def _fallen(v: View, fall: Change, rise: Change | None) -> tuple[Name, str, list
         )
     if argmax == "rises":
         return "squeezing", f"{chosen} while argmax rises", _margin_caution(margin)
-    if argmax == "falls" and rejected in ("falls", None) and _argmax_collapses(v, since):
-        return "collapse", f"{chosen}, and so does everything else, argmax included", []
-    if margin in ("level", "falls") and rejected == "falls":
-        return "collapse", f"{chosen}, rejected falls with it and the margin does not grow", []
+    collapse = _collapse(v, fall, since, argmax, rejected, margin)
+    if collapse:
+        return "collapse", f"{chosen}, {collapse}", []
     return _displaced(v, chosen, argmax, margin)
+
+
+def _collapse(
+    v: View,
+    fall: Change,
+    since: float,
+    argmax: Direction | None,
+    rejected: Direction | None,
+    margin: Direction | None,
+) -> str:
+    """How the run loses likelihood everywhere, if it does; "" for a smaller or a partial loss."""
+    assert v.chosen is not None
+    level = abs(v.chosen.level or 0.0)
+    nats = max(COLLAPSE_SHARE * level, COLLAPSE_NATS if level > PER_TOKEN_BELOW else 0.0)
+    large = nats if v.chosen.unit == "nats" or level else COLLAPSE_REWARD
+    others = [m for m in v.extra if m.series.quantity.startswith(q.OTHER)]
+    rising = [m for m in others if m.fit.known_noise and both(m.fit.change()) <= MOVE_P]
+    if -fall.effect < large or any(m.fit.change().effect > 0 for m in rising):
+        return ""
+    if argmax == "falls" and rejected in ("falls", None) and _argmax_collapses(v, since):
+        too = " and every other kind of answer" if others else ""
+        return "and argmax" + (", rejected" if rejected else "") + f"{too} with it"
+    if margin in ("level", "falls") and rejected == "falls":
+        return "rejected falls with it and the margin does not grow"
+    return ""
 
 
 def _displaced(
@@ -195,8 +250,11 @@ def _displaced(
 ) -> tuple[Name, str, list[str]]:
     cautions = _margin_caution(margin)
     if argmax is None:
+        has = (
+            "cannot be used" if any(f.kind == "argmax" for f in v.findings) else "is not in the log"
+        )
         cautions.append(
-            "argmax is not in the log, so where the mass went is unknown: displacement is certain, "
+            f"argmax {has}, so where the mass went is unknown: displacement is certain, "
             "squeezing is possible" + _entropy_hint(v)
         )
     elif argmax == "unclear":
@@ -208,8 +266,9 @@ def _displaced(
 
 def _not_fallen(v: View, fall: Change) -> tuple[Name, str, list[str]]:
     assert v.chosen is not None
-    chosen = _direction(v, v.chosen, -np.inf)
-    margin = _margin(v, -np.inf)
+    chosen = direction(v, v.chosen, -np.inf)
+    margin = margin_direction(v, -np.inf)
+    slow = _slowly(v, margin)
     if chosen == "rises":
         # Where the preference is not what is trained (SFT), the margin may do as it likes.
         if margin == "falls" and v.has_rewards:
@@ -218,50 +277,76 @@ def _not_fallen(v: View, fall: Change) -> tuple[Name, str, list[str]]:
                 "the margin falls: rejected rises more than chosen",
                 ["check whether chosen and rejected are swapped, in the data or in the columns"],
             )
-        return "healthy", "chosen rises and has not turned", []
+        return "healthy", f"chosen rises and has not turned{_shown(v)}", slow
     limit = _noise_limit(v)
     assert fall.interval is not None  # else `_rule` has ended
-    if -fall.interval[0] > limit:
+    hidden = max(-fall.interval[0], v.chosen.fit.detectable(fall_p(v.chosen.fit.n)) / 2)
+    if hidden > limit and not slow:
         return (
             "undetermined",
-            f"chosen is too noisy ({v.chosen.fit.n} values): a fall of up to "
-            f"{-fall.interval[0]:.3g} {_unit(v.chosen)} cannot be told from none",
+            f"chosen is too noisy ({v.chosen.fit.n} values): a fall of up to {hidden:.3g} "
+            f"{unit(v.chosen)} cannot be told from none",
             [],
         )
-    if v.phase != "sft" and margin in ("level", "falls"):
+    if v.phase != "sft" and margin in ("level", "falls") and not slow:
         cautions = []
         if margin == "falls":
             cautions = ["the margin falls: check whether chosen and rejected are swapped"]
         return "no learning", "neither chosen nor the margin moves", cautions
-    cautions = [] if margin == "rises" else ["whether the margin grows is not known"]
-    return "healthy", "chosen is level", cautions
+    cautions = slow or ([] if margin == "rises" else ["whether the margin grows is not known"])
+    return "healthy", f"chosen is level{_shown(v)}", cautions
 
 
-# --- movements --------------------------------------------------------------------------------
+def _shown(v: View) -> str:
+    """The fall that the log could have shown, as "healthy" says no more than that."""
+    assert v.chosen is not None
+    least = max(v.chosen.fit.detectable(fall_p(v.chosen.fit.n)), v.threshold(v.chosen))
+    whose = "these training batches" if v.chosen.series.batches else "this log"
+    return (
+        f": no fall that {whose} could show, which is one of {least:.2g} {unit(v.chosen)} or more"
+    )
 
 
-def _direction(v: View, measured: Measured | None, since: float) -> Direction | None:
-    """Where a series goes after `since`; "level" needs an interval narrow enough to say so."""
-    if measured is None:
-        return None
-    first = 0 if since == -np.inf else measured.fit.index(since)
-    return _moved(measured.fit.change(first), v.threshold(measured), measured.fit.known_noise)
+def _slowly(v: View, margin: Direction | None) -> list[str]:
+    """What says that a run learns though its margin has not grown by what matters; else []."""
+    if margin == "rises" or v.margin is None or not v.margin.fit.known_noise:
+        return []
+    grown = v.margin.fit.change()
+    if grown.effect <= 0 or both(grown) > MOVE_P:
+        return []
+    return [
+        f"it learns slowly: the margin has grown by {grown.effect:.2g} {unit(v.margin)} only"
+        f"{_accuracies(v)}; raise the learning rate, or train longer"
+    ]
 
 
-def _moved(change: Change, threshold: float, known_noise: bool) -> Direction:
-    if not known_noise:
-        return "unclear"
-    if both(change) <= MOVE_P and abs(change.effect) >= threshold:
-        return "rises" if change.effect > 0 else "falls"
-    return "level" if change.largest <= 3 * threshold else "unclear"
+def _accuracies(v: View) -> str:
+    series = _accuracy(v)
+    if series is None:
+        return ""
+    return f", the accuracy from {series.values[0]:.3g} to {series.values[-1]:.3g}"
 
 
-def _margin(v: View, since: float) -> Direction | None:
-    """The margin over the whole run; a margin that has stopped growing has still grown."""
-    whole = _direction(v, v.margin, -np.inf)
-    if whole in ("rises", None) or since == -np.inf:
-        return whole
-    return "rises" if _direction(v, v.margin, since) == "rises" else whole
+def _accuracy(v: View) -> Series | None:
+    return next((m.series for m in v.extra if m.series.quantity == q.ACCURACY), None)
+
+
+def _advice(v: View, name: Name) -> str:
+    """What comes first: a learning rate where the accuracy is above ½, labels where it is below."""
+    if name == "healthy":
+        return (
+            "stronger" if v.chosen is not None and _slowly(v, margin_direction(v, -np.inf)) else ""
+        )
+    if name != "no learning":
+        return ""
+    series = _accuracy(v)
+    if series is not None and len(series) >= FEWEST:
+        late = series.values[len(series) // 2 :]
+        return "labels" if float(np.median(late)) < 0.5 else "stronger"
+    return "labels" if margin_direction(v, -np.inf) == "falls" else "stronger"
+
+
+# --- parts of the rules ---------------------------------------------------------------------------
 
 
 def _margin_caution(margin: Direction | None) -> list[str]:
@@ -274,7 +359,7 @@ def _margin_caution(margin: Direction | None) -> list[str]:
 
 def _looks_like_sft(v: View) -> bool:
     """Without rewards, chosen and rejected rising together mean that neither is pushed down."""
-    return not v.has_rewards and _direction(v, v.rejected, -np.inf) == "rises"
+    return not v.has_rewards and direction(v, v.rejected, -np.inf) == "rises"
 
 
 def _argmax_collapses(v: View, since: float) -> bool:
@@ -285,7 +370,7 @@ def _argmax_collapses(v: View, since: float) -> bool:
 
 def _noise_limit(v: View) -> float:
     assert v.chosen is not None
-    if v.chosen.unit == "reward":
+    if v.chosen.unit == "reward" and v.chosen.level is None:
         return max(NOISE_OF_MOVEMENT * v.movement, 0.1)
     return max(NOISE_SHARE * abs(v.chosen.level or 0.0), v.threshold(v.chosen))
 
@@ -320,53 +405,14 @@ def _entropy_hint(v: View) -> str:
 
 
 def _sentence(what: str, fall: Change, measured: Measured, rose: bool) -> str:
-    amount = f"{-fall.effect:.3g} {_unit(measured)}"
+    amount = f"{-fall.effect:.3g} {unit(measured)}"
     if measured.level:
         amount += f" ({-fall.effect / abs(measured.level):.1%})"
     return f"{what} rose, then fell by {amount}" if rose else f"{what} falls by {amount}"
 
 
-def _unit(measured: Measured) -> str:
-    return "in reward" if measured.unit == "reward" else "nats"
-
-
 def _called(split: str) -> str:
     return split or "only"
-
-
-def _evidence(v: View) -> Iterable[Evidence]:
-    roles = {
-        "chosen": v.chosen,
-        "rejected": v.rejected,
-        "margin": v.margin,
-        "argmax": v.argmax,
-    } | {m.series.quantity: m for m in v.extra}
-    for role, measured in roles.items():
-        if measured is None:
-            continue
-        f, series = measured.fit, measured.series
-        change = f.change()
-        level = measured.level if measured.level is not None else float(np.median(series.values))
-        threshold = v.threshold(measured) if measured.unit else 0.02 * abs(level)
-        direction = _moved(change, threshold, f.known_noise)
-        fall = f.fall()
-        if direction != "falls" and fall.p <= fall_p(f.n) and -fall.effect >= threshold:
-            direction = "rose, then fell"
-        yield Evidence(
-            role=role,
-            split=series.split,
-            column=series.column,
-            unit=measured.unit,
-            n=len(series),
-            start=float(f.level[0]),
-            peak=float(f.level[f.peak]),
-            peak_step=float(f.steps[f.peak]),
-            end=float(f.level[-1]),
-            change=change,
-            fall=fall,
-            direction=direction,
-            relative=change.effect / abs(measured.level) if measured.level else None,
-        )
 
 
 def _missing(views: list[View]) -> tuple[str, ...]:
@@ -383,11 +429,3 @@ def _missing(views: list[View]) -> tuple[str, ...]:
         "held-out": "a held-out split (eval_ series): whether unseen prompts suffer",
     }
     return tuple(tells[name] for name, present in has.items() if not present)
-
-
-def _nothing_to_judge(run: RunSeries) -> str:
-    have = ", ".join(dict.fromkeys(s.column for s in run.series))
-    return (
-        f"the log holds {have} only; a loss falls when the margin grows, whether chosen rises or "
-        "falls"
-    )

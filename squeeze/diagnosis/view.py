@@ -6,6 +6,7 @@ log-probs are recovered from fixed evaluation sets, where both are exact. No ver
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -13,7 +14,8 @@ import numpy as np
 from scipy import stats
 
 from squeeze.diagnosis import series as q
-from squeeze.diagnosis.series import Array, RunSeries, Series
+from squeeze.diagnosis.consistency import NOT_REFERENCED, proportional
+from squeeze.diagnosis.series import Array, Finding, RunSeries, Series
 from squeeze.diagnosis.trend import Change, Fit, fit
 
 # A change counts only beyond these, however significant it is.
@@ -22,6 +24,7 @@ MATERIAL_NATS = 0.5  # of a sequence's log-prob
 PER_TOKEN_BELOW = 15.0  # levels nearer 0 may be means over tokens, for which 0.5 nats is a lot
 MATERIAL_OF_MOVEMENT = 0.03  # for rewards, which have no level: of the run's largest movement
 MATERIAL_REWARD = 0.03
+REFERENCE_REWARD = 0.005  # a reward nearer to 0 is the reference's own, up to rounding
 MARGIN_REWARD = 0.05  # a margin below it leaves DPO's loss above 0.668, against 0.693 at the start
 
 
@@ -29,7 +32,7 @@ MARGIN_REWARD = 0.05  # a margin below it leaves DPO's loss above 0.668, against
 class Measured:
     """A series with its unit ("nats" or "reward") and its level in that unit (None for rewards).
 
-    `anchor` is the exact value at step 0 where it is known though not logged.
+    `anchor` is the exact value at step 0 where it is known though not logged: the reference's.
     """
 
     series: Series
@@ -39,16 +42,8 @@ class Measured:
 
     @cached_property
     def fit(self) -> Fit:
-        """The series' trend, from step 0 on if its value there is known."""
-        fitted = fit(self.series)
-        if self.anchor is None or self.series.steps[0] <= 0:
-            return fitted
-        return replace(
-            fitted,
-            steps=np.r_[0.0, fitted.steps],
-            level=np.r_[self.anchor, fitted.level],
-            draws=np.pad(fitted.draws, ((0, 0), (1, 0))),
-        )
+        """The series' trend, from the reference on if its value is known."""
+        return fit(self.series, anchor=self.anchor)
 
 
 @dataclass(frozen=True)
@@ -66,6 +61,7 @@ class View:
     extra: tuple[Measured, ...] = ()
     has_rewards: bool = False
     phase: str = ""
+    findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     @cached_property
@@ -76,7 +72,7 @@ class View:
 
     def threshold(self, measured: Measured) -> float:
         """The smallest change of that series that matters."""
-        if measured.unit == "reward":
+        if measured.unit == "reward" and measured.level is None:
             if measured is self.margin:
                 return MARGIN_REWARD
             return max(MATERIAL_REWARD, MATERIAL_OF_MOVEMENT * self.movement)
@@ -85,9 +81,15 @@ class View:
         return max(MATERIAL_SHARE * level, floor)
 
 
-def view(run: RunSeries, split: str, beta: float | None) -> View:
-    """Gather what the run has on that split; `beta` is the DPO β, where the user gives it."""
+def view(run: RunSeries, split: str, beta: float | None, findings: Sequence[Finding] = ()) -> View:
+    """Gather what the run has on that split; `beta` is the DPO β, where the user gives it.
+
+    Where `findings` say that the reference is not what training started from, curves begin at
+    their first line.
+    """
     notes: list[str] = []
+    own = tuple(f for f in findings if f.split == split)
+    mismatch = any(f.kind == "reference" for f in own)
     logps = (run.get(q.CHOSEN, split), run.get(q.REJECTED, split))
     rewards = (run.get(q.CHOSEN_REWARD, split), run.get(q.REJECTED_REWARD, split))
     beta = _beta(run, notes) if beta is None else beta
@@ -95,7 +97,7 @@ def view(run: RunSeries, split: str, beta: float | None) -> View:
     if logps[0] is None and rewards[0] is None and phase != "dpo":
         logps = (_trained(run, split, phase, notes), None)
     if rewards[0] is not None and (logps[0] is None or _quieter(rewards[0], logps[0], beta, split)):
-        chosen, rejected = _rewards(rewards, logps, beta, notes)
+        chosen, rejected = _rewards(run, rewards, logps, beta, mismatch, notes)
         margin = run.get(q.MARGIN, split)
         scale = 1.0 if beta is None else beta
         unit = chosen.unit if chosen else "reward"
@@ -106,13 +108,13 @@ def view(run: RunSeries, split: str, beta: float | None) -> View:
             else _difference(chosen, rejected)
         )
     else:
-        chosen = _logps(logps[0], rewards[0], beta, notes)
-        rejected = _logps(logps[1], rewards[1], beta, [])
+        chosen = _logps(logps[0], rewards[0], beta, mismatch, notes)
+        rejected = _logps(logps[1], rewards[1], beta, mismatch, [])
         measured = _difference(chosen, rejected)
         margin = run.get(q.MARGIN, split)
         if measured is None and margin is not None:
             measured = Measured(margin, "reward", None)
-    argmax = _argmax(run, split, notes)
+    argmax = _argmax(run, split, findings, notes)
     return View(
         split=split,
         chosen=chosen,
@@ -122,6 +124,7 @@ def view(run: RunSeries, split: str, beta: float | None) -> View:
         extra=tuple(Measured(s, "", None) for s in _extra(run, split)),
         has_rewards=any(s.quantity in (q.CHOSEN_REWARD, q.MARGIN) for s in run.series),
         phase=phase,
+        findings=own,
         notes=tuple(notes),
     )
 
@@ -131,12 +134,18 @@ def _nats(series: Series) -> Measured:
 
 
 def _logps(
-    logps: Series | None, rewards: Series | None, beta: float | None, notes: list[str]
+    logps: Series | None,
+    rewards: Series | None,
+    beta: float | None,
+    mismatch: bool,
+    notes: list[str],
 ) -> Measured | None:
     """Log-probs, from the reference's on where the rewards of a fixed set give it away."""
     if logps is None:
         return None
-    if rewards is None or beta is None or len(rewards) != len(logps) or logps.steps[0] <= 0:
+    if mismatch or rewards is None or beta is None or len(rewards) != len(logps):
+        return _nats(logps)
+    if logps.steps[0] <= 0 and abs(float(rewards.values[0])) < REFERENCE_REWARD:
         return _nats(logps)
     reference = logps.values - rewards.values / beta
     level = float(np.median(reference))
@@ -151,38 +160,56 @@ def _logps(
 
 
 def _rewards(
+    run: RunSeries,
     rewards: tuple[Series | None, Series | None],
     logps: tuple[Series | None, Series | None],
     beta: float | None,
+    mismatch: bool,
     notes: list[str],
 ) -> tuple[Measured | None, Measured | None]:
-    """Rewards as changes against the reference, in nats if β is known."""
-    referenced = logps[0] is not None and rewards[0] is not None
-    if referenced:
-        referenced = not _proportional(rewards[0], logps[0])  # type: ignore[arg-type]
+    """Rewards as changes against the reference, in nats if β is known.
+
+    Without a reference (ORPO, SimPO) they are log-probs times a number, and have a level instead.
+    """
+    referenced = run.method not in NOT_REFERENCED and not _proportional(rewards[0], logps[0])
     first = rewards[0]
-    if first is not None and not referenced and first.steps[0] > 0:
-        moved = abs(float(first.values[0])) > 0.25 * max(float(np.ptp(first.values)), 1e-12)
-        if moved:
-            notes.append(
-                f"the first {first.column} is already {first.values[0]:.3g}; under DPO rewards are "
-                "0 at step 0, so a change before the first line is not counted here"
-            )
+    if first is not None and referenced and not mismatch and _moved_before(first):
+        notes.append(
+            f"the first {first.column} is already {first.values[0]:.3g}: that much was learned "
+            "before the first line, and counts, as the reference is at 0 exactly; log every step "
+            "at first (logging_steps=1, logging_first_step=True) to see it"
+        )
     found: list[Measured | None] = []
     for series, same in zip(rewards, logps, strict=True):
         if series is None:
             found.append(None)
             continue
-        anchor = 0.0 if referenced else None
+        anchor = _reference(series) if referenced and not mismatch else None
         level = None if same is None else float(np.median(same.values))
         if beta is None or level is None:
-            found.append(Measured(series, "reward", None, anchor))
+            own = None if referenced else float(np.median(np.abs(series.values)))
+            found.append(Measured(series, "reward", own, anchor))
         else:
             found.append(Measured(_scaled(series, beta), "nats", level, anchor))
     units = {m.unit for m in found if m is not None}
     if len(units) > 1:  # β known, but only one side has its log-probs
-        found = [None if s is None else Measured(s, "reward", None) for s in rewards]
+        found = [
+            None if s is None else Measured(s, "reward", None, m.anchor if m else None)
+            for s, m in zip(rewards, found, strict=True)
+        ]
     return found[0], found[1]
+
+
+def _moved_before(series: Series) -> bool:
+    """Whether a good part of the movement lies before the first line."""
+    moved = abs(float(series.values[0])) > 0.25 * max(float(np.ptp(series.values)), 1e-12)
+    return moved and abs(float(series.values[0])) >= REFERENCE_REWARD
+
+
+def _reference(series: Series) -> float | None:
+    """0 before the first line; None where a first line of a fixed set is the reference itself."""
+    itself = not series.batches and abs(float(series.values[0])) < REFERENCE_REWARD
+    return None if itself and series.steps[0] <= 0 else 0.0
 
 
 def _scaled(series: Series, beta: float) -> Series:
@@ -200,15 +227,18 @@ def _difference(chosen: Measured | None, rejected: Measured | None) -> Measured 
     examples: Array | None = None
     if a.examples is not None and b.examples is not None and a.examples.shape == b.examples.shape:
         examples = a.examples[:, i] - b.examples[:, j]
-    series = Series(
-        q.MARGIN, a.split, a.steps[i], a.values[i] - b.values[j], "chosen − rejected", examples
-    )
+    margin = a.values[i] - b.values[j]
+    series = Series(q.MARGIN, a.split, a.steps[i], margin, "chosen − rejected", examples, a.batches)
     known = chosen.anchor is not None and rejected.anchor is not None
     anchor = chosen.anchor - rejected.anchor if known else None  # type: ignore[operator]
     return Measured(series, chosen.unit, rejected.level, anchor)
 
 
-def _argmax(run: RunSeries, split: str, notes: list[str]) -> Series | None:
+def _argmax(
+    run: RunSeries, split: str, findings: Sequence[Finding], notes: list[str]
+) -> Series | None:
+    if any(f.kind == "argmax" for f in findings):
+        return None  # of another text
     own = run.get(q.ARGMAX, split)
     if own is not None:
         return own
@@ -264,13 +294,11 @@ def _beta(run: RunSeries, notes: list[str]) -> float | None:
     return None
 
 
-def _proportional(rewards: Series, logps: Series) -> bool:
+def _proportional(rewards: Series | None, logps: Series | None) -> bool:
     """Whether rewards are a multiple of log-probs: a loss without a reference (SimPO, ORPO)."""
-    if len(rewards) != len(logps) or len(rewards) < 2:
+    if rewards is None or logps is None or len(rewards) != len(logps):
         return False
-    factor = float(rewards.values @ logps.values / (logps.values @ logps.values))
-    residual = rewards.values - factor * logps.values
-    return bool(np.abs(residual).max() < 0.02 * np.abs(rewards.values).max())
+    return proportional(rewards.values, logps.values)
 
 
 def _quieter(rewards: Series, logps: Series, beta: float | None, split: str) -> bool:
@@ -278,6 +306,8 @@ def _quieter(rewards: Series, logps: Series, beta: float | None, split: str) -> 
 
     On training batches the log-probs vary with the batch, and the rewards have that taken out.
     """
+    if _proportional(rewards, logps):
+        return False
     if beta is None:
         return not split.startswith("eval")
     roughness = [float(np.std(np.diff(s.values))) if len(s) > 2 else 0.0 for s in (rewards, logps)]

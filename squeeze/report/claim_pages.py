@@ -11,8 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from squeeze.claims.catalogue import Claim
 from squeeze.claims.table import by_claim, count, measured, rests_on, standing
-from squeeze.claims.types import LEVELS, Claim, Entry, Level
+from squeeze.claims.types import LEVELS, Entry, Level
 from squeeze.files import write_text
 from squeeze.report.content import flat
 from squeeze.report.html import environment

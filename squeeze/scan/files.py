@@ -18,13 +18,14 @@ import torch
 
 from squeeze.data.encoding import EncodedItem, apply_template
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.loading import data_sha256, load_examples, open_data, resolve
+from squeeze.data.loading import data_sha256, load_examples, open_data, resolve, trained_template
 from squeeze.data.rows import RowError
 from squeeze.data.writing import WRITABLE, check_extension, open_writer, rows_of
 from squeeze.errors import InputError
 from squeeze.files import replacing
 from squeeze.models import load_model, load_tokenizer, model_sha256
 from squeeze.scan.ches import encode_pairs
+from squeeze.scan.garbage import remarks
 from squeeze.scan.rows import ScanRow, scan
 from squeeze.scoring import fast_dtype
 
@@ -51,7 +52,7 @@ def scan_data(
     model: str,
     *,
     format: str | None = None,
-    template: str = "model",
+    template: str = "auto",
     limit: int | None = None,
     dtype: str = "auto",
     out: Path | None = None,
@@ -59,9 +60,10 @@ def scan_data(
 ) -> pd.DataFrame:
     """Scan the first `limit` pairs (default: all), worst first, and write the table to `out`.
 
-    Columns: `row` (number of the pair in the data, from 1), then those of `ScanRow`; sorted by the
-    length-normalised CHES score, highest first. Raises `InputError` for data, model, template or
-    dtype that cannot be used, before the model is loaded where that can be known.
+    Columns: `row` (number of the pair in the data, from 1), those of `ScanRow`, and `remarks` (what
+    is wrong with the pair's texts); `template` "auto" renders rows as their training does;
+    sorted by the length-normalised CHES score, highest first. Raises `InputError` for data, model,
+    template or dtype that cannot be used, before the model is loaded where that can be known.
     """
     if dtype not in ("auto", "float32", "bfloat16"):
         raise InputError(f"unknown --dtype {dtype!r}; choose auto, float32 or bfloat16")
@@ -69,6 +71,7 @@ def scan_data(
         raise InputError(f"--limit must be positive, got {limit}")
     examples = load_examples(data, format)[:limit]
     tokenizer = load_tokenizer(model)
+    template = trained_template(data, format) if template == "auto" else template
     apply_template(tokenizer, template)
     items = encode_pairs(tokenizer, examples)
     network, used = _load(model, dtype)
@@ -85,7 +88,11 @@ def scan_data(
                 done[item.example] = next(scan(network, [item], dtype=used))
                 keep(done[item.example])
             progress(number, len(items))
-    rows = [{"row": n, **asdict(done[e.id])} for n, e in enumerate(examples, start=1)]
+    said = ["; ".join(found) for found in remarks(examples)]
+    rows = [
+        {"row": n, **asdict(done[e.id]), "remarks": remark}
+        for n, (e, remark) in enumerate(zip(examples, said, strict=True), start=1)
+    ]
     frame = pd.DataFrame(rows).sort_values(SORTED_BY, ascending=False, kind="stable")
     if out is not None:
         write_table(frame, out)
@@ -114,11 +121,17 @@ def _check_lengths(items: Sequence[EncodedItem], network: PreTrainedModel, model
                 )
 
 
+def _no_formula(value: Any) -> Any:
+    """The cell, with an apostrophe before a text that a spreadsheet would calculate."""
+    risky = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if risky else value
+
+
 def write_table(frame: pd.DataFrame, path: Path) -> None:
     """Write the table as CSV, Parquet or JSON lines by the file's ending, atomically."""
     with replacing(path) as temporary:
         if path.suffix == ".csv":
-            frame.to_csv(temporary, index=False)
+            frame.map(_no_formula).to_csv(temporary, index=False)
         elif path.suffix == ".parquet":
             frame.to_parquet(temporary, index=False)
         else:
@@ -157,10 +170,19 @@ def _kept(
         raise InputError(f"cannot write {path} ({error.strerror or error})") from error
 
 
+_PARTIAL_START = '{"model": '  # how a partial file's first line begins, even if it was cut off
+
+
 def _read_partial(path: Path, identity: dict[str, str]) -> dict[str, ScanRow]:
     """The rows of a partial file of the same scan; its last line may be cut off."""
-    if not path.is_file():
+    if not path.exists():
         return {}
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        start = stream.readline(1 << 16)
+    if start.strip() and not start.startswith(_PARTIAL_START):
+        raise InputError(
+            f"{path} is no stopped scan of squeeze's; move it, or choose another --out"
+        )
     lines: list[Any] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import yaml
 
-from squeeze.claims.catalogue import get
-from squeeze.claims.types import Claim, Level, Verdict
+from squeeze.claims.catalogue import Claim, get
+from squeeze.claims.statistics import decide
+from squeeze.claims.types import Level, Verdict
 from squeeze.errors import InputError
 from squeeze.report.claim_pages import Plan, Registered
 from squeeze.report.content import flat
 
+CONTRAST = ", less the counterfactual's"
 FILE = files("squeeze.study") / "preregistered.yaml"
 
 
@@ -68,17 +70,45 @@ def plan(level: Level) -> LevelPlan:
 
 
 def unregistered(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """The verdicts whose statistic, side or bound is not what was registered for their claim."""
-    claims = _document()["claims"]
+    """The rows whose statistic, side or role is not what was registered for their claim.
+
+    A contrast with the counterfactual is a secondary row of a statistic that is registered.
+    """
     found = []
     for verdict in verdicts:
-        rows = claims.get(verdict.claim, [])
-        given = (verdict.statistic, verdict.side, verdict.bound)
-        if verdict.ran and given not in [
-            (row["statistic"], row["side"], row["bound"]) for row in rows
-        ]:
+        known = [(r["statistic"], r["side"], r["role"]) for r in registered_rows(verdict.claim)]
+        sides = [(statistic, side) for statistic, side, _ in known]
+        base = verdict.statistic.removesuffix(CONTRAST)
+        contrast = verdict.role == "secondary" and (base, verdict.side) in sides
+        given = (verdict.statistic, verdict.side, verdict.role)
+        if verdict.ran and given not in known and not (base != verdict.statistic and contrast):
             found.append(verdict)
     return found
+
+
+def registered_rows(claim: str) -> list[dict[str, Any]]:
+    """Statistic, side, bound and role of every row that is registered for a claim."""
+    entry = _document()["claims"].get(claim, {})
+    rows = [{"role": "primary", **entry["primary"]}] if entry else []
+    rows += [{"role": "secondary", **row} for row in entry.get("secondary", [])]
+    return [{"bound": 0, **row} for row in rows]
+
+
+def smallest_effect(claim: str, level: Level) -> float | None:
+    """The registered smallest effect of interest of a claim's primary row, None for none."""
+    found = _document()["claims"].get(claim, {}).get("smallest_effect")
+    value = found.get(level) if isinstance(found, Mapping) else found
+    return None if value is None else float(value)
+
+
+def with_registered_effects(rows: Iterable[Verdict], level: Level) -> list[Verdict]:
+    """The rows, the primary ones decided again with the registered smallest effect of interest."""
+    return [
+        decide(replace(row, smallest_effect=smallest_effect(row.claim, level)))
+        if row.role == "primary" and smallest_effect(row.claim, level) is not None
+        else row
+        for row in rows
+    ]
 
 
 def registered_by_claim(claims: Iterable[Claim]) -> dict[str, Registered]:
@@ -88,7 +118,7 @@ def registered_by_claim(claims: Iterable[Claim]) -> dict[str, Registered]:
     for claim in claims:
         if claim.id in document["claims"]:
             plans = [_shown(claim, level) for level in claim.levels if level in document["levels"]]
-            found[claim.id] = Registered(document["claims"][claim.id], plans)
+            found[claim.id] = Registered(registered_rows(claim.id), plans)
     return found
 
 

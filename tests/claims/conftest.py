@@ -2,7 +2,8 @@
 
 import pytest
 
-from squeeze.claims import Claim, catalogue
+from squeeze.claims import catalogue
+from squeeze.claims.catalogue import Claim
 
 
 @pytest.fixture
@@ -13,5 +14,5 @@ def made_up(monkeypatch):
         Claim("T-2", "a | b", "§2", "observation", ("toy", "pretrained"), "c", print, run="pytest"),
     ]
     monkeypatch.setattr(catalogue, "_CLAIMS", {claim.id: claim for claim in claims})
-    monkeypatch.setattr(catalogue, "TOPICS", ())
+    monkeypatch.setattr(catalogue, "load", lambda: dict(catalogue._CLAIMS))
     return catalogue.load()

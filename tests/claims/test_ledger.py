@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from squeeze.claims import Claim, Verdict
+from squeeze.claims import Verdict
+from squeeze.claims.catalogue import Claim
 from squeeze.claims.ledger import Failure, entry_from_json, entry_to_json, merge, new_entry, read
 from squeeze.claims.table import count, markdown, outcome_of, overview, summary_lines
 from squeeze.claims.types import Entry

@@ -181,8 +181,9 @@ def test_workers_of_xdist_send_their_verdicts_to_one_ledger(pytester, outcomes, 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     pytester.makeconftest(
         "pytest_plugins = ['tests.ledger_plugin']\n"
-        "from squeeze.claims import Claim, catalogue\n"
-        "catalogue.TOPICS = ()\n"
+        "from squeeze.claims import catalogue\n"
+        "from squeeze.claims.catalogue import Claim\n"
+        "catalogue.load = lambda: dict(catalogue._CLAIMS)\n"
         "catalogue.register(Claim('T-1', 's', '', 'theorem', ('toy',), '', print))\n"
     )
     pytester.makepyfile(

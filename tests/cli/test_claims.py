@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from squeeze import cli
-from squeeze.claims import Claim, Verdict, catalogue
+from squeeze.claims import Verdict, catalogue
+from squeeze.claims.catalogue import Claim
 from squeeze.claims.ledger import merge, new_entry
 from squeeze.errors import InputError
 
@@ -22,7 +23,7 @@ def reports(tmp_path, monkeypatch):
         Claim("T-2", "fire is hot", "§2", "trend", ("toy", "gpu"), "ice", print, run="pytest -k T"),
     ]
     monkeypatch.setattr(catalogue, "_CLAIMS", {claim.id: claim for claim in claims})
-    monkeypatch.setattr(catalogue, "TOPICS", ())
+    monkeypatch.setattr(catalogue, "load", lambda: dict(catalogue._CLAIMS))
     monkeypatch.setenv("COLUMNS", "120")
     verdict = Verdict(
         "T-1", "toy", "supported", "wetness", 2.0, (1.9, 2.1), bound=0.0, n=7, seeds=(100, 101),

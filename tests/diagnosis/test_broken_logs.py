@@ -45,7 +45,6 @@ UNUSABLE: list[tuple[str, str, Write, str]] = [
     ("no known column", "a.jsonl", lines({"lr": 1.0}, {"lr": 2.0}), "no column"),
     ("config only", "a.json", text('{"config": {"beta": 0.1}}'), "holds no series"),
     ("unequal lengths", "a.json", text('{"chosen": [-1, -2], "argmax": [-1]}'), "unequal lengths"),
-    ("GRPO log", "a.jsonl", lines({"reward": 1.0, "reward_std": 0.1, "loss": 0.0}), "GRPO"),
     ("PPO log", "a.jsonl", lines({"objective/kl": 1.0, "loss": 0.1}), "PPO"),
     (
         "reward model",
@@ -65,7 +64,14 @@ UNUSABLE: list[tuple[str, str, Write, str]] = [
     ("CSV without header", "a.csv", text("1,2\n3,4\n"), "no header"),
     ("CSV with a short row", "a.csv", text("Step,rewards/chosen\n1\n2,0.1\n"), "line 2 has 1"),
     ("CSV without rows", "a.csv", text("Step,rewards/chosen\n"), "no values"),
-    ("TensorBoard", "events.out.tfevents.1", text("x"), "TensorBoard"),
+    ("TensorBoard", "events.out.tfevents.1", text("x"), "no TensorBoard event file"),
+    ("W&B", "run-1.wandb", text("x"), "no W&B run file"),
+    (
+        "columns that differ by case",
+        "a.jsonl",
+        lines({"rewards/chosen": 0.0, "Rewards/chosen": 1.0}),
+        "differ by case only",
+    ),
     ("prose", "notes.txt", text("it went well\n"), "no log that is known"),
     ("false parquet", "trajectory.parquet", text("no"), "not a readable trajectory"),
 ]
@@ -125,7 +131,6 @@ def unequal_fields(path: Path) -> None:
         (shuffled, "have been sorted"),
         (resumed, "resumed or re-logged"),
         (cut_line, "cut off"),
-        (nan_tail, "diverged there"),
         (unequal_fields, ""),
     ],
 )
@@ -145,6 +150,7 @@ def test_mendable_log_is_judged_and_the_mending_is_told(
         ([{"loss": 0.6, "step": i} for i in range(20)], "loss only"),
         ([{"rewards/chosen": -1.0, "rewards/rejected": -3.0}], "1 evaluation"),
         ([{"rewards/margins": 0.1 * i} for i in range(20)], "not where the chosen"),
+        ([{"reward": 1.0, "reward_std": 0.1, "loss": 0.0}], "GRPO"),
     ],
 )
 def test_log_that_cannot_tell_is_undetermined_and_says_why(
@@ -155,6 +161,14 @@ def test_log_that_cannot_tell_is_undetermined_and_says_why(
     assert d.verdict == "undetermined"
     assert reason in d.reason
     assert d.missing
+
+
+def test_log_that_ends_in_nan_has_diverged_whatever_came_before(tmp_path: Path) -> None:
+    nan_tail(tmp_path / "log.jsonl")
+    (run,) = load(tmp_path / "log.jsonl")
+    d = diagnose(run)
+    assert d.verdict == "collapse"
+    assert d.reason.startswith("diverged at step 510, line 51")
 
 
 def test_infinity_written_as_json_does_is_left_out(tmp_path: Path) -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from squeeze.diagnosis import diagnose
-from squeeze.diagnosis.calibration import (
+from benchmarks.diagnosis_calibration import (
     ALARMS,
     FAMILIES,
     MISSING,
@@ -16,8 +15,9 @@ from squeeze.diagnosis.calibration import (
     simulate,
     table,
 )
-from squeeze.diagnosis.watching import acted, alarms
-from squeeze.diagnosis.watching import simulate as simulate_watched
+from benchmarks.watching import acted, alarms
+from benchmarks.watching import simulate as simulate_watched
+from squeeze.diagnosis import diagnose
 
 pytestmark = pytest.mark.cpu
 

@@ -34,11 +34,11 @@ def invoke(*arguments: object) -> tuple[int, str]:
 def test_text_has_verdict_evidence_and_remedies_with_their_claims(
     falling: Path, tmp_path: Path
 ) -> None:
-    code, out = invoke(falling, "--reports", tmp_path)
+    code, out = invoke(falling, "--reports", tmp_path)  # a directory without a ledger
     assert code == 0
     assert "DISPLACEMENT" in out
     assert "rewards/chosen" not in out.splitlines()[0]
-    assert "EX-1: not run here" in " ".join(out.split())
+    assert "(EX-1: not run" in " ".join(out.split())
 
 
 def test_json_has_the_verdict_at_the_top_and_every_documented_key(falling: Path) -> None:

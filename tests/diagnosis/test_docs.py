@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.diagnosis_calibration import FAMILIES, simulate, table
+from benchmarks.diagnosis_calibration import Case as Simulated
 from squeeze.claims import catalogue
 from squeeze.claims.ledger import merge, new_entry
 from squeeze.claims.types import Verdict
-from squeeze.diagnosis import trend, verdict, view
-from squeeze.diagnosis.calibration import FAMILIES, simulate, table
-from squeeze.diagnosis.calibration import Case as Simulated
+from squeeze.diagnosis import movements, trend, verdict, view
 from squeeze.diagnosis.remedies import remedies
 from squeeze.diagnosis.verdict import diagnose
 
@@ -33,8 +33,9 @@ def words(page: str) -> str:
         f"at least {view.MATERIAL_REWARD} and {view.MATERIAL_OF_MOVEMENT:.0%} of the run's largest",
         f"A margin must grow by {view.MARGIN_REWARD} in reward units",
         f"DPO's loss is still above {math.log1p(math.exp(-view.MARGIN_REWARD)):.3f}",
-        f"p ≤ {verdict.FALL_P:g} for chosen's fall ({verdict.FALL_P_SHORT:g} below {verdict.SHORT}",
-        f"p ≤ {verdict.MOVE_P:g}, two-sided",
+        f"p ≤ {movements.FALL_P:g} for chosen's fall",
+        f"({movements.FALL_P_SHORT:g} below {movements.SHORT} evaluations)",
+        f"p ≤ {movements.MOVE_P:g}, two-sided",
         f"between {WORDS[verdict.LEVEL_SHARE]} and {WORDS[verdict.EARLY_SHARE]} of what it gained",
         f"argmax falls by more than {verdict.COLLAPSE_SHARE:.0%} of its level",
         f"repeated n-grams rises by more than {verdict.REPETITION_RISE}",
@@ -53,15 +54,15 @@ def test_every_verdict_is_defined() -> None:
 
 
 def test_a_row_of_the_calibration_table_is_made_again() -> None:
-    """50 of the 2,400 simulated runs, with their seeds."""
+    """60 of the 2,880 simulated runs, with their seeds."""
     cell = (12, 0.01, "log-probs")
     cases = [
         Simulated(f, *cell, diagnose(simulate(f, *cell, seed)).verdict, 1.0)
         for f in FAMILIES
-        for seed in range(5)
+        for seed in range(6)
     ]
     with np.errstate(invalid="ignore"), pytest.warns(RuntimeWarning, match="empty slice"):
-        made = table(cases, 5)  # the other cells are empty
+        made = table(cases, 6)  # the other cells are empty
     (row,) = [line for line in made.splitlines() if line.startswith("| 12 | 1.00% | log-probs |")]
     published = (DOCS / "diagnosis-calibration.md").read_text()
     assert row in published

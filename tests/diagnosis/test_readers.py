@@ -245,7 +245,13 @@ def test_each_arm_of_a_run_directory_is_diagnosed_with_its_examples(tmp_path: Pa
 @pytest.mark.skipif(not AUTHORS.is_dir(), reason="the paper's logs are not beside this checkout")
 @pytest.mark.parametrize(
     ("name", "verdict"),
-    [("prob_pythia410m_dpo", "squeezing"), ("extend_sft_qwen18_observe", "healthy")],
+    [
+        ("prob_pythia410m_dpo", "displacement"),  # its argmax is of another text
+        ("extend_sft_qwen18_observe", "healthy"),
+        ("pythia410m_baseline_dpo_checkbug_5e7", "squeezing"),
+        ("pythia410_baseline_dpo_checkbug", "displacement"),
+        ("pythia410_baseline_dpo_checkbug_5e7", "healthy"),
+    ],
 )
 def test_published_log_gets_its_verdict(name: str, verdict: str) -> None:
     (run,) = load(AUTHORS / f"{name}.jsonl")
@@ -262,8 +268,10 @@ def test_published_dpo_log_with_series_left_out_is_not_called_healthy(
     names["rejected"] = "logps_eval_prob_train/rejected"
     records = [{names[k]: json.loads(line)[names[k]] for k in keep} for line in lines]
     (run,) = load(jsonl(tmp_path / "part.jsonl", records))
-    expected = "squeezing" if "argmax" in keep else "displacement"
-    assert diagnose(run).verdict == expected
+    d = diagnose(run)
+    assert d.verdict == "displacement"
+    # The early code took the argmax along random words: it is named, and not used.
+    assert [f.kind for f in d.findings] == (["argmax"] if "argmax" in keep else [])
 
 
 def test_arms_of_the_reference_run_are_told_apart() -> None:

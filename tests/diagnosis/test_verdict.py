@@ -139,7 +139,9 @@ def test_the_reference_value_is_recovered_from_rewards_of_a_fixed_set() -> None:
     )
     d = diagnose(RunSeries("late", "late", "late", "step", later))
     assert d.verdict == "displacement"
-    assert d.splits[0].evidence[0].start == pytest.approx(-12)
+    row = d.splits[0].evidence[0]
+    assert row.reference == pytest.approx(-12)
+    assert (row.start, row.end) == (logps[0], logps[-1])  # only logged values are shown
 
 
 def test_repetition_that_rises_is_collapse() -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import Qwen3Config
 
+from squeeze.claims import catalogue
 from squeeze.claims.finetuning import judge_run
-from squeeze.claims.qwen import check_extended, check_pure_dpo
 from squeeze.claims.runs import Runs
 from squeeze.data.loading import load_examples, split
 from squeeze.errors import InputError
@@ -74,7 +74,9 @@ def run(name, model, data, out):
     """One of the shipped runs, gone on with where it stopped."""
     config = make_config(read_config(CONFIGS / f"{name}.yaml") | {"model": model, "data": data})
     replicate(config, out / name, resume=(out / name / "run.json").exists())
-    return Runs((Trajectory.read(out / name / "trajectory.parquet"),), "gpu", (config.seed,))
+    trajectory = Trajectory.read(out / name / "trajectory.parquet")
+    roles = {"dpo": "dpo", "extend": "extend-dpo", "control": "sft-dpo", "base": "dpo"}
+    return Runs((trajectory,), "gpu", (config.seed,), roles, model=model, data=data)
 
 
 def assert_memory(out, name):
@@ -85,7 +87,7 @@ def assert_memory(out, name):
 @pytest.mark.claim("QW-1", "gpu")
 def test_pure_dpo_of_qwen3_4b_squeezes(model, data, pytestconfig, ledger):
     out = out_directory(pytestconfig)
-    ledger.record(*check_pure_dpo(run("qwen3-4b-dpo", model, data, out)))
+    ledger.record(*catalogue.get("QW-1").check(run("qwen3-4b-dpo", model, data, out)))
     assert_memory(out, "qwen3-4b-dpo")
     assert (out / "qwen3-4b-dpo" / "curves.json").exists()
 
@@ -93,7 +95,7 @@ def test_pure_dpo_of_qwen3_4b_squeezes(model, data, pytestconfig, ledger):
 @pytest.mark.claim("QW-2", "gpu")
 def test_sft_on_both_answers_lessens_the_fall_in_qwen3_4b(model, data, pytestconfig, ledger):
     out = out_directory(pytestconfig)
-    ledger.record(*check_extended(run("qwen3-4b-extend-dpo", model, data, out)))
+    ledger.record(*catalogue.get("QW-2").check(run("qwen3-4b-extend-dpo", model, data, out)))
     assert_memory(out, "qwen3-4b-extend-dpo")
 
 

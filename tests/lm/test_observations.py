@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from squeeze.study.observations import claims_at, judge
 from squeeze.study.registration import plan, unregistered
-from squeeze.study.study import claims_at
 from tests.lm.regressions import regressions
 
 pytestmark = pytest.mark.cpu
@@ -24,9 +24,11 @@ REFERENCE = Path(__file__).with_name("reference.json")
     [pytest.param(claim, marks=pytest.mark.claim(claim, "tiny")) for claim in claims_at("tiny")],
 )
 def test_observation(claim, observatory, ledger):
-    verdicts = observatory.judge(claim)
+    verdicts = judge(observatory, claim)
     ledger.record(*verdicts)
     assert verdicts
     assert not unregistered(verdicts)
-    assert {v.seeds for v in verdicts} == {plan("tiny").seeds_of(claim, plan("tiny").evaluation)}
+    assert {v.seeds for v in verdicts if v.ran} == {
+        plan("tiny").seeds_of(claim, plan("tiny").evaluation)
+    }
     assert not regressions(verdicts, json.loads(REFERENCE.read_text()))

@@ -14,14 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from squeeze.claims.preference_checks import (
+from squeeze.claims.preference import (
+    Gradient,
     InitValue,
     LogitCase,
     Measured,
     ResidualCase,
-    check_gradient_identity,
 )
-from squeeze.claims.types import Verdict
 from squeeze.losses import PairLogps, get_loss
 from tests.losses.strategies import fixed_cases, fixed_pairs, logit_case
 from tests.losses.trl_peer import (
@@ -139,7 +138,7 @@ def model_measurements(name: str, off: float = 1.0) -> tuple[str, Measured, Meas
         return name, ours, parameter_gradient(trainer, theirs)
 
 
-def gradient_identity(off: float = 1.0, beta: float = 0.3, draws: int = 20) -> Verdict:
+def gradient_identity(off: float = 1.0, beta: float = 0.3, draws: int = 20) -> Gradient:
     """DP-2 on log-linear policies: token logits Wh, W drawn at random, responses of 3 tokens."""
     generator = torch.Generator().manual_seed(0)
     channels, vocab, batch, tokens = 6, 11, 3, 3
@@ -159,7 +158,7 @@ def gradient_identity(off: float = 1.0, beta: float = 0.3, draws: int = 20) -> V
 
     parameters = [draw(channels, vocab) for _ in range(draws)]
     references = [logits_of(draw(channels, vocab)) for _ in range(draws)]
-    return check_gradient_identity(loss, logits_of, parameters, references, beta=beta)
+    return Gradient(loss, logits_of, parameters, references, beta)
 
 
 def same_constant(logps: PairLogps) -> PairLogps:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-from squeeze.claims.preference_checks import LogitCase, ResidualCase
+from squeeze.claims.preference import LogitCase, ResidualCase
 from squeeze.losses import LOSSES, Loss, PairLogps, get_loss
 
 # Every loss of the table, and the gate on each.

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from squeeze.claims.preference_checks import (
-    check_agreement,
-    check_init_value,
-    check_logit_residuals,
-    check_prompt_constant,
-    check_residuals,
-)
+from squeeze.claims import catalogue
+from squeeze.claims.preference import Agreement, PromptConstant, Residuals, Values
 from squeeze.losses import get_loss
 from tests.ledger_plugin import Recorder
 from tests.losses.situations import (
@@ -33,16 +28,20 @@ pytestmark = pytest.mark.cpu
 
 @pytest.mark.claim("LD-4", "toy")
 def test_residual_of_every_loss_is_its_formula(ledger: Recorder) -> None:
-    on_logps = check_residuals(case for name in ALL for case in residual_cases_at(name))
-    on_logits = check_logit_residuals(case for name in ALL for case in logit_cases_at(name))
-    ledger.record(on_logps, on_logits)
-    assert on_logps.supported, on_logps
-    assert on_logits.supported, on_logits
+    verdicts = catalogue.get("LD-4").check(
+        Residuals(
+            (case for name in ALL for case in residual_cases_at(name)),
+            (case for name in ALL for case in logit_cases_at(name)),
+        )
+    )
+    ledger.record(*verdicts)
+    assert [v.outcome for v in verdicts] == ["supported", "supported"], verdicts
 
 
 @pytest.mark.claim("DP-1", "toy")
 def test_init_value_of_every_loss_is_its_closed_form(ledger: Recorder) -> None:
-    verdict = check_init_value(value for name in WITH_INIT for value in init_values(name))
+    values = (value for name in WITH_INIT for value in init_values(name))
+    (verdict,) = catalogue.get("DP-1").check(Values(values))
     ledger.record(verdict)
     assert verdict.supported, verdict
 
@@ -53,7 +52,7 @@ def test_init_value_of_trls_trainer_and_of_the_toy_llama_is_the_closed_form(
 ) -> None:
     values = [*trl_init_values("qwen3"), *trl_init_values("llama"), toy_llama_value()]
     # float32, with log-ratios of exactly 0: a dozen roundings of the constants
-    verdict = check_init_value(values, level="tiny", bound=16 * EPSILON32)
+    (verdict,) = catalogue.get("DP-1").check(Values(values, "tiny", 16 * EPSILON32))
     ledger.record(verdict)
     assert verdict.supported, verdict
 
@@ -62,27 +61,27 @@ def test_init_value_of_trls_trainer_and_of_the_toy_llama_is_the_closed_form(
 def test_gradient_of_dpo_is_the_weighted_difference_and_constants_drop_out(
     ledger: Recorder,
 ) -> None:
-    identity = gradient_identity()
     cases = [fixed_pairs(seed) for seed in range(20)]
-    constant = check_prompt_constant(get_loss("sigmoid").function, same_constant, cases, beta=0.3)
-    ledger.record(identity, constant)
-    assert identity.supported, identity
-    assert constant.supported, constant
+    constant = PromptConstant(get_loss("sigmoid").function, same_constant, cases, beta=0.3)
+    claim = catalogue.get("DP-2")
+    verdicts = [*claim.check(gradient_identity()), *claim.check(constant)]
+    ledger.record(*verdicts)
+    assert [v.outcome for v in verdicts] == ["supported", "supported"], verdicts
 
 
 @pytest.mark.claim("DP-3", "toy")
 def test_losses_equal_trls_at_given_log_probs(ledger: Recorder) -> None:
     # the bound in units of each peer's own precision: TRL's ORPO works in float32
     peers = [peer for peer in PEERS if peer.loss != "orpo"]
-    verdict = check_agreement(p.measure(fixed_pairs(seed)) for p in peers for seed in range(5))
+    pairs = (p.measure(fixed_pairs(seed)) for p in peers for seed in range(5))
+    (verdict,) = catalogue.get("DP-3").check(Agreement(pairs))
     ledger.record(verdict)
     assert verdict.supported, verdict
 
 
 @pytest.mark.claim("DP-3", "tiny")
 def test_losses_equal_trls_in_every_parameter_gradient_of_a_tiny_qwen3(ledger: Recorder) -> None:
-    verdict = check_agreement(
-        (model_measurements(name) for name in MODEL_PEERS), level="tiny", bound=MODEL_BOUND
-    )
+    pairs = (model_measurements(name) for name in MODEL_PEERS)
+    (verdict,) = catalogue.get("DP-3").check(Agreement(pairs, "tiny", MODEL_BOUND))
     ledger.record(verdict)
     assert verdict.supported, verdict

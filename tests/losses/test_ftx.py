@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from squeeze.claims.preference_checks import ResidualCase, autograd_residual
+from squeeze.claims.preference import ResidualCase, autograd_residual
 from squeeze.losses import LOSSES, get_loss
 from squeeze.losses.ftx import with_sft
 from tests.losses.strategies import fixed_pairs

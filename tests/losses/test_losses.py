@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from squeeze.claims.preference_checks import InitValue, ResidualCase, check_init_value
+from squeeze.claims.preference import InitValue, ResidualCase, Values, check_init_value
 from squeeze.errors import InputError
 from squeeze.losses import PairLogps, get_loss
 from tests.examples import examples
@@ -37,7 +37,7 @@ def test_loss_has_its_closed_form_at_policy_equal_reference(name: str, data: st.
     note(reproduce(ResidualCase(name, loss.function, loss.residual, logps, hyper)))
     expected = loss.at_init(**hyper)
     assert expected is not None
-    verdict = check_init_value([InitValue(name, expected, loss(logps, **hyper))])
+    verdict = check_init_value(Values([InitValue(name, expected, loss(logps, **hyper))]))
     assert verdict.supported, verdict
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from squeeze.claims.preference_checks import FLOAT64_BOUND, Measured, check_agreement
 from torch import Tensor
 
-from squeeze.claims.preference_checks import FLOAT64_BOUND, Measured, check_agreement
 from squeeze.errors import InputError
 from squeeze.losses.policy_gradient import POLICY_GRADIENTS, policy_loss
 from squeeze.theory.policy_gradient import (

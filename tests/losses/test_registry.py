@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from squeeze.claims.preference_checks import (
+from squeeze.claims.preference import (
     InitValue,
     ResidualCase,
+    Residuals,
+    Values,
     check_init_value,
     check_residuals,
 )
@@ -63,13 +65,13 @@ def test_a_loss_is_taken_to_need_a_reference_and_to_have_no_formula(registered: 
 def test_registered_loss_gets_its_residual_checked_without_a_formula(registered: str) -> None:
     loss = get_loss(registered)
     case = ResidualCase(registered, loss.function, loss.residual, fixed_pairs())
-    assert check_residuals([case]).supported
+    assert check_residuals(Residuals([case]))[0].supported
 
 
 def test_registered_loss_gets_its_start_checked(registered: str) -> None:
     logps = PairLogps(*[torch.full((2,), -3.0).double()] * 4)
     value = InitValue(registered, 1.0, get_loss(registered)(logps))
-    assert check_init_value([value]).supported
+    assert check_init_value(Values([value])).supported
 
 
 def test_registered_loss_can_be_gated(registered: str) -> None:
@@ -83,13 +85,13 @@ def test_wrong_formula_of_a_user_is_found(registered: str) -> None:
         return -weight, weight
 
     case = ResidualCase(registered, get_loss(registered).function, wrong, fixed_pairs())
-    assert not check_residuals([case]).supported
+    assert not check_residuals(Residuals([case]))[0].supported
 
 
 def test_wrong_start_of_a_user_is_found(registered: str) -> None:
     logps = PairLogps(*[torch.full((2,), -3.0).double()] * 4)
     value = InitValue(registered, math.log(2), get_loss(registered)(logps))
-    assert not check_init_value([value]).supported
+    assert not check_init_value(Values([value])).supported
 
 
 def test_gradient_that_is_none_of_the_loss_is_found_without_a_formula() -> None:
@@ -97,7 +99,8 @@ def test_gradient_that_is_none_of_the_loss_is_found_without_a_formula() -> None:
         return -torch.nn.functional.logsigmoid(logps.chosen_logratio.detach() - logps.rejected)
 
     logps = PairLogps(*[torch.full((2,), -3.0).double()] * 4)
-    assert not check_residuals([ResidualCase("broken", broken, None, logps)]).supported
+    case = ResidualCase("broken", broken, None, logps)
+    assert not check_residuals(Residuals([case]))[0].supported
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "gated_mine"])

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from squeeze.claims.preference_checks import (
+from squeeze.claims.preference import (
+    Agreement,
     ResidualCase,
+    Residuals,
     check_agreement,
-    check_logit_residuals,
     check_residuals,
 )
 from squeeze.losses import PairLogps
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.cpu
 @settings(max_examples=examples(25))
 @given(logps=pairs())
 def test_loss_equals_trls_in_value_and_gradient(peer: Peer, logps: PairLogps) -> None:
-    verdict = check_agreement([peer.measure(logps)], bound=peer.bound)
+    verdict = check_agreement(Agreement([peer.measure(logps)], bound=peer.bound))
     assert verdict.supported, verdict
 
 
@@ -44,7 +45,7 @@ def trl_case(loss_type: str, seed: int = 0) -> ResidualCase:
 
 @pytest.mark.parametrize("loss_type", TRL_LOSS_TYPES)
 def test_residual_of_every_trl_loss_is_the_slope_of_its_value(loss_type: str) -> None:
-    verdict = check_residuals([trl_case(loss_type, seed) for seed in range(3)])
+    (verdict,) = check_residuals(Residuals([trl_case(loss_type, seed) for seed in range(3)]))
     assert verdict.supported, verdict
 
 
@@ -52,7 +53,7 @@ def test_residual_of_every_trl_loss_is_the_slope_of_its_value(loss_type: str) ->
 def test_logit_gradient_of_every_trl_loss_is_its_residual_times_one_hot_minus_probabilities(
     loss_type: str,
 ) -> None:
-    verdict = check_logit_residuals([logit_case(trl_case(loss_type))])
+    (verdict,) = check_residuals(Residuals(on_logits=[logit_case(trl_case(loss_type))]))
     assert verdict.supported, verdict
 
 

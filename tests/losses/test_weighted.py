@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from squeeze.claims.preference_checks import ResidualCase, autograd_residual
+from squeeze.claims.preference import ResidualCase, autograd_residual
 from squeeze.errors import InputError
 from squeeze.losses import LOSSES, get_loss, weighted
 from tests.losses.strategies import fixed_pairs

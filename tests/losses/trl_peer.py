@@ -30,7 +30,7 @@ from transformers import (
 )
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
-from squeeze.claims.preference_checks import FLOAT64_BOUND, Measured
+from squeeze.claims.preference import FLOAT64_BOUND, Measured
 from squeeze.losses import PairLogps, get_loss, sequence_logps
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")

@@ -9,13 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from squeeze.claims import catalogue
 from squeeze.claims.decomposition import (
     RANKS,
-    check_adjustment,
-    check_causality,
-    check_first_order,
-    check_similarity,
-    check_sum_over_positions,
+    Adjustment,
+    Predictions,
 )
 from squeeze.theory.decomposition import (
     UpdateTerm,
@@ -68,6 +66,7 @@ def residual_with_flipped_sign(
     return -predicted_change(observed, terms, parameters, learning_rate)
 
 
+@pytest.mark.counterfactual("LD-1")
 @pytest.mark.parametrize("name", ["linear model", "MLP", "convolutional net", "transformer"])
 @pytest.mark.parametrize(
     "predictor", [without_adjustment, kernel_of_the_wrong_pair, residual_with_flipped_sign]
@@ -75,22 +74,28 @@ def residual_with_flipped_sign(
 def test_LD_1_a_wrong_prediction_is_off_by_the_order_of_eta(
     name: str, predictor: Callable[..., Tensor]
 ) -> None:
-    (verdict,) = check_first_order([systems.SYSTEMS[name](0)], predictor)
+    (verdict,) = catalogue.get("LD-1").check(Predictions([systems.SYSTEMS[name](0)], predictor))
     assert verdict.outcome == "contradicted"
     assert verdict.effect == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.counterfactual("LD-2")
 def test_LD_2_the_transpose_of_A_is_refuted_by_its_row_sums() -> None:
-    assert check_adjustment([PEAKED]).supported
-    verdict = check_adjustment([PEAKED], adjustment=lambda pi: adjustment_matrix(pi).mT)
+    claim = catalogue.get("LD-2")
+    assert claim.check(Adjustment([PEAKED]))[0].supported
+    transposed = Adjustment([PEAKED], matrix=lambda pi: adjustment_matrix(pi).mT)
+    (verdict,) = claim.check(transposed)
     assert verdict.outcome == "contradicted"
 
 
+@pytest.mark.counterfactual("LD-2")
 def test_LD_2_a_norm_without_its_minus_two_is_refuted() -> None:
-    verdict = check_adjustment([PEAKED], norm_squared=lambda pi: adjustment_norm_squared(pi) + 2)
+    off = Adjustment([PEAKED], norm_squared=lambda pi: adjustment_norm_squared(pi) + 2)
+    (verdict,) = catalogue.get("LD-2").check(off)
     assert verdict.outcome == "contradicted"
 
 
+@pytest.mark.counterfactual("LD-3")
 def test_LD_3_shuffled_update_positions_are_refuted() -> None:
     def shuffled(
         observed: Logits, terms: Sequence[UpdateTerm], parameters: Parameters, learning_rate: float
@@ -101,24 +106,29 @@ def test_LD_3_shuffled_update_positions_are_refuted() -> None:
         ]
         return predicted_change_dense(observed, moved, parameters, learning_rate)
 
-    (verdict,) = check_sum_over_positions([systems.SYSTEMS["transformer"](0)], shuffled)
+    evidence = Predictions([systems.SYSTEMS["transformer"](0)], shuffled)
+    (verdict,) = catalogue.get("LD-3").check(evidence)
     assert verdict.outcome == "contradicted"
     assert verdict.effect == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.counterfactual("LD-3")
 def test_LD_3_without_the_causal_mask_later_tokens_reach_earlier_positions() -> None:
-    verdict = check_causality(*systems.with_later_tokens_replaced(causal=False))
+    later = systems.with_later_tokens_replaced(causal=False)
+    (verdict,) = catalogue.get("LD-3").check(Predictions(causal=later))
     assert verdict.outcome == "contradicted"
 
 
+@pytest.mark.counterfactual("LD-5")
 def test_LD_5_permuted_labels_leave_no_order_among_the_classes() -> None:
-    verdicts = check_similarity(measure(EVALUATION_SEEDS, permute_labels=True))
+    verdicts = catalogue.get("LD-5").check(measure(EVALUATION_SEEDS, permute_labels=True))
     # What ties gain to kernel is no matter of labels: its counterfactual is the next test's.
     supported = {v.comparison for v in verdicts if v.supported and v.comparison != RANKS}
     assert supported == set()
 
 
+@pytest.mark.counterfactual("LD-5")
 def test_LD_5_the_kernel_of_another_image_does_not_order_the_gains() -> None:
-    verdicts = check_similarity(measure(EVALUATION_SEEDS, permute_kernel=True))
-    of_the_kernel = {v.comparison: v.outcome for v in verdicts if "‖K‖" in v.comparison}
-    assert of_the_kernel == {name: "contradicted" for name in EXPECTED if "‖K‖" in name}
+    verdicts = catalogue.get("LD-5").check(measure(EVALUATION_SEEDS, permute_kernel=True))
+    assert {v.comparison for v in verdicts if "‖K‖" in v.comparison} < set(EXPECTED)
+    assert not any(v.supported for v in verdicts if "‖K‖" in v.comparison)

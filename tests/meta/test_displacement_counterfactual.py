@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from squeeze.claims.displacement import check_ches, predicted_and_seen
+from squeeze.claims import catalogue
+from squeeze.claims.displacement import Displacement, predicted_and_seen
+from squeeze.claims.runs import Runs
+from squeeze.claims.types import Verdict
 from squeeze.errors import InputError
 from squeeze.scan import ScanRow
 from squeeze.scoring import ResponseScores
@@ -14,7 +17,7 @@ from squeeze.trajectory import ProbePoint, Trajectory
 
 pytestmark = pytest.mark.cpu
 SEEDS = (11, 12, 13, 14, 15)
-N = 40
+N = 90
 
 
 def planted(noise: float = 0.5) -> pd.DataFrame:
@@ -44,22 +47,28 @@ def permuted(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return frame.assign(**{name: frame[name].to_numpy()[rows] for name in columns})
 
 
+def ranks(frame: pd.DataFrame) -> list[Verdict]:
+    """CH-1's secondary rows, on rank correlation."""
+    return catalogue.get("CH-1").check(Displacement("tiny", frame))[1:]
+
+
 def outcomes(frame: pd.DataFrame) -> set[str]:
-    return {verdict.outcome for verdict in check_ches(frame, "tiny")}
+    return {verdict.outcome for verdict in ranks(frame)}
 
 
 def test_a_planted_correlation_is_supported_in_all_four_rows() -> None:
-    verdicts = check_ches(planted(), "tiny", comparison="dpo")
+    verdicts = ranks(planted())
     assert [v.outcome for v in verdicts] == ["supported"] * 4
     assert [v.comparison for v in verdicts] == [
-        "dpo: CHES",
-        "dpo: normalised CHES",
-        "dpo: CHES against edit distance",
-        "dpo: normalised CHES against edit distance",
+        "CHES",
+        "normalised CHES",
+        "CHES against edit distance",
+        "normalised CHES against edit distance",
     ]
     assert {(v.n, v.seeds) for v in verdicts} == {(N, SEEDS)}
 
 
+@pytest.mark.counterfactual("CH-1")
 def test_permuted_scores_are_not_supported() -> None:
     assert outcomes(permuted(planted(), ["ches", "normalised_ches"])) == {"inconclusive"}
 
@@ -71,21 +80,21 @@ def test_a_correlation_of_the_wrong_sign_contradicts() -> None:
 
 def test_a_baseline_that_is_as_good_leaves_no_gain_whatever_its_sign() -> None:
     frame = planted()
-    rows = check_ches(frame.assign(edit_distance=-frame["ches"]), "tiny")
+    rows = ranks(frame.assign(edit_distance=-frame["ches"]))
     assert [v.outcome for v in rows] == ["supported"] * 2 + ["inconclusive"] * 2
     assert rows[2].effect == pytest.approx(0.0, abs=1e-12)
 
 
 def test_how_far_a_seed_went_is_not_counted_as_a_difference_of_examples() -> None:
     frame = planted()
-    other = frame[(frame["seed"] == 13) == (frame["example"].str[1:].astype(int) < 20)]
-    near = check_ches(other, "tiny")
-    far = check_ches(other.assign(fall=other["fall"] + 1e3 * other["seed"]), "tiny")
+    other = frame[(frame["seed"] == 13) == (frame["example"].str[1:].astype(int) < 45)]
+    near = ranks(other)
+    far = ranks(other.assign(fall=other["fall"] + 1e3 * other["seed"]))
     assert [v.effect for v in far] == pytest.approx([v.effect for v in near])
 
 
 def test_fewer_than_five_examples_are_not_run_with_the_reason() -> None:
-    for verdict in check_ches(planted().head(4), "tiny"):
+    for verdict in ranks(planted().head(4)):
         assert verdict.outcome == "not run"
         assert "at least 5 examples" in verdict.reason
 
@@ -100,7 +109,50 @@ def test_fewer_than_five_examples_are_not_run_with_the_reason() -> None:
 )
 def test_unusable_frames_are_refused(spoil, message) -> None:
     with pytest.raises(InputError, match=message):
-        check_ches(spoil(planted()), "tiny")
+        ranks(spoil(planted()))
+
+
+def test_fewer_than_85_examples_decide_nothing_about_ranks() -> None:
+    frame = planted()
+    few = ranks(frame[frame["example"].str[1:].astype(int) < 84])
+    assert {v.outcome for v in few} == {"inconclusive"}
+    assert "84 examples" in few[0].reason
+
+
+def subsets(high: float, low: float) -> Runs:
+    """Five seeds in which chosen changes so much over DPO on the pairs of either subset."""
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in SEEDS:
+        own = rng.normal(0, 1, 2)
+        trajectory = Trajectory.empty()
+        for arm, names, shift in (("high", "ab", high + own[0]), ("low", "cd", low + own[1])):
+            for probe, phase in enumerate(("base", "dpo")):
+                scores = [
+                    ResponseScores(e, "train", "chosen", -9 + probe * shift, -1.0, 1.0, 1.0, 5)
+                    for e in names
+                ]
+                trajectory = trajectory.append(ProbePoint(arm, phase, probe, 1.0, probe), scores)
+        made.append(trajectory)
+    return Runs(tuple(made), "tiny", SEEDS)
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "outcome"),
+    [
+        (-20, -5, "supported"),
+        (-5, -20, "contradicted"),
+        pytest.param(-9, -9, "inconclusive", marks=pytest.mark.counterfactual("CH-1")),
+    ],
+)
+def test_the_contrast_of_the_two_subsets_decides(high: float, low: float, outcome: str) -> None:
+    (row,) = catalogue.get("CH-1").check(Displacement("tiny", runs=subsets(high, low)))
+    assert (row.outcome, row.role, row.n) == (outcome, "primary", 4)
+
+
+def test_without_the_two_subsets_the_contrast_is_not_run() -> None:
+    row = catalogue.get("CH-1").check(Displacement("tiny", planted()))[0]
+    assert (row.outcome, row.role) == ("not run", "primary")
 
 
 def scan_row(example: str, ches: float) -> ScanRow:

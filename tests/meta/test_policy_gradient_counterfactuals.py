@@ -8,15 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from squeeze.claims.policy_gradient_checks import (
-    check_entanglement,
-    check_entropy_change,
-    check_entropy_slope,
-    check_group_step,
-    check_sharpness_aware_slope,
-    check_sharpness_aware_step,
-    generic_situations,
-)
+from squeeze.claims import catalogue
+from squeeze.claims.policy_gradient import Pairs, PolicyStep
 from squeeze.theory.policy_gradient import policy_entropy_rate
 from squeeze.theory.sharpness import sharpness_aware_negative_step, sharpness_aware_relief
 from tests.theory.pair_systems import PAIRS
@@ -66,36 +59,52 @@ def relief_negated(logits: Tensor, labels: Tensor) -> Tensor:
     return -sharpness_aware_relief(logits, labels)
 
 
-COUNTERFACTUALS: list[tuple[Any, dict[str, Any]]] = [
-    (check_group_step, {"advantages": as_given}),
-    (check_group_step, {"threshold": peakiness}),
-    (check_entropy_change, {"rate": of_natural_gradient}),
-    (check_entropy_change, {"rate": sign_flipped}),
-    (check_sharpness_aware_step, {"step": downhill}),
-    (check_sharpness_aware_step, {"relief": relief_negated}),
+COUNTERFACTUALS: list[tuple[str, dict[str, Any]]] = [
+    ("GR-1", {"advantages": as_given}),
+    ("GR-1", {"threshold": peakiness}),
+    ("EN-1", {"rate": of_natural_gradient}),
+    ("EN-1", {"rate": sign_flipped}),
+    ("SA-1", {"step": downhill}),
+    ("SA-1", {"relief": relief_negated}),
 ]
-SLOPES: list[tuple[Any, dict[str, Any]]] = [
-    (check_entropy_slope, {"rate": of_natural_gradient}),
-    (check_entropy_slope, {"rate": sign_flipped}),
-    (check_sharpness_aware_slope, {"step": downhill}),
-    (check_sharpness_aware_slope, {"relief": no_relief}),
+SLOPES: list[tuple[str, dict[str, Any]]] = [
+    ("EN-1", {"rate": of_natural_gradient}),
+    ("EN-1", {"rate": sign_flipped}),
+    ("SA-1", {"step": downhill}),
+    ("SA-1", {"relief": no_relief}),
 ]
 
 
-@pytest.mark.parametrize(("check", "system"), COUNTERFACTUALS)
-def test_the_check_refutes_its_counterfactual(check: Any, system: dict[str, Any]) -> None:
-    assert check(**system).outcome == "contradicted"
-    assert check().outcome == "supported"
+def outcomes(claim: str, **system: Any) -> set[str]:
+    """How the claim's own check comes out with these parts of the system replaced."""
+    return {verdict.outcome for verdict in catalogue.get(claim).check(PolicyStep(**system))}
 
 
-@pytest.mark.parametrize(("check", "system"), SLOPES)
+def marked(cases: list[tuple[str, dict[str, Any]]]) -> list[Any]:
+    """The cases, each marked with the claim whose counterfactual it is."""
+    return [
+        pytest.param(claim, system, marks=pytest.mark.counterfactual(claim))
+        for claim, system in cases
+    ]
+
+
+@pytest.mark.parametrize(("claim", "system"), marked(COUNTERFACTUALS))
+def test_the_check_refutes_its_counterfactual(claim: str, system: dict[str, Any]) -> None:
+    assert outcomes(claim, **system) == {"contradicted"}
+    assert outcomes(claim) == {"supported"}
+
+
+@pytest.mark.parametrize(("claim", "system"), marked(SLOPES))
 def test_the_error_falls_no_faster_than_eta_in_the_counterfactual(
-    check: Any, system: dict[str, Any]
+    claim: str, system: dict[str, Any]
 ) -> None:
-    assert {v.outcome for v in check(generic_situations(), **system)} == {"contradicted"}
+    found = outcomes(claim, slopes=generic_situations(), **system)
+    assert "supported" not in found
 
 
+@pytest.mark.counterfactual("GE-1")
 @pytest.mark.parametrize("formula", [without_product, product_added])
 def test_entanglement_with_another_formula_is_refuted(formula: Any) -> None:
     pairs = [PAIRS[name](0) for name in ("linear model", "transformer")]
-    assert {v.outcome for v in check_entanglement(pairs, formula)} == {"contradicted"}
+    verdicts = catalogue.get("GE-1").check(Pairs(pairs, formula))
+    assert not any(verdict.supported for verdict in verdicts)

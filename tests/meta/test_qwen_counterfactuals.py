@@ -1,12 +1,14 @@
-"""QW-2's check on made curves: the remedy, and more SFT on the chosen answers in its place.
+"""QW-1 and QW-2 on made curves: the effect, and the same checks with its cause removed.
 
-QW-1's counterfactual is in `tests/training/test_seed_runs.py`. The real ones need a GPU.
+The real ones need a GPU.
 """
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from squeeze.claims.qwen import check_extended
+from squeeze.claims import catalogue
 from squeeze.claims.runs import Runs
 from squeeze.scoring import ResponseScores
 from squeeze.trajectory import ProbePoint, Trajectory
@@ -36,22 +38,48 @@ def runs(extended):
                 for kind, value in (("chosen", values[i]), ("rejected", values[i] - MARGIN[probe]))
             ]
             made = made.append(point, rows)
-    return Runs((made,), "gpu", (0,))
+    roles = {"extend": "extend-dpo", "control": "sft-dpo", "base": "dpo"}
+    return Runs((made,), "gpu", (0,), roles)
 
 
 def held(extended):
-    return {v.comparison: v.on_claimed_side for v in check_extended(runs(extended))}
+    return {v.comparison: v.on_claimed_side for v in catalogue.get("QW-2").check(runs(extended))}
 
 
-def test_QW_2_holds_where_chosen_falls_less_than_in_either_control():
+STEPS, EQUAL = (f"chosen, against sft-dpo, equal {at}, train" for at in ("steps", "margin"))
+
+
+def test_QW_2_holds_where_chosen_falls_less_than_in_the_control():
     found = held(REMEDY)
-    assert len(found) == 4  # two controls, at equal steps and at equal margin
-    assert set(found.values()) == {True}
+    assert found[STEPS]
+    assert found[EQUAL]
+    assert found["chosen's end, against base DPO, train"]
 
 
+@pytest.mark.counterfactual("QW-2")
 def test_QW_2_does_not_hold_for_twice_the_sft_on_the_chosen_answers():
-    assert set(held(TWICE_SFT_ON_CHOSEN).values()) == {False}
+    found = held(TWICE_SFT_ON_CHOSEN)
+    assert not found[STEPS]
+    assert not found[EQUAL]
 
 
 def test_QW_2_rows_are_its_own():
-    assert {v.claim for v in check_extended(runs(REMEDY))} == {"QW-2"}
+    assert {v.claim for v in catalogue.get("QW-2").check(runs(REMEDY))} == {"QW-2"}
+
+
+def of_dpo(chosen):
+    """QW-1's deciding row on a run in which chosen goes so over DPO."""
+    made = replace(runs(chosen), roles={"dpo": "extend-dpo"})
+    rows = catalogue.get("QW-1").check(made)
+    assert {v.claim for v in rows} == {"QW-1"}
+    (decides,) = [v for v in rows if v.role == "primary"]
+    return decides
+
+
+def test_QW_1_holds_where_chosen_rises_then_falls():
+    assert of_dpo(CONTROLS["dpo"]).on_claimed_side
+
+
+@pytest.mark.counterfactual("QW-1")
+def test_QW_1_does_not_hold_without_the_rejected_term():
+    assert not of_dpo([-90, -80, -76, -73, -71]).on_claimed_side

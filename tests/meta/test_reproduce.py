@@ -8,8 +8,8 @@ import io
 import pytest
 import torch
 
-from squeeze.claims.situations import Situation
-from squeeze.claims.softmax_checks import check_pushed_down_label_falls
+from squeeze.claims.situations import Situation, Softmax
+from squeeze.claims.softmax import check_pushed_down_label_falls
 from squeeze.theory.softmax import negative_step, positive_step
 from tests.reproduce import reproducible, snippet
 
@@ -26,8 +26,8 @@ def run(code: str) -> str:
 
 def test_a_snippet_repeats_the_failing_call_with_its_verdict() -> None:
     situation = Situation(vocab=3, rank=1, eta=0.1, label_probability=1e-30)
-    verdict = check_pushed_down_label_falls([situation], step=positive_step)
-    code = snippet(check_pushed_down_label_falls, [situation], step=positive_step)
+    verdict = check_pushed_down_label_falls(Softmax([situation], step=positive_step))
+    code = snippet(check_pushed_down_label_falls, Softmax([situation], step=positive_step))
     assert verdict.outcome == "contradicted"
     assert run(code) == repr(verdict)
 

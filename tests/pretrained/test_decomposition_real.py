@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from squeeze import models
-from squeeze.claims.decomposition import System, check_model_error
+from squeeze.claims.decomposition import Predictions, System, check_first_order
 from squeeze.data.encoding import EncodedItem, encode_item
 from squeeze.data.loading import load_examples, split
 from squeeze.data.probe_set import build_probe_set
@@ -76,15 +76,14 @@ def _term(model: nn.Module, item: EncodedItem, kind: str, weight: float) -> Upda
 
 @pytest.mark.claim("LD-1", "pretrained")
 def test_LD_1_one_step_on_a_real_model_is_predicted(systems: list[System], ledger: Ledger) -> None:
-    verdict = check_model_error(systems, LEARNING_RATE)
+    (verdict,) = check_first_order(Predictions(systems, learning_rate=LEARNING_RATE))
     ledger.record(verdict)
     assert verdict.supported
 
 
 def test_LD_1_a_step_predicted_with_the_wrong_sign_is_contradicted(systems: list[System]) -> None:
-    verdict = check_model_error(
-        systems[:2], LEARNING_RATE, lambda *given: -predicted_change(*given)
-    )
+    flipped = Predictions(systems[:2], lambda *given: -predicted_change(*given), LEARNING_RATE)
+    (verdict,) = check_first_order(flipped)
     assert verdict.outcome == "contradicted"
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from squeeze.claims.catalogue import Claim
 from squeeze.claims.table import overview, results_markdown
-from squeeze.claims.types import Claim, Entry, Verdict
+from squeeze.claims.types import Entry, Verdict
 from squeeze.report.claim_pages import write_claim_pages
 from squeeze.study.registration import registered_by_claim, registration_sha256
 from tests.report.page_text import Page

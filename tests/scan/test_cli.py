@@ -52,7 +52,9 @@ def refused(monkeypatch, capsys, *arguments):
 def read(path):
     if path.suffix == ".jsonl":
         return pd.read_json(path, lines=True)
-    return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    return (
+        pd.read_csv(path, keep_default_na=False) if path.suffix == ".csv" else pd.read_parquet(path)
+    )
 
 
 def test_the_table_is_every_pair_worst_first(data, tiny_directory, tmp_path):

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from squeeze.claims.situations import Situation
-from squeeze.claims.softmax_checks import pool
+from squeeze.claims.situations import Situation, Softmax
+from squeeze.claims.softmax import pool
 from squeeze.claims.types import Verdict
 from tests.examples import examples
 from tests.reproduce import reproducible
@@ -27,7 +27,7 @@ def search_for_counterexample(
     situations: st.SearchStrategy[Situation],
     ledger: Ledger,
     usual_examples: int = 150,
-    **system: Any,
+    system: Callable[[list[Situation]], Any] = Softmax,
 ) -> None:
     """Run a theorem's check on situations until one refutes it; record one verdict for them all."""
     verdicts: list[Verdict] = []
@@ -40,8 +40,8 @@ def search_for_counterexample(
     )
     @given(situations)
     def look_at(situation: Situation) -> None:
-        with reproducible(check, [situation], **system):
-            verdict = check([situation], **system)
+        with reproducible(check, system([situation])):
+            verdict = check(system([situation]))
             verdicts.append(verdict)
             assert verdict.outcome != "contradicted", f"counterexample: {situation}"
 

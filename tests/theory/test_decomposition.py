@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from squeeze.claims.decomposition import (
+    Adjustment,
+    Predictions,
     check_adjustment,
-    check_causality,
     check_first_order,
     check_sum_over_positions,
 )
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.cpu
 @pytest.mark.claim("LD-1", "toy")
 @pytest.mark.parametrize("name", systems.SYSTEMS)
 def test_LD_1_the_prediction_error_falls_as_eta_squared(name: str, ledger: Ledger) -> None:
-    (verdict,) = check_first_order([systems.SYSTEMS[name](0)])
+    (verdict,) = check_first_order(Predictions([systems.SYSTEMS[name](0)]))
     ledger.record(verdict)
     assert verdict.supported
 
@@ -54,18 +55,18 @@ def test_LD_2_rows_of_A_sum_to_zero_and_its_norm_is_the_peakiness(ledger: Ledger
     def search(situation: Situation) -> None:
         logits = situation.logits[0]
         tried.append(logits)
-        with reproducible(check_adjustment, [logits]):
-            assert check_adjustment([logits]).supported
+        with reproducible(check_adjustment, Adjustment([logits])):
+            assert check_adjustment(Adjustment([logits])).supported
 
     search()
-    ledger.record(check_adjustment(tried))
+    ledger.record(check_adjustment(Adjustment(tried)))
 
 
 @pytest.mark.claim("LD-3", "toy")
 @pytest.mark.parametrize("name", ["transformer", "transformer with LoRA"])
 def test_LD_3_the_change_sums_over_the_updates_positions(name: str, ledger: Ledger) -> None:
     """Δ log π_m = −η Σ_l A_m K_ml G_l + O(η²), every block formed and added up."""
-    (verdict,) = check_sum_over_positions([systems.SYSTEMS[name](0)])
+    (verdict,) = check_sum_over_positions(Predictions([systems.SYSTEMS[name](0)]))
     ledger.record(verdict)
     assert verdict.supported
 
@@ -73,7 +74,8 @@ def test_LD_3_the_change_sums_over_the_updates_positions(name: str, ledger: Ledg
 @pytest.mark.claim("LD-3", "toy")
 def test_LD_3_later_observed_tokens_leave_earlier_positions_untouched(ledger: Ledger) -> None:
     """J_o's rows of position m see tokens up to m only, so K_m· and Δ log π_m do, too."""
-    verdict = check_causality(*systems.with_later_tokens_replaced(causal=True))
+    later = systems.with_later_tokens_replaced(causal=True)
+    (verdict,) = check_sum_over_positions(Predictions(causal=later))
     ledger.record(verdict)
     assert verdict.supported
 

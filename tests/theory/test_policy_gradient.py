@@ -10,15 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from squeeze.claims.policy_gradient_checks import (
-    PairSystem,
-    check_entanglement,
-    check_entropy_change,
-    check_entropy_slope,
-    check_group_step,
-    check_sharpness_aware_slope,
-    check_sharpness_aware_step,
-    generic_situations,
+from squeeze.claims.policy_gradient import (
+    Pairs,
+    PolicyStep,
+    entanglement,
+    entropy_change,
+    group_step,
+    sharpness_aware_step,
 )
 from squeeze.claims.situations import Situation
 from squeeze.theory import softmax
@@ -41,7 +39,7 @@ def test_chosen_and_rejected_are_entangled_by_their_gradients_product(
 
     Proof. DP-2: the step is ηβ(1 − a)(∇s+ − ∇s−). Taylor: its product with ∇s+, and with ∇s−.
     """
-    (verdict,) = check_entanglement([PAIRS[name](0)])
+    (verdict,) = entanglement(Pairs([PAIRS[name](0)]))
     ledger.record(verdict)
     assert verdict.supported
 
@@ -76,7 +74,7 @@ def test_group_step_is_the_sum_of_positive_and_negative_gradients(ledger: Ledger
     changes log π(y+) by d⁻_+ − log E_π exp(d⁻) = Σ_j (η|A_j|/G)(π_+ − ‖π‖² + π(y_j)) less a lag
     between 0 and range(d⁻)²/8.
     """
-    search_for_counterexample(check_group_step, situations(largest_vocab=1000), ledger)
+    search_for_counterexample(group_step, situations(largest_vocab=1000), ledger, system=PolicyStep)
 
 
 def test_the_group_step_lifts_an_unlikely_right_answer_less_than_the_masked_step_does() -> None:
@@ -93,14 +91,16 @@ def test_entropy_changes_by_minus_the_covariance_of_log_pi_and_the_step(ledger: 
     """ΔH = −Cov_π(log π, d) + R, |R| ≤ ½ range(d)²(¼ + 2 log V); here d = ηπ(A − E_π A).
 
     Proof. H = −Σ π log π and ∂π_i/∂z_j = π_i(1[i = j] − π_j), so ∂H/∂z_j = −π_j(log π_j + H):
-    the product with d is −Cov_π(log π, d). The remainder is in `check_entropy_change`.
+    the product with d is −Cov_π(log π, d). Remainder: `check_entropy_change`.
     """
-    search_for_counterexample(check_entropy_change, situations(largest_vocab=1000), ledger)
+    search_for_counterexample(
+        entropy_change, situations(largest_vocab=1000), ledger, system=PolicyStep
+    )
 
 
 @pytest.mark.claim("EN-1", "toy")
 def test_the_error_of_the_entropys_first_order_change_falls_as_eta_squared(ledger: Ledger) -> None:
-    verdicts = check_entropy_slope(generic_situations())
+    verdicts = entropy_change(PolicyStep(slopes=generic_situations()))
     ledger.record(*verdicts)
     assert all(verdict.supported for verdict in verdicts), verdicts
 
@@ -125,17 +125,20 @@ def test_sharpness_aware_step_gives_the_most_likely_other_label_less(ledger: Led
     least. For j = y: π̃_y > π_y and π̃_* < π_*. For the others: π_*(1 − r_*) ≥ π_j(1 − r_j), for
     both factors of the left side are the larger ones, and the left is positive.
     Second part: at η → 0 the rate of i is π̃_i − Σ_j π_j π̃_j. At a = 0 π̃_i has slope δ_i = π_i(d_i +
-    T), d = e_y − π, E d = −T. So δ_i = π_i(T − π_i), and −Σ_j π_j δ_j = Σπ³ − π_y² − T‖π‖², and
-    with ‖π‖² = T + π_y that is Σπ³ − ‖π‖⁴ + π_y T. Σπ³ − ‖π‖⁴ is the variance of π under π.
+    T), d = e_y − π, E d = −T. So δ_i = π_i(T − π_i), and −Σ_j π_j δ_j = Σπ³ − π_y² − T‖π‖²; with
+    ‖π‖² = T + π_y that is Σπ³ − ‖π‖⁴ + π_y T. Σπ³ − ‖π‖⁴ is the variance of π under π.
     """
     search_for_counterexample(
-        check_sharpness_aware_step, situations(smallest_vocab=3, largest_vocab=1000), ledger
+        sharpness_aware_step,
+        situations(smallest_vocab=3, largest_vocab=1000),
+        ledger,
+        system=PolicyStep,
     )
 
 
 @pytest.mark.claim("SA-1", "toy")
 def test_the_error_of_sharpness_awares_relief_falls_as_rho_squared(ledger: Ledger) -> None:
-    verdicts = check_sharpness_aware_slope(generic_situations())
+    verdicts = sharpness_aware_step(PolicyStep(slopes=generic_situations()))
     ledger.record(*verdicts)
     assert all(verdict.supported for verdict in verdicts), verdicts
 

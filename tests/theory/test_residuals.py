@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from squeeze.claims.preference_checks import (
+from squeeze.claims.preference import (
     ResidualCase,
+    Residuals,
     autograd_residual,
-    check_logit_residuals,
     check_residuals,
 )
 from squeeze.losses import PairLogps, get_loss, kto_unpaired, kto_unpaired_residual
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.cpu
 def test_residual_formula_is_autograds_gradient(name: str, data: st.DataObject) -> None:
     case = data.draw(residual_cases(name))
     note(reproduce(case))
-    verdict = check_residuals([case])
+    (verdict,) = check_residuals(Residuals([case]))
     assert verdict.supported, verdict
 
 
@@ -42,7 +42,8 @@ def test_residual_formula_is_autograds_gradient(name: str, data: st.DataObject) 
 def test_gradient_on_the_logits_is_the_residual_times_one_hot_minus_probabilities(
     name: str,
 ) -> None:
-    verdict = check_logit_residuals([logit_case(case) for case in fixed_cases(name)])
+    cases = [logit_case(case) for case in fixed_cases(name)]
+    (verdict,) = check_residuals(Residuals(on_logits=cases))
     assert verdict.supported, verdict
 
 

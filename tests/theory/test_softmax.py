@@ -8,7 +8,7 @@ every label
 
 y− is a label pushed down, y+ one pushed up, y* the most likely label other than the pushed one.
 Every search below runs over flat, tied and peaky π, V from 2 to 100,000, π(y) from 1e-30 to
-1 − 1e-12 and η from 1e-6 to 10; the checks are in `squeeze.claims.softmax_checks`.
+1 − 1e-12 and η from 1e-6 to 10; the checks are in `squeeze.claims.softmax`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from squeeze.claims.situations import Situation
-from squeeze.claims.softmax_checks import (
+from squeeze.claims.situations import Situation, Softmax
+from squeeze.claims.softmax import (
     check_most_likely_other_gains,
     check_positive_step_mirrors,
     check_pushed_down_label_falls,
@@ -114,7 +114,7 @@ def test_a_peakier_distribution_squeezes_more_on_average(ledger: Ledger) -> None
     A trend: y− is drawn among the labels that are not the most likely, η = 0.5, 1,000 draws; the
     95% BCa bootstrap interval of the mean paired difference lies above 0.
     """
-    verdicts = check_peakier_squeezes_more()
+    verdicts = check_peakier_squeezes_more(Softmax())
     ledger.record(*verdicts)
     assert [verdict.outcome for verdict in verdicts] == ["supported", "supported"]
 

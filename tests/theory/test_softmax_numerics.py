@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from mpmath import mp, mpf
 
-from squeeze.claims.situations import Situation
-from squeeze.claims.softmax_checks import check_repeated_steps_end_one_hot
+from squeeze.claims.situations import Situation, Softmax
+from squeeze.claims.softmax import check_repeated_steps_end_one_hot
 from squeeze.theory import softmax as theory
 from tests.examples import examples
 from tests.reproduce import reproducible
@@ -154,7 +154,7 @@ def test_the_entropys_error_is_absolute_and_not_relative(s: Situation) -> None:
 def test_rounding_near_one_hot_is_no_counterexample_to_the_limit() -> None:
     """A search once took the rounding of 1 − 1e-14 in the entropy for a counterexample to SM-7."""
     situation = Situation(2, rank=0, eta=1e-6, shape="flat", label_probability=1.03663e-14)
-    assert check_repeated_steps_end_one_hot([situation]).supported
+    assert check_repeated_steps_end_one_hot(Softmax([situation])).supported
 
 
 def test_a_flat_distribution_has_threshold_exactly_zero() -> None:

@@ -6,8 +6,6 @@ from importlib.resources import files
 import pytest
 from transformers import Qwen3Config
 
-from squeeze.claims.qwen import check_pure_dpo
-from squeeze.claims.runs import Runs
 from squeeze.data.loading import load_examples
 from squeeze.models import load
 from squeeze.scoring import ResponseScores
@@ -53,14 +51,6 @@ def curves(chosen, argmax, arm="dpo", phase="dpo"):
         ]
         trajectory = trajectory.append(point, rows)
     return trajectory
-
-
-def test_qw_1_holds_on_a_rise_and_fall_and_not_without_the_rejected_term():
-    squeezed = Runs((curves([-90, -80, -85, -95], [-40, -35, -30, -25]),), "gpu", (0,))
-    alone = Runs((curves([-90, -80, -75, -70], [-40, -35, -34, -33]),), "gpu", (0,))
-    assert all(v.on_claimed_side for v in check_pure_dpo(squeezed))
-    assert not all(v.on_claimed_side for v in check_pure_dpo(alone))
-    assert {v.claim for v in check_pure_dpo(alone)} == {"QW-1"}
 
 
 def test_the_curves_files_hold_configuration_and_the_three_series(tmp_path):

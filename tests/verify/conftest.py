@@ -6,7 +6,7 @@ from squeeze.verify.tiny import save_tiny
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quiet_libraries(quick_collections):
+def quiet_libraries():
     from squeeze.training.trainers import quiet
 
     quiet()

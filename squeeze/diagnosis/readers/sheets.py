@@ -1,4 +1,7 @@
-"""CSV and the like: W&B's exports (a column a run and metric), TensorBoard's, plain tables."""
+"""CSV and the like: W&B's exports (a column a run and metric), TensorBoard's, plain tables.
+
+A directory of exports, a chart each, is one run, or several that each chart holds.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
-from squeeze.diagnosis.readers.tables import Table
-from squeeze.diagnosis.readers.text import read_text
-from squeeze.diagnosis.series import TELLING
+from squeeze.diagnosis.readers.columns import MOST_COLUMNS
+from squeeze.diagnosis.readers.records import Table
+from squeeze.diagnosis.readers.registry import Source, reader
+from squeeze.diagnosis.readers.text import Lines, read_lines
 from squeeze.errors import InputError
 
 DELIMITERS = ",\t;"
@@ -21,14 +25,44 @@ _SPREAD = ("__MIN", "__MAX")
 _TAGS = ("tag", "metric", "key", "name")
 
 
-def read_csv(path: Path, text: str) -> list[Table]:
+MOST_RUNS = 500  # in one export
+
+
+def _is_csv(source: Source) -> bool:
+    return not source.is_directory and source.suffix in (".csv", ".tsv")
+
+
+def _has_delimiters(source: Source) -> bool:
+    if source.is_directory:
+        return False
+    return any(mark in source.lines[0][1] for mark in DELIMITERS)
+
+
+@reader("CSV", recognise=_is_csv, order=30)
+def read_file(source: Source) -> list[Table]:
+    """Read a table with a header."""
+    return [t.noted(*source.notes) for t in read_csv(source.path, source.lines)]
+
+
+@reader("a table without a suffix", recognise=_has_delimiters, order=90)
+def read_unnamed(source: Source) -> list[Table]:
+    """Read a table whose file has another name."""
+    return [t.noted(*source.notes) for t in read_csv(source.path, source.lines)]
+
+
+def read_csv(path: Path, numbered: Lines) -> list[Table]:
     """Read a table with a header into one table a run.
 
     Raises `InputError` for a missing header, a column that is there twice, or a row with more or
     fewer fields than the header.
     """
-    header, records, lines, notes = _rows(path, text)
+    header, records, lines, notes = _rows(path, numbered)
     runs = _wandb_runs(header)
+    if len(runs) > MOST_RUNS:
+        raise InputError(
+            f"{path} holds {len(runs)} runs; export at most {MOST_RUNS} at a time (filter the "
+            "chart's runs)"
+        )
     if runs:
         return [_wandb_table(path, name, columns, records, lines) for name, columns in runs.items()]
     kept = [name for name in header if name and not name.endswith(_SPREAD)]
@@ -42,52 +76,63 @@ def read_csv(path: Path, text: str) -> list[Table]:
     return [Table(path.stem, str(path), "CSV", plain, lines, notes)]
 
 
-def markdown_table(text: str) -> str | None:
-    """The table of a model card (tab-separated), whose unprefixed metrics are evaluations; or None.
-
-    transformers writes one with the columns Training Loss, Epoch, Step and what was evaluated.
-    """
-    rows = [
-        [cell.strip() for cell in line.strip().strip("|").split("|")]
-        for line in text.split("\n")
-        if line.lstrip().startswith("|") and not re.fullmatch(r"[\s|:-]+", line)
-    ]
-    first = next((i for i, row in enumerate(rows) if _is_telling(row)), None)
-    if first is None:
-        return None
-    header = [n if is_step(n) or n.startswith("Training") else f"eval_{n}" for n in rows[first]]
-    block = [header, *(row for row in rows[first + 1 :] if len(row) == len(header))]
-    return "\n".join("\t".join(row) for row in block)
+def _exports(source: Source) -> list[Path]:
+    """The CSV files of a directory that are charts: TensorBoard's, or W&B's of the same runs."""
+    if not source.is_directory:
+        return []
+    files = sorted(source.path.glob("*.csv"))
+    return [p for p in files if _is_scalar(p)] or [p for p in files if _is_chart(p)]
 
 
-def _is_telling(header: list[str]) -> bool:
-    meanings = [recognise(name) for name in header]
-    return any(m is not None and m.quantity in TELLING for m in meanings)
+@reader("a directory of exported charts", recognise=lambda s: len(_exports(s)) > 0, order=20)
+def read_charts(source: Source) -> list[Table]:
+    """Read exported charts, a metric each, joined by run and step."""
+    tables = [t for path in _exports(source) for t in read_csv(path, read_lines(path)[0])]
+    if all(t.format.startswith("TensorBoard") for t in tables):
+        tables = [replace(t, name=source.path.name) for t in tables]
+    joined: dict[str, Table] = {}
+    for table in tables:
+        known = joined.get(table.name)
+        records = [*known.records, *table.records] if known else table.records
+        joined[table.name] = replace(
+            table, source=str(source.path), records=_by_step(records), lines=(), unit="value"
+        )
+    return list(joined.values())
 
 
-def read_tensorboard(paths: Sequence[Path]) -> Table:
-    """Read TensorBoard's CSV exports, a scalar each, as one run."""
-    tables = [read_csv(path, read_text(path))[0] for path in paths]
-    records = [record for table in tables for record in table.records]
-    directory = paths[0].parent
-    return replace(tables[0], name=directory.name, source=str(directory), records=records, lines=())
+def _by_step(records: Sequence[Any]) -> list[dict[str, Any]]:
+    """Records of the same step as one."""
+    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in records:
+        key = tuple(sorted((k, str(v)) for k, v in record.items() if is_step(k)))
+        merged[key] = merged.get(key, {}) | record
+    return list(merged.values())
 
 
-def is_tensorboard(path: Path) -> bool:
-    """Whether that is a scalar as TensorBoard exports it."""
-    if path.suffix != ".csv":
-        return False
+def _is_scalar(path: Path) -> bool:
+    return _first_line(path).strip().lower() == b"wall time,step,value"
+
+
+def _is_chart(path: Path) -> bool:
+    return b" - " in _first_line(path) and b"__MIN" in _first_line(path)
+
+
+def _first_line(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.readline(100).strip().lower() == b"wall time,step,value"
+        return file.readline(100_000)
 
 
 def _rows(
-    path: Path, text: str
+    path: Path, numbered: Lines
 ) -> tuple[list[str], list[dict[str, str]], list[int], tuple[str, ...]]:
     """Header, records, their lines and notes."""
-    numbered = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     first = numbered[0][1]
     delimiter = max(DELIMITERS, key=first.count)
+    if first.count(delimiter) >= MOST_COLUMNS:
+        raise InputError(
+            f"{path} has {first.count(delimiter) + 1} columns; a log has at most {MOST_COLUMNS}: "
+            "export the metrics of one run"
+        )
     try:
         rows = list(csv.reader((line for _, line in numbered), delimiter=delimiter))
     except csv.Error as error:
@@ -96,6 +141,7 @@ def _rows(
     _require_header(path, header)
     records: list[dict[str, str]] = []
     lines: list[int] = []
+    commas = delimiter == ";"  # where it separates fields, the comma separates decimals
     for number, row in zip((n for n, _ in numbered[1:]), rows[1:], strict=False):
         if not any(cell.strip() for cell in row):
             continue
@@ -106,13 +152,17 @@ def _rows(
             raise InputError(
                 f"{path}, line {number} has {len(row)} fields, but the header has {len(header)}"
             )
-        if delimiter == ";":  # where it separates fields, the comma separates decimals
-            row = [re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", cell) for cell in row]
+        row = [with_point(cell) for cell in row] if commas else row
         records.append(dict(zip(header, row, strict=True)))
         lines.append(number)
     if not records:
         raise InputError(f"{path} has a header but no values")
     return header, records, lines, ()
+
+
+def with_point(cell: str) -> str:
+    """A number with a decimal comma, with a point instead; anything else as it is."""
+    return re.sub(r"^([-+\u2212]?\d{1,18}),(\d{1,18})$", r"\1.\2", cell.strip())
 
 
 def _require_header(path: Path, header: list[str]) -> None:
@@ -157,7 +207,12 @@ def _wandb_table(
         values = {metric: record[name] for name, metric in columns.items() if record[name] != ""}
         values = {k: v for k, v in values.items() if not is_step(k)}
         if values:
-            steps = {k: v for k, v in record.items() if is_step(k) and v != ""}
+            # "Step" is W&B's own count of logged lines, not the optimizer's.
+            steps = {
+                "_step" if k == "Step" else k: v
+                for k, v in record.items()
+                if is_step(k) and v != ""
+            }
             kept.append(steps | values)
             numbers.append(number)
     return Table(run, str(path), "W&B CSV export", kept, numbers)

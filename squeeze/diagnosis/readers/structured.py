@@ -6,16 +6,46 @@ names a series by something `names` recognises, as a list or as a list of record
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
-from squeeze.diagnosis.readers.tables import Table
+from squeeze.diagnosis.readers.records import Table
+from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.series import TELLING
 from squeeze.errors import InputError
 
 _DEPTH = 4
+
+
+# What else begins with a bracket: a printed dict, or a logger's "[2024-05-01 12:00:00] ".
+_BEGINS_JSON = re.compile(r'\s*(\{\s*["}]|\[\s*(\{\s*["}]|[\[\]]))')
+
+
+def _recognise(source: Source) -> bool:
+    return not source.is_directory and source.text.lstrip()[0] in "{["
+
+
+@reader("JSON", recognise=_recognise, order=50)
+def read(source: Source) -> list[Table] | None:
+    """Read a JSON document; None if it is none, and does not look like a broken one."""
+    try:
+        document = source.document
+    except ValueError as error:
+        if _BEGINS_JSON.match(source.text[:1000]) and not _is_printed(source):
+            raise InputError(
+                f"{source.path} is cut off or not JSON ({error}); copy it again from the machine "
+                "that trained, or give the console output"
+            ) from error
+        return None
+    return [t.noted(*source.notes) for t in read_document(source.path, document)]
+
+
+def _is_printed(source: Source) -> bool:
+    """Whether lines begin with a dict as Python prints it, single quotes and all."""
+    return any(line.lstrip().startswith("{'") for _, line in source.lines[:50])
 
 
 def read_document(path: Path, document: Any) -> list[Table]:

@@ -7,21 +7,26 @@ Every reader hands its records to `build`; what is mended is noted, what cannot 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from squeeze.diagnosis.names import RUN_NAMES, Meaning, is_step, of_fixed_set
 from squeeze.diagnosis.names import STEP_NAMES as STEPS_BY_RANK
-from squeeze.diagnosis.names import Meaning, is_step, recognise
+from squeeze.diagnosis.readers.columns import meanings as recognised
+from squeeze.diagnosis.readers.columns import method, some
+from squeeze.diagnosis.readers.records import Table, number
+from squeeze.diagnosis.readers.restarts import without_aborted_start, without_copies
 from squeeze.diagnosis.series import (
     LOG_PROBS,
     LOSS,
+    NLL,
     OTHER,
     TELLING,
-    TOKEN_ACCURACY,
     Array,
+    Finding,
     RunSeries,
     Series,
 )
@@ -32,34 +37,6 @@ _RESUMED_AT_MOST = 0.5
 _ROUNDING = 1e-6  # a log-prob of +1e-7 is float noise about 0, not a positive log-prob
 
 
-@dataclass(frozen=True)
-class Table:
-    """Records of one run in the file's order; `lines` are their 1-based numbers in the file."""
-
-    name: str
-    source: str
-    format: str
-    records: Sequence[Mapping[str, Any]]
-    lines: Sequence[int] = ()
-    notes: tuple[str, ...] = ()
-    unit: str = "line"
-
-    def at(self, index: int) -> str:
-        """Where record `index` stands, for messages."""
-        number = self.lines[index] if self.lines else index + 1
-        return f"{self.unit} {number}"
-
-    def only(self, rows: Sequence[int], name: str = "") -> Table:
-        """The table of some of its records, under another name if one is given."""
-        numbers = self.lines or range(1, len(self.records) + 1)
-        return replace(
-            self,
-            name=name or self.name,
-            records=[self.records[i] for i in rows],
-            lines=[numbers[i] for i in rows],
-        )
-
-
 def build(table: Table) -> RunSeries:
     """Return the run's series.
 
@@ -68,14 +45,19 @@ def build(table: Table) -> RunSeries:
     """
     table = _without_summary(table)
     columns = list(dict.fromkeys(str(c) for record in table.records for c in record))
-    meanings = {c: m for c in columns if (m := recognise(c)) is not None}
-    _require_usable(table, columns, meanings)
-    meanings = _with_default_split(meanings, columns)
+    meanings = recognised(table)
+    telling = [c for c, m in meanings.items() if m.quantity in TELLING] or list(meanings)
     axis, positions, axis_notes = _axis(table, columns, list(meanings))
+    if axis == table.unit:
+        table = without_copies(table, telling)
+        positions = np.arange(len(table.records), dtype=np.float64)
+    else:
+        table, positions = without_aborted_start(table, telling, positions)
     notes = [*table.notes, *axis_notes]
+    broken: list[_Broken] = []
     found: dict[tuple[str, str], Series] = {}
     for column, meaning in meanings.items():
-        series = _series(table, column, meaning, positions, notes)
+        series = _series(table, column, meaning, positions, notes, broken)
         if series is None:
             continue
         key = (meaning.quantity, meaning.split)
@@ -90,7 +72,7 @@ def build(table: Table) -> RunSeries:
             found[key] = series
     if not found:
         raise InputError(
-            f"{table.source}: the columns {_some(list(meanings))} hold no finite number; "
+            f"{table.source}: the columns {some(list(meanings))} hold no finite number; "
             "give a log of a run that did not end in NaN from its first line"
         )
     return RunSeries(
@@ -100,6 +82,40 @@ def build(table: Table) -> RunSeries:
         axis=axis,
         series=tuple(found.values()),
         notes=tuple(dict.fromkeys(notes)),
+        method=method(table, columns),
+        findings=_diverged(table, axis, positions, broken),
+    )
+
+
+@dataclass(frozen=True)
+class _Broken:
+    """A column that is NaN or infinite from record `row` to the end, `tail` values long."""
+
+    column: str
+    split: str
+    row: int
+    tail: int
+
+
+def _diverged(
+    table: Table, axis: str, positions: Array, broken: Sequence[_Broken]
+) -> tuple[Finding, ...]:
+    if not broken:
+        return ()
+    first = min(broken, key=lambda b: b.row)
+    place = table.at(first.row)
+    if axis != table.unit:
+        place = f"{axis} {positions[first.row]:.6g}, {place}"
+    named = some([b.column for b in broken], 4).replace("'", "")
+    return (
+        Finding(
+            "diverged",
+            f"diverged at {place}: {named} {'is' if len(broken) == 1 else 'are'} NaN or infinite "
+            f"from there to the end ({first.tail} values)",
+            cause="a learning rate that is too high, half precision that overflows, or a batch "
+            "whose answers are empty; only what came before is judged",
+            split=first.split,
+        ),
     )
 
 
@@ -111,83 +127,6 @@ def _without_summary(table: Table) -> Table:
         if not {"train_runtime", "train/train_runtime"} & set(record)
     ]
     return table.only(rows) if 0 < len(rows) < len(table.records) else table
-
-
-def number(value: Any, where: str, column: str) -> float:
-    """Return a logged value as a float; NaN for what loggers write for it, shares for percents.
-
-    Raises `InputError` if it is no number.
-    """
-    if value is None or (isinstance(value, str) and value.strip().lower() in {"", "nan", "null"}):
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise InputError(
-            f"{where}: {column!r} is {type(value).__name__}, not a number; is this a training log?"
-        )
-    try:
-        if isinstance(value, str) and value.rstrip().endswith("%"):
-            return float(value.rstrip().rstrip("%")) / 100
-        return float(value)
-    except OverflowError:
-        return math.inf
-    except ValueError:
-        shown = str(value)[:40]
-        raise InputError(
-            f"{where}: {column!r} is {shown!r}, not a number; is this a training log? "
-            "(preference data belongs to --data)"
-        ) from None
-
-
-# --- columns ------------------------------------------------------------------------------------
-
-
-def _require_usable(table: Table, columns: list[str], meanings: Mapping[str, Meaning]) -> None:
-    quantities = {m.quantity for m in meanings.values()}
-    if quantities & set(TELLING) or any(m.startswith(OTHER) for m in quantities):
-        return
-    other = _other_trainer(columns)
-    if other:
-        raise InputError(
-            f"{table.source} looks like a log of {other}: it has no chosen or rejected series, so "
-            "there is nothing to diagnose here; give the log of a preference or SFT run"
-        )
-    if not quantities & {LOSS, TOKEN_ACCURACY}:
-        raise InputError(
-            f"{table.source} has no column that a diagnosis can use (rewards/chosen, "
-            f"logps/chosen, argmax, loss, ...); its columns are {_some(columns)}"
-        )
-
-
-def _other_trainer(columns: list[str]) -> str:
-    lowered = {c.lower().removeprefix("train/") for c in columns}
-    if any(c.startswith(("completions/", "clip_ratio", "sampling/")) for c in lowered) or (
-        "reward_std" in lowered
-    ):
-        return "a GRPO or RLOO run"
-    if any(c.startswith(("ppo/", "objective/", "policy/")) for c in lowered) or (
-        "policy_loss" in lowered and "reward" in lowered
-    ):
-        return "a PPO run"
-    if {"min_reward", "max_reward"} <= lowered or {"chosen_mean", "reject_mean"} & lowered:
-        return "a reward model's training"
-    return ""
-
-
-def _with_default_split(meanings: Mapping[str, Meaning], columns: list[str]) -> dict[str, Meaning]:
-    """A trainer's unprefixed columns are its training batches."""
-    trainer = any(m.split.startswith("eval") for m in meanings.values()) or any(
-        c.lower().removeprefix("train/") in {"learning_rate", "lr", "grad_norm"} for c in columns
-    )
-    if not trainer:
-        return dict(meanings)
-    return {
-        c: m if m.split else Meaning(m.quantity, "train", m.negate) for c, m in meanings.items()
-    }
-
-
-def _some(names: Sequence[str], limit: int = 8) -> str:
-    shown = ", ".join(map(repr, names[:limit]))
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 # --- steps --------------------------------------------------------------------------------------
@@ -219,8 +158,16 @@ def _axis(table: Table, columns: list[str], telling: list[str]) -> tuple[str, Ar
             continue
         if len(used) > 1 and np.ptp(steps[used]) == 0:  # it counts something else
             continue
-        return column.rpartition("/")[2].strip("_").lower(), steps, notes
+        return _counts(column), steps, notes
     return table.unit, order, notes
+
+
+def _counts(column: str) -> str:
+    """What a step column counts; a logger's own "_step" counts its lines."""
+    name = column.strip().lower()
+    if name == "_step":
+        return "logged line"
+    return name.removesuffix("/max_steps").rpartition("/")[2]
 
 
 def _rounded(steps: Array) -> bool:
@@ -232,7 +179,12 @@ def _rounded(steps: Array) -> bool:
 
 
 def _series(
-    table: Table, column: str, meaning: Meaning, positions: Array, notes: list[str]
+    table: Table,
+    column: str,
+    meaning: Meaning,
+    positions: Array,
+    notes: list[str],
+    broken: list[_Broken],
 ) -> Series | None:
     rows = [i for i, r in enumerate(table.records) if column in r]
     try:
@@ -247,7 +199,7 @@ def _series(
             raise
         notes.append(f"{column} was left out: {str(error).partition(';')[0]}")
         return None
-    rows, values = _without_nan(table, column, np.array(rows, dtype=int), values, notes)
+    rows, values = _finite(table, column, meaning, np.array(rows, dtype=int), values, notes, broken)
     if values.size == 0:
         return None
     if meaning.negate:
@@ -255,27 +207,36 @@ def _series(
     if meaning.quantity in LOG_PROBS or meaning.quantity.startswith(OTHER):
         _require_log_probs(table, column, meaning, rows, values)
     steps, values = _ordered(table, column, positions[rows], rows, values, notes)
-    return Series(meaning.quantity, meaning.split, steps, values, column)
+    batches = meaning.split == "train" and not of_fixed_set(column)
+    return Series(meaning.quantity, meaning.split, steps, values, column, batches=batches)
 
 
-def _without_nan(
-    table: Table, column: str, rows: Any, values: Array, notes: list[str]
+def _finite(
+    table: Table,
+    column: str,
+    meaning: Meaning,
+    rows: Any,
+    values: Array,
+    notes: list[str],
+    broken: list[_Broken],
 ) -> tuple[Any, Array]:
+    """The finite values; a tail of others in what training hangs on is noted in `broken`."""
     finite = np.isfinite(values)
     # A column that other lines leave empty (W&B, CSV) is sparse, not broken.
     logged = [table.records[i][column] not in (None, "") for i in rows]
-    broken = ~finite & np.array(logged, dtype=bool)
-    if broken.any() and finite.any():
+    wrong = ~finite & np.array(logged, dtype=bool)
+    if wrong.any() and finite.any():
         last = int(np.flatnonzero(finite)[-1])
-        tail = int(broken[last + 1 :].sum())
-        if tail:
-            notes.append(
-                f"{column} is NaN or infinite from {table.at(int(rows[last + 1]))} to the end "
-                f"({tail} lines): the run diverged there, and only what came before is judged"
-            )
-        if broken.sum() > tail:
-            notes.append(f"{column}: {int(broken.sum()) - tail} NaN or infinite values left out")
-    elif broken.any():
+        tail = np.flatnonzero(wrong[last + 1 :])
+        if tail.size:
+            first = int(rows[last + 1 + tail[0]])
+            if meaning.quantity in (*TELLING, LOSS, NLL):
+                broken.append(_Broken(column, meaning.split, first, int(tail.size)))
+            else:
+                notes.append(f"{column} is NaN or infinite from {table.at(first)} to the end")
+        if wrong.sum() > tail.size:
+            notes.append(f"{column}: {wrong.sum() - tail.size} NaN or infinite values left out")
+    elif wrong.any():
         notes.append(f"{column} holds only NaN and was left out")
     return rows[finite], values[finite]
 
@@ -344,8 +305,6 @@ def _conflicts(steps: Array, values: Array, unique: Array) -> int:
 
 def split_by_run(table: Table) -> list[Table]:
     """One table a run where a column names the run; else the table itself."""
-    from squeeze.diagnosis.names import RUN_NAMES
-
     columns = {str(c).lower(): c for record in table.records for c in record}
     name = next((columns[c] for c in RUN_NAMES if c in columns), None)
     if name is None:

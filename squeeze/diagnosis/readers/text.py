@@ -1,4 +1,7 @@
-"""A log file's text, whatever wrote it: encodings, line ends, gzip, JSON as trainers print it."""
+"""Text of a log file, whatever wrote it: encodings, line ends, gzip, JSON as trainers print it.
+
+Whatever its size, a file is read within bounds: of a longer one every k-th line, with a note.
+"""
 
 from __future__ import annotations
 
@@ -6,46 +9,133 @@ import codecs
 import gzip
 import json
 import re
+import stat
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from squeeze.errors import InputError
 
+Lines = list[tuple[int, str]]
+
+KEPT = 64 * 2**20  # characters of lines that are looked at
+LONGEST = 64 * 2**20  # of a single line: a whole JSON document may be one
+LARGEST = 4 * 2**30  # bytes, unpacked
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _GZIP = b"\x1f\x8b"
+_CHUNK = 2**20
 # Strings are matched too, to be left as they are.
 _BARE = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w.])(-?)(nan|inf(?:inity)?)(?![\w.])', re.IGNORECASE)
+# What terminals are told between the text: colours, "cursor up".
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
+
+
+def read_lines(path: Path) -> tuple[Lines, str]:
+    r"""Numbered lines that are not blank, and a note if some were left out.
+
+    UTF-8, UTF-16 with its mark (PowerShell's), or gzip of it; "\r" ends a line too (progress bars).
+    Bytes that are none of these but hold no NUL are taken as Latin-1: a log's names and numbers are
+    ASCII. Of a file with more than `KEPT` characters the first line and every k-th are kept. Raises
+    `InputError` for what is no regular file, cannot be read, holds no text, is empty or too large.
+    """
+    require_file(path)
+    try:
+        kept, total, every = _thinned(path)
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read ({why})") from error
+    if not kept:
+        raise InputError(f"{path} is empty")
+    if every == 1:
+        return kept, ""
+    return kept, f"of {total} lines every {every}th was read, as the file is long"
 
 
 def read_text(path: Path) -> str:
-    r"""The text with "\n" at line ends; UTF-8, UTF-16 with its mark (PowerShell's), or gzip of it.
-
-    Bytes that are none of these but hold no NUL are taken as Latin-1: a log's names and numbers are
-    ASCII. Raises `InputError` for a file that cannot be read, holds no text, or is empty.
-    """
-    try:
-        data = path.read_bytes()
-        if data.startswith(_GZIP):
-            data = gzip.decompress(data)
-    except (OSError, EOFError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read ({why})") from error
-    text = _decoded(path, data).replace("\r\n", "\n").replace("\r", "\n")
-    if not text.strip():
-        raise InputError(f"{path} is empty")
-    return text
+    """The text of `read_lines`, with blank lines left out."""
+    return "\n".join(line for _, line in read_lines(path)[0])
 
 
-def _decoded(path: Path, data: bytes) -> str:
-    try:
-        return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        if b"\0" in data:
+def require_file(path: Path) -> None:
+    """Raise `InputError` for a pipe, a device or a socket, which may never end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
+        raise InputError(f"{path} is {kind}; write what it gives into a file, and give that")
+
+
+def _thinned(path: Path) -> tuple[Lines, int, int]:
+    """The kept lines, how many there are, and which share was kept: 1 in `every`."""
+    kept: Lines = []
+    size, number, every = 0, 0, 1
+    for number, line in enumerate(_decoded(path), 1):
+        if not line.strip() or (every > 1 and number % every != 1):
+            continue
+        kept.append((number, line))
+        size += len(line) + 60
+        while size > KEPT and len(kept) > 2:
+            every *= 2
+            kept = [kept[0], *((n, line) for n, line in kept[1:] if n % every == 1)]
+            size = sum(len(line) + 60 for _, line in kept)
+    return kept, number, every
+
+
+def _decoded(path: Path) -> Iterator[str]:
+    """The file's lines."""
+    with path.open("rb") as raw:
+        packed = raw.read(2) == _GZIP
+    with gzip.open(path) if packed else path.open("rb") as file:
+        yield from _lines(path, file)  # type: ignore[arg-type]
+
+
+def _lines(path: Path, file: IO[bytes]) -> Iterator[str]:
+    encoding = "utf-8-sig"
+    decoder: codecs.IncrementalDecoder | None = None
+    rest: list[str] = []
+    waiting, read = 0, 0
+    while chunk := file.read(_CHUNK):
+        read += len(chunk)
+        if read > LARGEST:
             raise InputError(
-                f"{path} is not UTF-8 text (byte {error.start}); is it a log, and not weights or "
-                "an archive?"
-            ) from error
-    return data.decode("latin-1")
+                f"{path} is larger than {LARGEST // 2**30} GB unpacked; give a part of it, or its "
+                "summary"
+            )
+        if decoder is None:
+            encoding = "utf-16" if chunk.startswith(_UTF16) else encoding
+            decoder = codecs.getincrementaldecoder(encoding)()
+        try:
+            text = decoder.decode(chunk)
+        except UnicodeDecodeError as error:
+            decoder = codecs.getincrementaldecoder("latin-1")()
+            text = chunk.decode("latin-1")
+            _require_text(path, text, error.start)
+        _require_text(path, text, 0)
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        *whole, last = text.split("\n")
+        for line in whole:
+            yield _clean("".join(rest) + line)
+            rest, waiting = [], 0
+        rest.append(last)
+        waiting += len(last)
+        if waiting > LONGEST:
+            raise InputError(
+                f"{path} has a line of more than {LONGEST // 2**20} million characters, so it is "
+                "no log; give JSON Lines or CSV"
+            )
+    if rest:
+        yield _clean("".join(rest))
+
+
+def _require_text(path: Path, text: str, at: int) -> None:
+    if "\0" in text:
+        raise InputError(
+            f"{path} is not UTF-8 text (byte {at}); is it a log, and not weights or an archive?"
+        )
+
+
+def _clean(line: str) -> str:
+    return _ESCAPE.sub("", line) if "\x1b" in line else line
 
 
 def parse_json(text: str) -> Any:

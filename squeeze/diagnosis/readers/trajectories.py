@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from squeeze.diagnosis import series as q
+from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.series import RunSeries, Series
 from squeeze.errors import InputError
 from squeeze.trajectory import Trajectory
@@ -19,6 +20,12 @@ _QUANTITIES = (
     (q.REJECTED, "rejected", "logp"),
     (q.ENTROPY, "chosen", "entropy"),
 )
+
+
+@reader("squeeze trajectory", recognise=lambda s: s.suffix == ".parquet", order=10)
+def read(source: Source) -> list[RunSeries]:
+    """Read trajectory.parquet."""
+    return read_trajectory(source.path)
 
 
 def read_trajectory(path: Path) -> list[RunSeries]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from squeeze.claims.degeneration import check_repetition
+from squeeze.claims.degeneration import Texts, check_repetition
 from squeeze.claims.types import Verdict
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
@@ -180,11 +180,13 @@ class StoryRun:
             verdict
             for arm in ARMS
             for verdict in check_repetition(
-                self.texts("sft"),
-                self.texts(f"{arm}-{last}"),
-                level="tiny",
-                seeds=seeds,
-                comparison=f"stories, {names[arm]}, epoch {last}",
+                Texts(
+                    self.texts("sft"),
+                    self.texts(f"{arm}-{last}"),
+                    level="tiny",
+                    seeds=seeds,
+                    comparison=f"stories, {names[arm]}, epoch {last}",
+                )
             )
         ]
 

@@ -1,6 +1,6 @@
 """How often `SqueezeCallback` alarms on simulated trainings that it judges again at every probe.
 
-`python -m squeeze.diagnosis.watching` prints the table of docs/callback.md. Judging again and again
+`python -m benchmarks.watching` prints the table of docs/callback.md. Judging again and again
 gives chance more chances than the one verdict that `calibration` studies, hence `patience`.
 """
 

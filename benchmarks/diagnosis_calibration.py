@@ -1,25 +1,30 @@
 """How often the verdicts are right on simulated runs: a ROC figure and a table for the docs.
 
-`python -m squeeze.diagnosis.calibration --out docs` writes both. The trajectories have the shapes
-of published and measured runs, not their numbers. Bandwidth and p were tuned on these simulations,
-so the rates are in-sample; the other thresholds were set by reason (see `view` and `verdict`).
+`python -m benchmarks.diagnosis_calibration --out docs` writes both. The trajectories have the
+shapes of published and measured runs, not their numbers. Bandwidth and p were tuned on these
+simulations, so the rates are in-sample; the other thresholds were set by reason (see `view` and
+`verdict`). Beside them stand published runs: with `--authors DIRECTORY`, training lines of batches
+of 4 and 16 prompts are emulated from their values per prompt.
 """
 
 from __future__ import annotations
 
 import argparse
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import binomtest
 
 from squeeze.diagnosis import series as q
+from squeeze.diagnosis.movements import FALL_P, FALL_P_SHORT, SHORT
 from squeeze.diagnosis.series import Array, RunSeries, Series
-from squeeze.diagnosis.verdict import FALL_P, FALL_P_SHORT, SHORT, Diagnosis, Name, diagnose
+from squeeze.diagnosis.verdict import Diagnosis, Name, diagnose
 from squeeze.diagnosis.view import view
 from squeeze.files import replacing, write_text
+from squeeze.published_logs import CHOSEN, read_published
 
 LEVEL = -150.0  # nats, of the chosen answers at the start
 BETA = 0.1
@@ -112,6 +117,8 @@ def simulate(family: Family, n: int, noise: float, missing: str, seed: int) -> R
     t = np.linspace(0, 1, n)
     scale = noise * abs(LEVEL)
     shared, *own = scale / np.sqrt(2) * _noise(rng, (4, n))
+    # The first evaluation is the untouched model itself: it has no noise.
+    shared[0] = own[0][0] = own[1][0] = own[2][0] = 0.0
     chosen = LEVEL + family.chosen(t) + shared + own[0]
     rejected = LEVEL + 20 + family.rejected(t) + shared + own[1]
     argmax = LEVEL + 40 + family.argmax(t) + own[2]
@@ -203,12 +210,12 @@ def _alarms(cases: list[Case]) -> float:
     return float(np.mean([c.verdict in ALARMS for c in cases]))
 
 
-def table(cases: list[Case], repeats: int) -> str:
+def table(cases: list[Case], repeats: int, real: Sequence[Emulated] = ()) -> str:
     """Return the rates as Markdown."""
     lines = [
         "# How often the verdicts are right, on simulated runs",
         "",
-        f"Made by `python -m squeeze.diagnosis.calibration --out docs --repeats {repeats}`; "
+        f"Made by `python -m benchmarks.diagnosis_calibration --out docs --repeats {repeats}`; "
         f"{len(cases)} runs, level {LEVEL:g} nats, β = {BETA:g}, chosen's fall judged at p ≤ "
         f"{FALL_P:g} ({FALL_P_SHORT:g} below {SHORT} evaluations). An alarm "
         "is *early*, *displacement*, *squeezing* or *collapse*; bad runs are "
@@ -222,6 +229,7 @@ def table(cases: list[Case], repeats: int) -> str:
         "",
         *_grid(cases),
         "",
+        *(["## On published runs", "", *emulated_table(real, 10 * repeats), ""] if real else []),
         "## By family",
         "",
         *_families(cases),
@@ -240,9 +248,96 @@ def _grid(cases: list[Case]) -> Iterator[str]:
                 bad, good = [c for c in cell if c.bad], [c for c in cell if not c.bad]
                 open_ = np.mean([c.verdict == "undetermined" for c in cell])
                 yield (
-                    f"| {n} | {noise:.2%} | {missing} | {_alarms(bad):.0%} | {_alarms(good):.0%} "
-                    f"| {open_:.0%} |"
+                    f"| {n} | {noise:.2%} | {missing} | {rate(bad)} | {rate(good)} | {open_:.0%} |"
                 )
+
+
+def rate(cases: Sequence[Case | Emulated]) -> str:
+    """The share of alarms with its 95% interval (Clopper and Pearson)."""
+    alarms = sum(c.verdict in ALARMS for c in cases)
+    if not cases:
+        return "—"
+    low, high = binomtest(alarms, len(cases)).proportion_ci()
+    return f"{alarms / len(cases):.0%} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+# --- published runs -------------------------------------------------------------------------------
+
+# The part of a run that is judged, and whether an alarm is right. The first rises by 11.8 nats
+# before its 29th evaluation and falls by 6.1 after it.
+PUBLISHED = (
+    ("prob_pythia410m_dpo", slice(None), True),
+    ("prob_pythia410m_dpo", slice(29), False),
+    ("pythia410_baseline_dpo_checkbug", slice(None), True),
+    ("pythia410_baseline_dpo_checkbug_5e7", slice(None), False),
+)
+BATCHES = (4, 16)
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """One emulated log of a published run and its verdict."""
+
+    run: str
+    evaluations: int
+    bad: bool
+    batch: int
+    verdict: Name
+
+
+def emulate(chosen: Array, rejected: Array | None, batch: int, seed: int) -> RunSeries:
+    """What a trainer would have logged: at each line the mean reward of `batch` other prompts.
+
+    `chosen` and `rejected` are log-probs [evaluations, prompts] from the untouched model on.
+    """
+    rng = np.random.default_rng([batch, seed])
+    rows = np.arange(1, len(chosen))
+    drawn = [rng.choice(chosen.shape[1], batch, replace=False) for _ in rows]
+
+    def rewards(logps: Array, quantity: str) -> Series:
+        moved = BETA * (logps - logps[0])
+        values = np.array([moved[i, own].mean() for i, own in zip(rows, drawn, strict=True)])
+        return Series(quantity, "train", rows.astype(float), values, quantity, batches=True)
+
+    series = [rewards(chosen, q.CHOSEN_REWARD)]
+    if rejected is not None:
+        series.append(rewards(rejected, q.REJECTED_REWARD))
+    return RunSeries("emulated", "emulated", "emulated", "step", tuple(series), "dpo")
+
+
+def emulated(directory: Path, repeats: int) -> list[Emulated]:
+    """Judge `repeats` emulated logs of each published run and batch size."""
+    found = []
+    for name, part, bad in PUBLISHED:
+        run = read_published(directory / f"{name}.jsonl")
+        chosen = run.values(CHOSEN)[part]
+        field = run.kinds().get("rejected")
+        rejected = None if field is None else run.values(field)[part]
+        for batch in BATCHES:
+            for seed in range(repeats):
+                verdict = diagnose(emulate(chosen, rejected, batch, seed)).verdict
+                found.append(Emulated(name, len(chosen), bad, batch, verdict))
+    return found
+
+
+def emulated_table(cases: Sequence[Emulated], repeats: int) -> Iterator[str]:
+    """The rates on published runs as Markdown."""
+    yield (
+        f"Made with `--authors DIRECTORY` (arXiv 2407.10490's logs), {repeats} logs a row: at "
+        "every line the mean reward of other prompts, as a trainer logs it. An alarm is right in "
+        "the rows that say so, and a false alarm in the others."
+    )
+    yield ""
+    yield "| published run | evaluations | alarm is right | batch | alarms | verdicts |"
+    yield "|---|---:|---|---:|---:|---|"
+    rows = dict.fromkeys((c.run, c.evaluations, c.bad, c.batch) for c in cases)
+    for run, n, bad, batch in rows:
+        own = [c for c in cases if (c.run, c.evaluations, c.bad, c.batch) == (run, n, bad, batch)]
+        counts = {
+            v: sum(c.verdict == v for c in own) for v in dict.fromkeys(c.verdict for c in own)
+        }
+        listed = ", ".join(f"{k} {v}" for k, v in sorted(counts.items(), key=lambda kv: -kv[1]))
+        yield f"| {run} | {n} | {'yes' if bad else 'no'} | {batch} | {rate(own)} | {listed} |"
 
 
 def _families(cases: list[Case]) -> Iterator[str]:
@@ -269,11 +364,13 @@ def main() -> None:
     """Write `diagnosis-roc.png` and `diagnosis-calibration.md` into `--out`."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--authors", type=Path, help="the published logs, with their arrays")
     given = parser.parse_args()
     cases = run(given.repeats)
+    real = emulated(given.authors, 10 * given.repeats) if given.authors else []
     draw(cases, given.out / "diagnosis-roc.png")
-    write_text(given.out / "diagnosis-calibration.md", table(cases, given.repeats))
+    write_text(given.out / "diagnosis-calibration.md", table(cases, given.repeats, real))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,200 @@
+"""Console output of trainers: printed dicts, and lines of `name: value` in whatever order.
+
+Dicts are what transformers' trainers print (TRL, axolotl, LLaMA-Factory, ms-swift), also wrapped by
+a terminal. Name and value stand in the lines of OpenRLHF (`chosen_reward=`), verl (`step:2 - ...`),
+torchtune (`Step 1 | loss:...`), mlx-lm-lora (`Iter 10: Train loss 0.06, ...`), NeMo-RL (a line a
+value below the step's) and of loops of one's own.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from squeeze.diagnosis.names import is_step, recognise
+from squeeze.diagnosis.readers.records import Table
+from squeeze.diagnosis.readers.registry import Source, reader
+from squeeze.diagnosis.readers.text import Lines, parse_json
+from squeeze.diagnosis.series import LOSS, TELLING
+
+# Each pattern is bounded: a log may hold very long lines of anything.
+_NUMBER = (
+    r"[-+\u2212]?(?:\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})(?:[eE][-+]?\d{1,3})?"
+    r"|[-+]?(?:nan|inf)\b"
+)
+_BRACE = re.compile(r"[{}]")
+_VALUE = re.compile(rf"\s{{0,3}}['\"]?({_NUMBER})(?![\w/:])", re.IGNORECASE)
+_SEPARATOR = re.compile(r"[=:]")
+_NAME = re.compile(r"(?<![A-Za-z0-9_.])[A-Za-z_][A-Za-z0-9_/. \-]{0,60}\s{0,2}$")
+_SPOKEN = re.compile(
+    rf"\b([A-Za-z][A-Za-z/_]{{0,30}}(?: [a-z]{{1,20}}){{0,3}}) ({_NUMBER})(?![\w/:])"
+)
+_COUNT = re.compile(
+    r"\b(?P<name>step|iter|iteration|epoch)s?\b[:=\s]{0,3}(?P<at>\d{1,12})\b", re.IGNORECASE
+)
+_OF = re.compile(r"\((?P<at>\d{1,12})/\d{1,12}\)")
+_PART = re.compile(r"\s-\s|[,|;\u2022•]|\s{2,}")
+_BARE = re.compile(r"(?<=[:\s\[])(nan|-?inf)(?=[,}\s\]])", re.IGNORECASE)
+_METHOD = re.compile(r"\b(ORPO|SimPO|CPO|KTO)\b(?! ?\()")
+_SCANNED = 20_000  # characters of a line
+_LONGEST_DICT = 20_000  # characters that a printed dict may be wrapped over
+_VAL = re.compile(r"^(val|valid|validation|eval)\b", re.IGNORECASE)
+
+
+def _is_text(source: Source) -> bool:
+    return not source.is_directory and source.suffix not in (".csv", ".tsv", ".ipynb")
+
+
+@reader("console output of a transformers trainer", recognise=_is_text, order=60)
+def read_dicts(source: Source) -> list[Table] | None:
+    """Read the dicts that a trainer printed, Python's or JSON's."""
+    records: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    broken = 0
+    for number, text in printed_dicts(source.lines):
+        value = _evaluated(text)
+        if value is None:
+            broken += 1
+        elif any(recognise(name) or is_step(name) for name in value):
+            records.append(value)
+            numbers.append(number)
+    if not records:
+        return None
+    notes = (f"{broken} printed dicts could not be read and were left out",) if broken else ()
+    kind = "console output of a transformers trainer"
+    return [_table(source, kind, records, numbers, notes)]
+
+
+@reader("console output with name=value pairs", recognise=_is_text, order=80)
+def read_pairs(source: Source) -> list[Table] | None:
+    """Read lines that name values; a line with a step alone heads the values below it."""
+    records: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    for number, record in _gathered(source.lines):
+        records.append(record)
+        numbers.append(number)
+    if not records:
+        return None
+    return [_table(source, "console output with name=value pairs", records, numbers, ())]
+
+
+def _table(
+    source: Source,
+    kind: str,
+    records: list[dict[str, Any]],
+    numbers: list[int],
+    notes: tuple[str, ...],
+) -> Table:
+    method = next(
+        (m[1].lower() for _, line in source.lines[:200] if (m := _METHOD.search(line[:300]))), ""
+    )
+    notes = (*source.notes, *notes)
+    path = source.path
+    return Table(path.stem, str(path), kind, records, numbers, notes, method=method)
+
+
+# --- dicts --------------------------------------------------------------------------------------
+
+
+def printed_dicts(lines: Lines) -> Iterator[tuple[int, str]]:
+    """The flat dicts in the lines, with the number of the line that each begins on.
+
+    One that does not end on its line goes on in the next ones, as a terminal wraps it.
+    """
+    begun: list[str] = []
+    number = 0
+    for at, line in lines:
+        start = 0 if begun else -1
+        for mark in _BRACE.finditer(line):
+            i = mark.start()
+            if line[i] == "{":  # one that an earlier brace opened was no flat dict
+                begun, start, number = [], (i if line[i + 1 : i + 2] in ("'", '"') else -1), at
+            elif start >= 0:
+                yield number, "".join(begun) + line[start : i + 1]
+                begun, start = [], -1
+        if start < 0 or sum(map(len, begun)) > _LONGEST_DICT:
+            begun = []
+        else:
+            begun.append(line[start:])
+
+
+def _evaluated(text: str) -> dict[str, Any] | None:
+    """A printed dict; None if it is none."""
+    try:
+        value = ast.literal_eval(_BARE.sub(r"'\1'", text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        try:
+            value = parse_json(text)
+        except ValueError:
+            return None
+    return {str(k): v for k, v in value.items()} if isinstance(value, dict) else None
+
+
+# --- pairs --------------------------------------------------------------------------------------
+
+
+def _gathered(lines: Lines) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Records of lines that hold several values, or of blocks of lines below one with a step."""
+    block: dict[str, Any] = {}
+    head: dict[str, Any] = {}
+    begun = 0
+    for number, line in lines:
+        pairs = _pairs(line[:_SCANNED])
+        count = _counted(line[:300])
+        told = {name: value for name, value in pairs.items() if recognise(name)}
+        if count and not told:  # "==== Step 2/52 ====": what follows belongs to it
+            if _tells(block):
+                yield begun, head | block
+            block, head, begun = {}, count, number
+        elif head and len(told) == 1 and not count:
+            block |= told
+        elif _tells(told):
+            yield number, count | told
+    if _tells(block):
+        yield begun, head | block
+
+
+def _tells(pairs: dict[str, Any]) -> bool:
+    meanings = [m for name in pairs if (m := recognise(name)) is not None]
+    return any(m.quantity in TELLING or m.quantity == LOSS for m in meanings)
+
+
+def _counted(line: str) -> dict[str, Any]:
+    """The step that a line names, or the epoch; "(20/4000)" counts the steps of an epoch."""
+    of = _OF.search(line)
+    found = {m["name"].lower(): m["at"] for m in _COUNT.finditer(line)}
+    step = next((found[name] for name in ("step", "iter", "iteration") if name in found), None)
+    if step is None and of is not None and "epoch" not in found:
+        step = of["at"]
+    return {} if step is None else {"step": step}
+
+
+def _pairs(line: str) -> dict[str, Any]:
+    """Every `name=value`, `name: value` and `name value` of a line, in order."""
+    found: dict[str, Any] = {}
+    for mark in _SEPARATOR.finditer(line):
+        value = _VALUE.match(line, mark.end())
+        name = _NAME.search(line[max(0, mark.start() - 64) : mark.start()])
+        if value is not None and name is not None:
+            found[_last_part(name[0])] = value[1].replace("\u2212", "-")
+    if any(recognise(name) for name in found):
+        return found
+    for part in _PART.split(line):
+        spoken = _SPOKEN.search(part)
+        if spoken is not None:
+            found[_unified(spoken[1])] = spoken[2].replace("\u2212", "-")
+    return found
+
+
+def _last_part(name: str) -> str:
+    """The name itself, of what stands before it on the line."""
+    whole = _PART.split(name.strip())[-1].strip(" -|")
+    return whole if recognise(whole) or " " not in whole else whole.rsplit(" ", 1)[-1]
+
+
+def _unified(name: str) -> str:
+    """`Val chosen reward` as an evaluation's name, in one word."""
+    words = name.strip().lower().replace(" ", "_")
+    return re.sub(r"^(val|valid|validation)_", "eval_", words)

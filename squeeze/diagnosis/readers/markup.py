@@ -1,0 +1,192 @@
+"""Tables inside of text: Markdown (model cards, issues), HTML (notebooks), and aligned columns.
+
+transformers shows one at the end of a training and in a notebook: a row an evaluation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from html.parser import HTMLParser
+from typing import Any
+
+from squeeze.diagnosis.names import is_step, recognise
+from squeeze.diagnosis.readers.records import Table
+from squeeze.diagnosis.readers.registry import Source, reader
+from squeeze.diagnosis.readers.sheets import with_point
+from squeeze.diagnosis.series import TELLING
+from squeeze.errors import InputError
+
+Rows = list[tuple[int, list[str]]]  # a table's rows of cells, with the lines they stand on
+
+_RULE = re.compile(r"[\s|:+=-]+")
+_GAP = re.compile(r"\t|\s{2,20}")
+_BOLD = re.compile(r"^(\*\*|__|`)(.{0,200}?)\1$")
+_SUMMARY = re.compile(r"^(mean|average|avg|total|sum|best|final|std)\b", re.IGNORECASE)
+_HTML = re.compile(rb"<(table|tr|td|th)\b", re.IGNORECASE)
+
+
+def _has_markdown(source: Source) -> bool:
+    return not source.is_directory and any("|" in line for _, line in source.lines)
+
+
+def _has_html(source: Source) -> bool:
+    return source.suffix in (".html", ".htm") or (
+        not source.is_directory and bool(_HTML.search(source.head))
+    )
+
+
+@reader("Markdown table", recognise=_has_markdown, order=55)
+def read_markdown(source: Source) -> list[Table] | None:
+    """Read the first table of a text that has telling columns; several are a question."""
+    found = [rows for rows in markdown_tables(source) if is_telling(rows)]
+    return None if not found else [one_table(source, found, "Markdown table")]
+
+
+@reader("HTML table", recognise=_has_html, order=35)
+def read_html(source: Source) -> list[Table] | None:
+    """Read the table of a web page."""
+    found = [rows for rows in html_tables(source.text) if is_telling(rows)]
+    return None if not found else [one_table(source, found, "HTML table")]
+
+
+@reader("table in a text", recognise=lambda s: not s.is_directory, order=70)
+def read_aligned(source: Source) -> list[Table] | None:
+    """Read a table whose columns stand apart by blanks or tabs, with any text around it."""
+    found = [rows for rows in aligned_tables(source) if is_telling(rows)]
+    return None if not found else [one_table(source, found, "table in a text")]
+
+
+def one_table(source: Source, found: Sequence[Rows], kind: str) -> Table:
+    """The only table of a source; raises `InputError` asking which where there are several."""
+    distinct = [rows for i, rows in enumerate(found) if _cells(rows) not in map(_cells, found[:i])]
+    if len(distinct) > 1:
+        listed = "; ".join(
+            f"at line {rows[0][0]}, {len(rows) - 1} rows ({', '.join(rows[0][1][:4])}, ...)"
+            for rows in distinct[:6]
+        )
+        raise InputError(
+            f"{source.path} holds {len(distinct)} tables of runs: {listed}; copy the one that is "
+            "meant into a file of its own"
+        )
+    return as_table(source, distinct[0], kind)
+
+
+def as_table(source: Source, rows: Rows, kind: str) -> Table:
+    """Rows of cells as records; summary rows and decimal commas are noted."""
+    header, body = rows[0][1], [row for row in rows[1:] if len(row[1]) == len(rows[0][1])]
+    notes = list(source.notes)
+    kept = [row for row in body if not _SUMMARY.match(row[1][0])]
+    if len(kept) < len(body):
+        notes.append(f"{len(body) - len(kept)} summary rows (mean, total, ...) were left out")
+    cells = [[with_point(cell) for cell in row] for _, row in kept]
+    if cells != [[cell.strip() for cell in row] for _, row in kept]:
+        notes.append("decimal commas were read as points")
+    records: list[dict[str, Any]] = [dict(zip(header, row, strict=True)) for row in cells]
+    numbers = [number for number, _ in kept]
+    if not records:
+        raise InputError(f"{source.path}: the table at line {rows[0][0]} has a header but no rows")
+    path = source.path
+    return Table(path.stem, str(path), kind, records, numbers, tuple(notes))
+
+
+def is_telling(rows: Rows) -> bool:
+    """Whether a table has a column that a diagnosis is made from."""
+    meanings = [recognise(name) for name in rows[0][1]]
+    return len(rows) > 1 and any(m is not None and m.quantity in TELLING for m in meanings)
+
+
+def _cells(rows: Rows) -> list[list[str]]:
+    return [row for _, row in rows]
+
+
+# --- where tables stand -------------------------------------------------------------------------
+
+
+def markdown_tables(source: Source) -> Iterator[Rows]:
+    """Tables between bars; any line without a bar ends one, and so does another header."""
+    rows: Rows = []
+    for number, line in source.lines:
+        if line.count("|") < 2:
+            if rows:
+                yield rows
+            rows = []
+        elif not _RULE.fullmatch(line[:2000]):
+            cells = [_plain(cell) for cell in line.strip().strip("|").split("|")]
+            if rows and _is_header(cells):
+                yield rows
+                rows = []
+            if rows or _is_header(cells):
+                rows.append((number, cells))
+    if rows:
+        yield rows
+
+
+def aligned_tables(source: Source) -> Iterator[Rows]:
+    """Tables whose cells stand apart by a tab or two blanks; shorter or longer lines end one."""
+    rows: Rows = []
+    for number, line in source.lines:
+        cells = [_plain(cell) for cell in _GAP.split(line[:20_000].strip())]
+        if _is_header(cells):
+            if rows:
+                yield rows
+            rows = [(number, cells)]
+        elif rows and len(cells) == len(rows[0][1]):
+            rows.append((number, cells))
+        elif rows:
+            # pandas puts the row's number first, without a name of its own.
+            if len(cells) == len(rows[0][1]) + 1 and cells[0].isdigit():
+                rows.append((number, cells[1:]))
+                continue
+            yield rows
+            rows = []
+    if rows:
+        yield rows
+
+
+def html_tables(text: str) -> Iterator[Rows]:
+    """The tables of a page."""
+    parser = _Tables()
+    parser.feed(text)
+    parser.close()
+    for rows in parser.tables:
+        if rows:
+            yield rows
+
+
+class _Tables(HTMLParser):
+    """Collects the cells of every table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: list[Rows] = []
+        self._cell: list[str] | None = None
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr" and self.tables:
+            self.tables[-1].append((self.getpos()[0], []))
+        elif tag in ("td", "th") and self.tables and self.tables[-1]:
+            self._cell = []
+
+    def handle_data(self, data: str) -> None:
+        if self._cell is not None:
+            self._cell.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th") and self._cell is not None:
+            self.tables[-1][-1][1].append(_plain("".join(self._cell)))
+            self._cell = None
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    known = [c for c in cells if recognise(c) or is_step(c)]
+    return len(known) >= 2 and not any(c[:1].isdigit() for c in known)
+
+
+def _plain(cell: str) -> str:
+    """A cell without bold, code marks and the typographic minus."""
+    cell = cell.strip()[:200].replace("\N{MINUS SIGN}", "-")
+    bold = _BOLD.match(cell)
+    return bold[2].strip() if bold else cell

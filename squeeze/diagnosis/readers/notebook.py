@@ -1,0 +1,89 @@
+"""Jupyter notebooks: the table or the printed lines that a training left in a cell's output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from squeeze.diagnosis.readers import console, markup
+from squeeze.diagnosis.readers.records import Table
+from squeeze.diagnosis.readers.registry import Source, reader
+from squeeze.errors import InputError
+
+_NAME = "Jupyter notebook"
+
+
+class _Output(Source):
+    """One output of a cell, as if it were a file."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__(path)
+        shown = list(enumerate(text.replace("\r", "\n").split("\n"), 1))
+        self.__dict__["_bounded"] = ([(n, line) for n, line in shown if line.strip()], "")
+
+
+@reader(_NAME, recognise=lambda s: s.suffix == ".ipynb", order=15)
+def read(source: Source) -> list[Table]:
+    """Read what the cells show.
+
+    Raises `InputError` if no output tells of a run, and asks which where several do.
+    """
+    try:
+        cells = source.document["cells"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{source.path} is no notebook that can be read ({error})") from error
+    found = [
+        (number, table)
+        for number, cell in enumerate(cells, 1)
+        for table in _tables(source.path, cell)
+    ]
+    distinct = {str(t.records): (number, t) for number, t in found}
+    if not distinct:
+        raise InputError(
+            f"{source.path}: no cell's output holds a table or printed lines with chosen and "
+            "rejected; run it with its outputs saved, or give the trainer's trainer_state.json"
+        )
+    if len(distinct) > 1:
+        listed = "; ".join(
+            f"cell {number} ({len(t.records)} rows)" for number, t in list(distinct.values())[:8]
+        )
+        raise InputError(
+            f"{source.path} shows {len(distinct)} runs: {listed}; which one? Save that cell's "
+            "output to a file of its own"
+        )
+    ((number, table),) = distinct.values()
+    return [replace(table, unit=f"cell {number}, line", notes=(*source.notes, *table.notes))]
+
+
+def _tables(path: Path, cell: Any) -> Iterator[Table]:
+    """The tables of one cell; of HTML and text of the same output the first that has one."""
+    outputs = cell.get("outputs", []) if isinstance(cell, Mapping) else []
+    streamed = "".join(_text(o.get("text")) for o in outputs if isinstance(o, Mapping))
+    kept = [o.get("data") for o in outputs if isinstance(o, Mapping)]
+    shown = [data for data in kept if isinstance(data, dict)]
+    for data in shown:
+        yield from _first(path, _text(data.get("text/html")), _text(data.get("text/plain")))
+    if not shown or streamed.strip():
+        yield from _first(path, "", streamed)
+
+
+def _first(path: Path, html: str, text: str) -> Iterator[Table]:
+    if html:
+        rows = [r for r in markup.html_tables(html) if markup.is_telling(r)]
+        if rows:
+            yield markup.as_table(_Output(path, html), rows[0], _NAME)
+            return
+    if not text.strip():
+        return
+    output = _Output(path, text)
+    for read_output in (console.read_dicts, markup.read_markdown, markup.read_aligned):
+        tables = read_output(output)
+        if tables:
+            yield from (replace(t, format=_NAME) for t in tables[:1] if isinstance(t, Table))
+            return
+
+
+def _text(value: Any) -> str:
+    return "".join(value) if isinstance(value, list) else str(value or "")

@@ -1,0 +1,79 @@
+"""Records as a log has them: one dict a logged line, with the line's number for messages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from squeeze.errors import InputError
+
+
+@dataclass(frozen=True)
+class Table:
+    """Records of one run in the file's order; `lines` are their 1-based numbers in the file.
+
+    `method` is what trained, where the text around the records says it ("orpo", "kto", ...).
+    """
+
+    name: str
+    source: str
+    format: str
+    records: Sequence[Mapping[str, Any]]
+    lines: Sequence[int] = ()
+    notes: tuple[str, ...] = ()
+    unit: str = "line"
+    method: str = ""
+
+    def at(self, index: int) -> str:
+        """Where record `index` stands, for messages."""
+        number = self.lines[index] if self.lines else index + 1
+        return f"{self.unit} {number}"
+
+    def only(self, rows: Sequence[int], name: str = "") -> Table:
+        """The table of some of its records, under another name if one is given."""
+        numbers = self.lines or range(1, len(self.records) + 1)
+        return replace(
+            self,
+            name=name or self.name,
+            records=[self.records[i] for i in rows],
+            lines=[numbers[i] for i in rows],
+        )
+
+    def noted(self, *notes: str) -> Table:
+        """The table with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+
+def number(value: Any, where: str, column: str) -> float:
+    """Return a logged value as a float; NaN for what loggers write for it, shares for percents.
+
+    Raises `InputError` if it is no number.
+    """
+    if value is None or (isinstance(value, str) and value.strip().lower() in {"", "nan", "null"}):
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise InputError(
+            f"{where}: {column!r} is {type(value).__name__}, not a number; is this a training log?"
+        )
+    try:
+        return _parsed(value) if isinstance(value, str) else float(value)
+    except OverflowError:
+        return math.inf
+    except ValueError:
+        shown = str(value)[:40]
+        raise InputError(
+            f"{where}: {column!r} is {shown!r}, not a number; is this a training log? "
+            "(preference data belongs to --data)"
+        ) from None
+
+
+def _parsed(text: str) -> float:
+    text = text.strip().strip("*`").replace("\N{MINUS SIGN}", "-")
+    if text.endswith("%"):
+        return float(text.rstrip("%")) / 100
+    done, slash, planned = text.partition("/")  # ms-swift's "global_step/max_steps": "2/52"
+    if slash and planned.strip().isdigit():
+        return float(done)
+    return float(text)

@@ -1,0 +1,395 @@
+"""Evidence of each observation: which arms of a study its check takes, and which without its cause.
+
+`@observation(ID)` stands on what gathers the evidence of the claim, `@counterfactual(ID)` on what
+gathers it with the cause removed; arms are trained where they are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pandas as pd
+import torch
+
+from squeeze.claims import catalogue
+from squeeze.claims.degeneration import Texts
+from squeeze.claims.displacement import Displacement
+from squeeze.claims.onpolicy import ROLES, OnPolicy, own_margins
+from squeeze.claims.runs import Runs
+from squeeze.claims.sft import Copies
+from squeeze.claims.tokens import TokenSteps
+from squeeze.claims.types import Level, Verdict
+from squeeze.claims.variants import arm_of
+from squeeze.study.registration import with_registered_effects
+from squeeze.study.study import Observatory
+from squeeze.study.token_steps import pair_steps
+
+Evidence = TypeVar("Evidence", covariant=True)
+Gather = Callable[[Observatory], Any]
+OBSERVATIONS: dict[str, Gather] = {}
+COUNTERFACTUALS: dict[str, Gather] = {}
+
+
+def observation(
+    claim: str,
+) -> Callable[[Callable[[Observatory], Evidence]], Callable[[Observatory], Evidence]]:
+    """Decorate what trains a claim's arms and returns the evidence that its check takes."""
+
+    def put(gather: Callable[[Observatory], Evidence]) -> Callable[[Observatory], Evidence]:
+        OBSERVATIONS[claim] = gather
+        return gather
+
+    return put
+
+
+def counterfactual(
+    claim: str,
+) -> Callable[[Callable[[Observatory], Evidence]], Callable[[Observatory], Evidence]]:
+    """Decorate what gives the evidence of a claim with its cause removed."""
+
+    def put(gather: Callable[[Observatory], Evidence]) -> Callable[[Observatory], Evidence]:
+        COUNTERFACTUALS[claim] = gather
+        return gather
+
+    return put
+
+
+def claims_at(level: Level) -> list[str]:
+    """The claims that are observed at a level."""
+    return [claim for claim in OBSERVATIONS if level in catalogue.get(claim).levels]
+
+
+def judge(o: Observatory, claim: str) -> list[Verdict]:
+    """Train what a claim needs and return its rows, as registered."""
+    rows = catalogue.get(claim).check(OBSERVATIONS[claim](o))
+    return with_registered_effects(rows, o.level)
+
+
+def judge_counterfactual(o: Observatory, claim: str) -> list[Verdict]:
+    """Return the rows of the same check on the system without the claim's cause."""
+    rows = catalogue.get(claim).check(COUNTERFACTUALS[claim](o))
+    return with_registered_effects(rows, o.level)
+
+
+# --- supervised finetuning ----------------------------------------------------------------------
+
+SFT_DPO, EXTEND_DPO, BASE_DPO, NO_REJECTED = "sft-dpo", "extend-dpo", "dpo", "dose-0"
+
+
+def long_sft(o: Observatory, form: str = "") -> str:
+    """The arm of long SFT, or a form of it: "-shuffled", "-permuted", "-half"."""
+    return f"sft-{o.plan.settings['long_sft_epochs']}{form}"
+
+
+def _sft(o: Observatory, claim: str, form: str) -> Runs:
+    return o.runs(claim, {"sft": long_sft(o)}, {"sft": long_sft(o, form)})
+
+
+def _bare(runs: Runs) -> Runs:
+    return runs.without_cause()
+
+
+@observation("SF-1")
+def sf_1(o: Observatory) -> Runs:
+    """SF-1: long SFT, against SFT on other prompts' answers."""
+    return _sft(o, "SF-1", "-shuffled")
+
+
+@observation("SF-2")
+def sf_2(o: Observatory) -> Runs:
+    """SF-2: long SFT, against SFT on permuted words."""
+    return _sft(o, "SF-2", "-permuted")
+
+
+@observation("SF-3")
+def sf_3(o: Observatory) -> Runs:
+    """SF-3: long SFT, against SFT on permuted words."""
+    return _sft(o, "SF-3", "-permuted")
+
+
+@observation("SF-5")
+def sf_5(o: Observatory) -> Runs:
+    """SF-5: long SFT, against SFT on permuted words."""
+    return _sft(o, "SF-5", "-permuted")
+
+
+@counterfactual("SF-1")
+def sf_1_bare(o: Observatory) -> Runs:
+    """SF-1 without the prompts' own labels."""
+    return _bare(sf_1(o))
+
+
+@counterfactual("SF-2")
+def sf_2_bare(o: Observatory) -> Runs:
+    """SF-2 after SFT on permuted words."""
+    return _bare(sf_2(o))
+
+
+@counterfactual("SF-3")
+def sf_3_bare(o: Observatory) -> Runs:
+    """SF-3 after SFT on permuted words."""
+    return _bare(sf_3(o))
+
+
+@counterfactual("SF-5")
+def sf_5_bare(o: Observatory) -> Runs:
+    """SF-5 after SFT on permuted words."""
+    return _bare(sf_5(o))
+
+
+@observation("SF-4")
+def sf_4(o: Observatory) -> Copies:
+    """SF-4: long SFT, and one sampled answer to every prompt before and after it."""
+    return Copies(o.runs("SF-4", {"sft": long_sft(o)}), _copies(o, long_sft(o), slice(None)))
+
+
+@counterfactual("SF-4")
+def sf_4_bare(o: Observatory) -> Copies:
+    """SF-4 after training on every other pair, judged on the answers that were left out."""
+    arm = long_sft(o, "-half")
+    trained = [e.id for _, ex in o.over("SF-4") for e in list(ex.pairs.train)[::2]]
+    return Copies(o.runs("SF-4", {"sft": arm}), _copies(o, arm, slice(1, None, 2)), trained)
+
+
+def _copies(o: Observatory, arm: str, sources: slice) -> Texts:
+    """Answers before and after an arm; n-grams are sought in the chosen answers of `sources`."""
+    before, after, own, taken = [], [], [], []
+    for _, experiment in o.over("SF-4"):
+        experiment.trajectory(arm)
+        train, held_out = list(experiment.pairs.train), list(experiment.pairs.held_out)
+        before.append(experiment.answers(()))
+        after.append(experiment.answers(experiment.config.arm(arm).phases))
+        own.append([[e.prompt[-1].content, e.chosen] for e in [*train, *held_out]])
+        taken.append([e.chosen for e in train[sources]])
+    seeds = o.plan.seeds_of("SF-4", o.seeds)
+    return Texts(before, after, o.level, seeds, own=own, sources=taken)
+
+
+# --- preference training ------------------------------------------------------------------------
+
+
+@observation("DO-1")
+def do_1(o: Observatory) -> Runs:
+    """DO-1: SFT, then DPO, against DPO without its rejected term."""
+    return o.runs("DO-1", {"dpo": SFT_DPO}, {"dpo": NO_REJECTED})
+
+
+@observation("DO-2")
+def do_2(o: Observatory) -> Runs:
+    """DO-2: SFT, then DPO, against DPO without its rejected term."""
+    return o.runs("DO-2", {"dpo": SFT_DPO}, {"dpo": NO_REJECTED})
+
+
+@counterfactual("DO-1")
+def do_1_bare(o: Observatory) -> Runs:
+    """DO-1 without the rejected term."""
+    return _bare(do_1(o))
+
+
+@counterfactual("DO-2")
+def do_2_bare(o: Observatory) -> Runs:
+    """DO-2 without the rejected term."""
+    return _bare(do_2(o))
+
+
+def turned(roles: Mapping[str, str]) -> dict[str, str]:
+    """The same arms in the reverse order, under the same names."""
+    return dict(zip(roles, list(roles.values())[::-1], strict=True))
+
+
+def doses(o: Observatory) -> dict[str, str]:
+    """Arms by λ, in order."""
+    return {f"λ = {d:g}": f"dose-{d:g}" for d in sorted(o.plan.settings["doses"])}
+
+
+def epochs(o: Observatory) -> dict[str, str]:
+    """Arms by the epochs of SFT before DPO, in order."""
+    return {f"{n} epochs": f"sft-{n}-dpo" for n in sorted(o.plan.settings["peakier_epochs"])}
+
+
+def betas(o: Observatory) -> dict[str, str]:
+    """Arms by β, in order."""
+    return {f"β = {b:g}": f"beta-{b:g}" for b in sorted(o.plan.settings["betas"])}
+
+
+def weights(o: Observatory) -> dict[str, str]:
+    """Arms by the weight of the added SFT loss, in order."""
+    return {f"α = {w:g}": f"ftx-{w:g}" for w in sorted(o.plan.settings["ftx_weights"])}
+
+
+@observation("DO-3")
+def do_3(o: Observatory) -> Runs:
+    """DO-3: a dose of the rejected term an arm."""
+    return o.runs("DO-3", doses(o))
+
+
+@counterfactual("DO-3")
+def do_3_bare(o: Observatory) -> Runs:
+    """DO-3 with the doses in another order."""
+    return o.runs("DO-3", turned(doses(o)))
+
+
+@observation("DO-4")
+def do_4(o: Observatory) -> Runs:
+    """DO-4: a number of SFT epochs an arm."""
+    return o.runs("DO-4", epochs(o))
+
+
+@counterfactual("DO-4")
+def do_4_bare(o: Observatory) -> Runs:
+    """DO-4 with the epochs in another order."""
+    return o.runs("DO-4", turned(epochs(o)))
+
+
+@observation("CP-1")
+def cp_1(o: Observatory) -> Runs:
+    """CP-1: a value of β an arm."""
+    return o.runs("CP-1", betas(o))
+
+
+@counterfactual("CP-1")
+def cp_1_bare(o: Observatory) -> Runs:
+    """CP-1 with the values of β in another order."""
+    return o.runs("CP-1", turned(betas(o)))
+
+
+@observation("CP-2")
+def cp_2(o: Observatory) -> Runs:
+    """CP-2: a weight of the added SFT loss an arm."""
+    return o.runs("CP-2", weights(o))
+
+
+@counterfactual("CP-2")
+def cp_2_bare(o: Observatory) -> Runs:
+    """CP-2 with the weights in another order."""
+    return o.runs("CP-2", turned(weights(o)))
+
+
+@observation("DO-5")
+def do_5(o: Observatory) -> TokenSteps:
+    """DO-5: one DPO step on each of a few pairs."""
+    rate, count = (o.plan.settings[f"token_{name}"] for name in ("learning_rate", "steps"))
+    found = o.over("DO-5")
+    steps = [pair_steps(experiment, count) for _, experiment in found]
+    return TokenSteps(steps, rate, o.level, [seed for seed, _ in found])
+
+
+def neighbours(thresholds: torch.Tensor) -> torch.Tensor:
+    """Each position's threshold given to the next one."""
+    return thresholds.roll(1)
+
+
+@counterfactual("DO-5")
+def do_5_bare(o: Observatory) -> TokenSteps:
+    """DO-5 with the threshold of another position."""
+    return replace(do_5(o), thresholds=neighbours)
+
+
+def twice_sft(o: Observatory) -> str:
+    """The arm with twice the SFT on the chosen answers before DPO: EX-1's counterfactual."""
+    return f"sft-{2 * o.plan.recipe['sft_epochs']}-dpo"
+
+
+@observation("EX-1")
+def ex_1(o: Observatory) -> Runs:
+    """EX-1: SFT on both answers before DPO, against SFT on chosen for as long or twice as long."""
+    roles = {"extend": EXTEND_DPO, "control": SFT_DPO, "base": BASE_DPO}
+    return o.runs("EX-1", roles, {"extend": twice_sft(o)})
+
+
+@counterfactual("EX-1")
+def ex_1_bare(o: Observatory) -> Runs:
+    """EX-1 with twice the SFT on chosen in place of SFT on both."""
+    return _bare(ex_1(o))
+
+
+def _on_policy(o: Observatory, ranking: str) -> OnPolicy:
+    arm = f"on-policy-{o.plan.settings['on_policy_rounds']}{ranking}"
+    runs = o.runs("ON-1", {"on_policy": arm, "control": SFT_DPO})
+    margins = []
+    for _, experiment in o.over("ON-1"):
+        beta, every = experiment.config.beta, experiment.config.probe_every
+        logs = {role: experiment.log(runs.arm(role)) for role in ROLES}
+        margins.append({role: own_margins(log, beta, every) for role, log in logs.items()})
+    return OnPolicy(runs, margins)
+
+
+@observation("ON-1")
+def on_1(o: Observatory) -> OnPolicy:
+    """ON-1: rounds of DPO on the policy's own answers, against DPO on the data's pairs."""
+    return _on_policy(o, "")
+
+
+@counterfactual("ON-1")
+def on_1_bare(o: Observatory) -> OnPolicy:
+    """ON-1 with the same rounds on the data's pairs.
+
+    Random ranking would be no control: what is ranked stays on-policy and squeezes less as well.
+    """
+    return _on_policy(o, "-data")
+
+
+def _long_answers(o: Observatory, form: str) -> tuple[list[list[str]], list[list[str]]]:
+    """Answers at the start and at the end of DPO far longer than the other claims train it."""
+    name = f"long-{o.plan.settings['long_dpo_epochs']}{form}"
+    before, after = [], []
+    for _, experiment in o.over("RP-1"):
+        experiment.trajectory(name)
+        phases = experiment.config.arm(name).phases
+        before.append(experiment.answers(phases[:1]))
+        after.append(experiment.answers(phases))
+    return before, after
+
+
+@observation("RP-1")
+def rp_1(o: Observatory) -> Texts:
+    """RP-1: answers of the SFT model and after long DPO, with and without its rejected term."""
+    before, after = _long_answers(o, "")
+    _, bare = _long_answers(o, "-dose-0")
+    return Texts(
+        before, after, o.level, o.plan.seeds_of("RP-1", o.seeds), after_counterfactual=bare
+    )
+
+
+@counterfactual("RP-1")
+def rp_1_bare(o: Observatory) -> Texts:
+    """RP-1 without the rejected term."""
+    before, after = _long_answers(o, "-dose-0")
+    return Texts(before, after, o.level, o.plan.seeds_of("RP-1", o.seeds))
+
+
+@observation("VA-1")
+def va_1(o: Observatory) -> Runs:
+    """VA-1: an arm a loss."""
+    return o.runs("VA-1", {loss: arm_of(loss) for loss in o.plan.settings["losses"]})
+
+
+@counterfactual("VA-1")
+def va_1_bare(o: Observatory) -> Runs:
+    """VA-1 with every arm trained with the same loss."""
+    return o.runs("VA-1", dict.fromkeys(o.plan.settings["losses"], arm_of("sigmoid")))
+
+
+@observation("CH-1")
+def ch_1(o: Observatory) -> Displacement:
+    """CH-1: scores of the pretrained model against what DPO from it did."""
+    frames = []
+    for seed, experiment in o.over("CH-1"):
+        experiment.trajectory(BASE_DPO)
+        before = experiment.scan(())
+        after = experiment.scan(experiment.config.arm(BASE_DPO).phases)
+        fall = before["chosen_logp"] - after["chosen_logp"]
+        frames.append(before.assign(fall=fall, seed=seed))
+    return Displacement(o.level, pd.concat(frames, ignore_index=True))
+
+
+@counterfactual("CH-1")
+def ch_1_bare(o: Observatory) -> Displacement:
+    """CH-1 with the scores of other examples."""
+    given = ch_1(o)
+    assert given.frame is not None  # by `ch_1`
+    scores = ["ches", "normalised_ches"]
+    shuffled = given.frame[scores].sample(frac=1, random_state=0).to_numpy()
+    return replace(given, frame=given.frame.assign(**dict(zip(scores, shuffled.T, strict=True))))

@@ -1,0 +1,107 @@
+"""Forms of output: Markdown, CSV, several runs in one table, a log that grows, internal errors."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from squeeze.cli import INTERNAL_ERROR, app, main
+from squeeze.diagnosis import diagnose, load
+from squeeze.diagnosis.growing import watch
+from squeeze.diagnosis.summary import as_csv, markdown
+from tests.diagnosis.logs import jsonl, noisy, trl_records
+
+pytestmark = pytest.mark.cpu
+
+
+@pytest.fixture
+def falling(tmp_path: Path) -> Path:
+    return jsonl(tmp_path / "falling.jsonl", trl_records())
+
+
+@pytest.fixture
+def rising(tmp_path: Path) -> Path:
+    values = noisy(-150, -130)
+    return jsonl(tmp_path / "rising.jsonl", [{"logps/chosen": v} for v in values])
+
+
+def invoke(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_markdown_has_a_row_a_run_and_its_reason(falling: Path, rising: Path) -> None:
+    out = invoke("diagnose", falling, rising, "--markdown")
+    assert out.startswith("| run | verdict |")
+    assert "| falling | displacement | train |" in out
+    assert "| rising | healthy | train |" in out
+    assert "**falling: displacement** — chosen falls by" in out
+
+
+def test_markdown_keeps_text_text(falling: Path) -> None:
+    (run,) = load(falling)
+    hostile = diagnose(type(run)(**vars(run) | {"name": "<script>|[x](y)"}))
+    assert "&lt;script&gt;\\|\\[x\\](y)" in markdown([hostile])
+
+
+def test_csv_has_every_logged_value_and_no_formula(falling: Path) -> None:
+    (run,) = load(falling)
+    named = diagnose(type(run)(**vars(run) | {"name": "=1+1"}))
+    rows = list(csv.DictReader(io.StringIO(as_csv([named]))))
+    assert {r["run"] for r in rows} == {"'=1+1"}
+    chosen = [r for r in rows if r["column"] == "rewards/chosen"]
+    assert [float(r["value"]) for r in chosen] == [r["rewards/chosen"] for r in trl_records()]
+
+
+def test_several_runs_stand_side_by_side(falling: Path, rising: Path) -> None:
+    for command in (["compare"], ["diagnose"]):
+        words = invoke(*command, falling, rising).split()
+        assert words.index("displacement") < words.index("healthy")
+
+
+def test_two_forms_at_once_are_refused(falling: Path) -> None:
+    result = CliRunner().invoke(app, ["diagnose", str(falling), "--json", "--csv"])
+    assert "exclude each other" in str(result.exception)
+
+
+def test_growing_log_is_judged_again_when_it_grows(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    records = trl_records()
+    lengths = iter([0, 0, 3, 3, 60])
+
+    def grow(_: float) -> None:
+        n = next(lengths, None)
+        if n is None:
+            raise KeyboardInterrupt
+        jsonl(path, records[:n])
+
+    path.write_text("")
+    seen: list[Any] = []
+    with pytest.raises(KeyboardInterrupt):
+        seen.extend(x if isinstance(x, str) else x[0].verdict for x in _each(path, grow, seen))
+    assert seen[0].startswith("not yet: ")
+    assert seen[-2:] == ["undetermined", "displacement"]
+
+
+def _each(path: Path, grow: Any, seen: list[Any]) -> Any:
+    for found in watch([path], 1.0, sleep=grow):
+        seen.append(found if isinstance(found, str) else found[0].verdict)
+    yield from ()
+
+
+def test_error_of_our_own_never_exits_as_a_matched_verdict(
+    falling: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("of our own making")
+
+    monkeypatch.setattr("squeeze.diagnosis.diagnose", broken)
+    monkeypatch.setattr("sys.argv", ["squeeze", "diagnose", str(falling), "--fail-on", "collapse"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == INTERNAL_ERROR == 70
+    assert "of our own making" in capsys.readouterr().err

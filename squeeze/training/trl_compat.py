@@ -139,6 +139,17 @@ def log_beside(trainer: Any, metrics: dict[str, float], control: TrainerControl)
     control.should_log = should_log
 
 
+@contextmanager
+def unheard(trainer: Any) -> Iterator[None]:
+    """Within it, no callback hears of what the trainer does."""
+    handler = trainer.callback_handler
+    callbacks, handler.callbacks = handler.callbacks, []
+    try:
+        yield
+    finally:
+        handler.callbacks = callbacks
+
+
 def shards_weights(trainer: Any) -> bool:
     """Whether no process of a trainer holds the whole model (FSDP, DeepSpeed)."""
     return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from squeeze.errors import InputError
+from squeeze.training.trl_compat import unheard
 from squeeze.verify.families import Family, Metrics, family_of
 from squeeze.verify.scorer import Answer, Scores, gradient, moved, score_answers
 from squeeze.verify.tiny import save_tiny, tiny_rows
@@ -329,13 +330,9 @@ def _said(options: Mapping[str, Any]) -> str:
 
 def _take_log(trainer: Any) -> Metrics:
     """What the trainer gathered for its next line, which it then forgets; nobody else sees it."""
-    handler = trainer.callback_handler
-    callbacks, handler.callbacks = handler.callbacks, []
-    try:
+    with unheard(trainer):
         # by this key some of TRL's trainers tell a line of training from one of evaluation
         trainer.log({"loss" if trainer.model.training else "eval_loss": 0.0})
-    finally:
-        handler.callbacks = callbacks
     line = trainer.state.log_history.pop()
     return {k: v for k, v in line.items() if isinstance(v, float | int) and k != "step"}
 

@@ -145,7 +145,7 @@ class SqueezeCallback(TrainerCallback):
         dtype = str(self._prober.dtype or torch.float32).split(".")[1]
         self._record.write_about(status="running", scoring={"dtype": dtype})
         if self.verify and state.global_step == 0:
-            _warn_of_faults(self._trainer)
+            _warn_of_faults(self._trainer, speaks=state.is_world_process_zero)
         self._mark = time.perf_counter()
         if self._record.probes:
             self.diagnosis = self._judged()
@@ -328,9 +328,13 @@ _CONFIG = (
 )
 
 
-def _warn_of_faults(trainer: Any) -> None:
+def _warn_of_faults(trainer: Any, *, speaks: bool) -> None:
     """Say what is wrong with the trainer itself, and the way out; the training goes on."""
-    for line in advice(cheap_checks(trainer)):
+    try:
+        lines = advice(cheap_checks(trainer))
+    except InputError as error:
+        lines = [f"not asked: {error}"]
+    for line in lines if speaks else ():
         warnings.warn(f"squeeze verify: {line}", SqueezeWarning, stacklevel=2)
 
 

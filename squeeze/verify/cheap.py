@@ -21,6 +21,7 @@ TOKENS = (
 )
 START = ("initial-loss", "initial-rewards")  # to 1e-4: not under 16-bit autocast
 N_ROWS = 2
+_FOREIGN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class _Running(InstanceSubject):
@@ -34,18 +35,21 @@ class _Running(InstanceSubject):
 
 
 def cheap_checks(trainer: Any, model: Any = None, inputs: Any = None) -> list[Result]:
-    """The cheap checks of a trainer before its first step; an empty list where none can be asked.
+    """The cheap checks of a trainer before its first step.
 
     `model` is the trainer's own, `inputs` are rows as its data set holds them; None takes both
-    from the trainer.
+    from the trainer. Raises `InputError`, and nothing else that a foreign collator or loss may
+    raise, for a trainer that cannot be asked.
     """
     rows: Sequence[dict[str, Any]] | None = inputs
     if model is not None and model is not trainer.model:
-        return []
+        raise InputError("the model is not the trainer's; leave it out")
     try:
         subject = _Running(trainer, N_ROWS, rows=rows)
         rounded = trainer.args.bf16 or trainer.args.fp16
         ids = TOKENS if rounded else (*TOKENS, *START)
         return ask([CHECKS[id] for id in ids], subject)
-    except InputError:  # data or weights that nothing can be asked of
-        return []
+    except InputError:
+        raise
+    except _FOREIGN as error:
+        raise InputError(f"{type(trainer).__name__} cannot be asked: {error!r}") from error

@@ -37,6 +37,16 @@ def makes_nothing(model, data, **options):
 number = 3
 """
 
+LOSS = """
+from torch.nn.functional import logsigmoid
+from squeeze.verify.functions import LossSubject
+
+def dpo(chosen, rejected, ref_chosen, ref_rejected, *, beta):
+    return -logsigmoid(0.1 * (chosen - rejected - ref_chosen + ref_rejected))
+
+subject = LossSubject(dpo)
+"""
+
 
 @pytest.fixture
 def my_module(tmp_path, monkeypatch):
@@ -114,6 +124,16 @@ def test_bad_input_says_the_way_out(arguments, message):
         CliRunner().invoke(app, ["verify", *arguments], catch_exceptions=False)
 
 
+def test_command_asks_a_factory(my_module, tmp_path):
+    xfails = tmp_path / "xfails.txt"
+    xfails.write_text("dropout-disabled  # attention dropout stays on in TRL\n", encoding="utf-8")
+    done = run("my_module:make_trainer", "--xfails", xfails, "--json")
+    assert done.exit_code == 0, done.output
+    written = json.loads(done.stdout)
+    assert written["summary"]["xfail"] == 1
+    assert written["summary"]["passes"] > 25
+
+
 def test_module_names_a_factory_and_nothing_else(my_module):
     assert load_subject("my_module:make_trainer").raw == tiny_rows()
     with pytest.raises(InputError, match="is a int"):
@@ -128,19 +148,18 @@ def test_module_names_a_factory_and_nothing_else(my_module):
 
 
 def test_pytest_suite_takes_a_subject_and_only_that_suite_has_the_option(pytester, monkeypatch):
-    pytester.makepyfile(my_module=FACTORY)
-    pytester.makefile(".txt", xfails="dropout-disabled  # attention dropout stays on in TRL")
+    pytester.makepyfile(my_module=LOSS)
+    pytester.makefile(".txt", xfails="loss-doubled-beta  # beta is fixed on purpose")
     monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=":")
-    done = pytester.runpytest_subprocess(
-        *("--pyargs", "squeeze.verify", "--subject", "my_module:make_trainer"),
-        *("--subject-xfails", "xfails.txt", "--subject-json", "report.json", "-q", "-n", "0"),
-    )
-    outcomes = done.parseoutcomes()
-    assert outcomes["passed"] > 25
-    assert outcomes["xfailed"] == 1
-    assert "failed" not in outcomes
-    assert json.loads((pytester.path / "report.json").read_text())["summary"]["xfail"] == 1
-    elsewhere = pytester.runpytest_subprocess("--subject", "my_module:make_trainer", "-n", "0")
+    suite = ("--pyargs", "squeeze.verify", "--subject", "my_module:subject", "-n", "0")
+    failing = pytester.runpytest_subprocess(*suite).parseoutcomes()
+    assert (failing["passed"], failing["failed"]) == (3, 1)
+    expected = ("--subject-xfails", "xfails.txt", "--subject-json", "report.json")
+    passing = pytester.runpytest_subprocess(*suite, *expected).parseoutcomes()
+    assert (passing["passed"], passing["xfailed"]) == (3, 1)
+    summary = json.loads((pytester.path / "report.json").read_text())["summary"]
+    assert summary == {"passes": 3, "xfail": 1}
+    elsewhere = pytester.runpytest_subprocess("--subject", "my_module:subject", "-n", "0")
     elsewhere.stderr.fnmatch_lines(["*unrecognized arguments: --subject*"])
 
 
@@ -163,7 +182,25 @@ def test_weights_in_16_bits_are_an_input_error(plain_directory, tmp_path):
     trainer.model.bfloat16()
     with pytest.raises(InputError, match=r"dtype=torch\.float32"):
         InstanceSubject(trainer)
-    assert cheap_checks(trainer) == []
+    with pytest.raises(InputError, match="bfloat16"):
+        cheap_checks(trainer)
+
+
+def test_callback_says_what_it_cannot_ask_and_lets_the_training_go_on(plain_directory, tmp_path):
+    made = trainer_of(Healthy, plain_directory, tmp_path)
+    collate, calls = made.data_collator, []
+
+    def refuses_single_rows(rows):
+        calls.append(len(rows))
+        if len(rows) == 1:
+            raise KeyError("two rows at least")
+        return collate(rows)
+
+    made.data_collator = refuses_single_rows
+    made.add_callback(SqueezeCallback(verify=True, examples=1, every=2))
+    with pytest.warns(UserWarning, match="not asked.*two rows at least"):
+        made.train()
+    assert made.state.global_step == 2
 
 
 @pytest.mark.parametrize(

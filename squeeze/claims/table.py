@@ -17,8 +17,8 @@ STYLES: dict[Outcome, str] = {
     "supported": "green",
     "contradicted": "red",
     "inconclusive": "yellow",
-    "premise not met": "magenta",
-    "not run": "bright_black",
+    "premise not met": "purple",
+    "not run": "blue",
 }
 # Of several primary rows, as a theorem has one an input: the first of these that any row has.
 _DECISIVE: tuple[Outcome, ...] = (

@@ -13,6 +13,7 @@ def made_up(monkeypatch):
         Claim("T-1", "water is wet", "§1", "theorem", ("toy",), "a desert", print, math="w > 0"),
         Claim("T-2", "a | b", "§2", "observation", ("toy", "pretrained"), "c", print, run="pytest"),
     ]
+    catalogue.load()  # or a module imported later would add its claims to the made-up ones
     monkeypatch.setattr(catalogue, "_CLAIMS", {claim.id: claim for claim in claims})
     monkeypatch.setattr(catalogue, "load", lambda: dict(catalogue._CLAIMS))
     return catalogue.load()

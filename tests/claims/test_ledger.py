@@ -281,7 +281,7 @@ def test_a_claim_id_may_be_used_once(made_up):
     from squeeze.claims import catalogue
 
     with pytest.raises(InputError, match="registered twice"):
-        catalogue.register(Claim("T-1", "another", "", "trend", ("toy",), "", print))
+        catalogue.register(Claim("T-1", "another", "", "trend", ("toy",), "", repr))
 
 
 def test_an_unknown_claim_names_the_nearest(made_up):

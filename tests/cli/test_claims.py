@@ -22,6 +22,7 @@ def reports(tmp_path, monkeypatch):
         Claim("T-1", "water is wet", "§1", "theorem", ("toy",), "a desert", print, math="w > [0]"),
         Claim("T-2", "fire is hot", "§2", "trend", ("toy", "gpu"), "ice", print, run="pytest -k T"),
     ]
+    catalogue.load()  # or a module imported later would add its claims to the made-up ones
     monkeypatch.setattr(catalogue, "_CLAIMS", {claim.id: claim for claim in claims})
     monkeypatch.setattr(catalogue, "load", lambda: dict(catalogue._CLAIMS))
     monkeypatch.setenv("COLUMNS", "120")

@@ -1,30 +1,36 @@
-"""The log-prob kernels that are compared: how each one is called, and which are missing here."""
+"""Candidates of the log-prob benchmark: ours, plain torch, other people's and the user's own."""
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from squeeze.bench.cases import HIDDEN, LOGITS, TRAINING, Case, CaseInputs
 from squeeze.bench.measure import Work
+from squeeze.bench.own import OwnKernel
+from squeeze.bench.peers import peers
 from squeeze.kernels import target_logps, token_statistics
+from squeeze.kernels.dispatch import fused_kernels
 
-NAIVE, OURS, LIMIT = "naive", "squeeze", "limit"
+NAIVE, OURS, OURS_FUSED, LIMIT = "naive", "squeeze", "squeeze fused", "limit"
 Function = Callable[[CaseInputs], Tensor]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A named way to do a task. `call` returns log-probs, or the gradient of hidden."""
+    """A named way to do a task. `call` returns log-probs, or the gradient of hidden.
+
+    A peer is what squeeze is compared with: neither naive, nor ours, nor the user's own.
+    """
 
     name: str
     gives: str
     call: Function
+    is_peer: bool = True
 
 
 def naive_logits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,27 +50,23 @@ def _compiled(function: Callable[..., object]) -> Callable[..., object]:
     return torch.compile(function, dynamic=True)
 
 
-def _logits(inputs: CaseInputs) -> Tensor:
-    return inputs.logits if inputs.logits is not None else inputs.hidden @ inputs.head.T
-
-
 def _naive(inputs: CaseInputs) -> Tensor:
-    return naive_logits(_logits(inputs), inputs.targets)[0]
+    return naive_logits(inputs.any_logits(), inputs.targets)[0]
 
 
 def _lse(inputs: CaseInputs) -> Tensor:
-    return lse_logits(_logits(inputs), inputs.targets)
+    return lse_logits(inputs.any_logits(), inputs.targets)
 
 
 def _compiled_naive(inputs: CaseInputs) -> Tensor:
-    found = _compiled(naive_logits)(_logits(inputs), inputs.targets)
+    found = _compiled(naive_logits)(inputs.any_logits(), inputs.targets)
     assert isinstance(found, tuple)
     logps: Tensor = found[0]
     return logps
 
 
 def _compiled_lse(inputs: CaseInputs) -> Tensor:
-    found = _compiled(lse_logits)(_logits(inputs), inputs.targets)
+    found = _compiled(lse_logits)(inputs.any_logits(), inputs.targets)
     assert isinstance(found, Tensor)
     return found
 
@@ -77,37 +79,6 @@ def _ours(inputs: CaseInputs) -> Tensor:
 
 def _ours_training(inputs: CaseInputs) -> Tensor:
     return target_logps(inputs.targets, hidden=inputs.hidden, head=inputs.head)
-
-
-def _trl_selective(inputs: CaseInputs) -> Tensor:
-    from squeeze.training.trl_compat import selective_log_softmax
-
-    return selective_log_softmax(_logits(inputs), inputs.targets)
-
-
-def _trl_chunked(inputs: CaseInputs, outputs: tuple[str, ...]) -> Tensor:
-    from trl.kernels import ChunkedLogProbFunction
-
-    arguments = (inputs.hidden, inputs.head, None, inputs.targets, 1.0, 8192, None, 1.0, outputs)
-    found: Tensor = ChunkedLogProbFunction.apply(*arguments)[0]
-    return found
-
-
-def _liger(inputs: CaseInputs) -> Tensor:
-    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
-
-    loss = LigerFusedLinearCrossEntropyLoss(reduction="none")
-    found: Tensor = loss(inputs.head, inputs.hidden, inputs.targets)
-    return -found
-
-
-def _cut_cross_entropy(inputs: CaseInputs) -> Tensor:
-    from cut_cross_entropy import linear_cross_entropy
-
-    found: Tensor = linear_cross_entropy(
-        inputs.hidden, inputs.head, inputs.targets, reduction="none"
-    )
-    return -found
 
 
 def _with_backward(forward: Function) -> Function:
@@ -123,15 +94,15 @@ def _with_backward(forward: Function) -> Function:
     return step
 
 
-def candidates(case: Case, device: torch.device) -> tuple[list[Candidate], dict[str, str]]:
+def candidates(
+    case: Case, inputs: CaseInputs, own: OwnKernel | None = None
+) -> tuple[list[Candidate], dict[str, str]]:
     """Return the candidates of a case, and why others are not measured, by name."""
     both, target, everything = "target, argmax", "target", "all statistics"
-    statistics = functools.partial(_trl_chunked, outputs=("entropy", "log_sum_sq_probs", "is_top1"))
-    only_target = functools.partial(_trl_chunked, outputs=())
+    device = inputs.targets.device
     found = [
-        Candidate(NAIVE, both, _naive),
+        Candidate(NAIVE, both, _naive, is_peer=False),
         Candidate("logsumexp + gather", target, _lse),
-        Candidate("TRL selective_log_softmax", target, _trl_selective),
     ]
     missing: dict[str, str] = {}
     if case.compiles:
@@ -141,31 +112,36 @@ def candidates(case: Case, device: torch.device) -> tuple[list[Candidate], dict[
         ]
     else:
         missing["torch.compile"] = "compiled for one shape of each task only, in the full form"
-    if case.task != LOGITS:
-        found.append(Candidate("TRL ChunkedLogProb", target, only_target))
-        for name, module, function in (
-            ("Liger", "liger_kernel", _liger),
-            ("cut-cross-entropy", "cut_cross_entropy", _cut_cross_entropy),
-        ):
-            reason = _why_missing(module, device)
-            if reason is None:
-                found.append(Candidate(name, target, function))
-            else:
-                missing[name] = reason
-    if case.task == HIDDEN:
-        found.append(Candidate("TRL ChunkedLogProb + outputs", everything, statistics))
+    for peer in peers(case):
+        reason = peer.why_missing(device, inputs)
+        if reason is None:
+            found.append(Candidate(peer.name, peer.gives, peer.call))
+        else:
+            missing[peer.name] = reason
+    if own is not None and own.takes(case):
+        found.append(Candidate(own.name, own.gives, own.call, is_peer=False))
+    elif own is not None:
+        missing[own.name] = f"it takes no {'logits' if case.task == LOGITS else 'hidden states'}"
     if case.task == TRAINING:
-        found.append(Candidate(OURS, target, _ours_training))
-        found = [Candidate(one.name, one.gives, _with_backward(one.call)) for one in found]
+        found.append(Candidate(OURS, target, _ours_training, is_peer=False))
+        if device.type == "cuda":
+            found.append(Candidate(OURS_FUSED, target, _fused(_ours_training), is_peer=False))
+        found = [replace(one, call=_with_backward(one.call)) for one in found]
     else:
-        found.append(Candidate(OURS, everything, _ours))
+        found.append(Candidate(OURS, everything, _ours, is_peer=False))
+        if device.type == "cuda" and case.task == HIDDEN:
+            found.append(Candidate(OURS_FUSED, everything, _fused(_ours), is_peer=False))
     return found, missing
 
 
-def _why_missing(module: str, device: torch.device) -> str | None:
-    if importlib.util.find_spec(module) is None:
-        return f"{module} is not installed"
-    return None if device.type == "cuda" else "its kernels need a GPU, and there is none"
+def _fused(function: Function) -> Function:
+    """Return the function with the fused kernels switched on while it runs."""
+
+    def run(inputs: CaseInputs) -> Tensor:
+        with fused_kernels():
+            return function(inputs)
+
+    return run
 
 
 def limit(case: Case, inputs: CaseInputs) -> tuple[str, Work, float]:

@@ -17,6 +17,8 @@ SHAPES = {"smollm2": (576, 49_152), "gemma-270m": (640, 262_144), "qwen3-4b": (2
 LOGITS, HIDDEN, TRAINING = "logits", "hidden", "training"
 # Rows on which errors are measured: the float64 reference keeps [rows, V] several times over.
 CHECKED_ROWS = 16
+# Twice the largest cache that is likely: 50 MB on an H100, 32 to 96 MB shared by cores of a CPU.
+_ROTATED_BYTES = 192 * 2**20
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,22 @@ class Case:
         return self.n_tokens * SHAPES[self.shape][1] * 4
 
     @property
+    def n_bytes(self) -> int:
+        """Bytes that any kernel must read once: the logits, or hidden states and head."""
+        width, vocab = SHAPES[self.shape]
+        elements = self.n_tokens * vocab
+        if self.task != LOGITS:
+            elements = (self.n_tokens + vocab) * width * (1 if self.task == HIDDEN else 3)
+        return elements * self.dtype.itemsize
+
+    @property
+    def n_operations(self) -> int:
+        """Additions and multiplications of any kernel: the matmuls', or of a fold's 12 a logit."""
+        width, vocab = SHAPES[self.shape]
+        each = {LOGITS: 12, HIDDEN: 2 * width, TRAINING: 6 * width}[self.task]
+        return self.n_tokens * vocab * each
+
+    @property
     def weight(self) -> float:
         """About how long the case takes beside others: its calls, set-up, and compiling."""
         width, vocab = SHAPES[self.shape]
@@ -53,18 +71,38 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseInputs:
-    """The tensors that all candidates of a case share."""
+    """The tensors that all candidates of a case share; `logits` only where the task gives them."""
 
     targets: Int[Tensor, " tokens"]
     logits: Float[Tensor, "tokens vocab"] | None
     hidden: Float[Tensor, "tokens width"]
     head: Float[Tensor, "vocab width"]
 
+    def any_logits(self) -> Float[Tensor, "tokens vocab"]:
+        """The logits, or their matmul."""
+        return self.logits if self.logits is not None else self.hidden @ self.head.T
 
-def make_inputs(case: Case, device: torch.device) -> CaseInputs:
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that a kernel has to read."""
+        held = (self.hidden, self.head) if self.logits is None else (self.logits,)
+        return sum(one.nbytes for one in held)
+
+
+def rotated_inputs(case: Case, device: torch.device) -> list[CaseInputs]:
+    """Return inputs that together exceed any cache, so that one in turn is read from memory.
+
+    One alone where it does so by itself.
+    """
+    first = make_inputs(case, device)
+    n_sets = max(1, -(-_ROTATED_BYTES // first.n_bytes))
+    return [first, *(make_inputs(case, device, seed) for seed in range(1, n_sets))]
+
+
+def make_inputs(case: Case, device: torch.device, seed: int = 0) -> CaseInputs:
     """Return random inputs with the spread of a language model's logits (standard deviation 3)."""
     width, vocab = SHAPES[case.shape]
-    generator = torch.Generator(device).manual_seed(0)
+    generator = torch.Generator(device).manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
         made = torch.empty(shape, dtype=case.dtype, device=device)

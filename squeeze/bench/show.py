@@ -17,13 +17,15 @@ _COLUMNS = (
 # Quartiles further apart than this share of the median are marked: the machine was not quiet.
 _UNSTEADY = 0.2
 LEGEND = (
-    "All kernels ran in one process on the same inputs, each once a round. The columns with × are "
+    "All kernels ran in one process, each once a round, on sets of inputs that take turns and "
+    "together exceed the caches (reports that state no noise: on one set, which a cache may have "
+    "kept). The noise above each table is how far the limit, measured twice a round, is from "
+    "itself in three quarters of the rounds: a smaller difference is none. The columns with × are "
     "medians over rounds of this kernel's time divided by the other's in the same round, below 1 "
     "is faster; so they differ from a quotient of two medians where rounds differ, the more the "
     "fewer the rounds. The best peer is the fastest kernel, by median, other than naive and "
     "squeeze. The limit stands above each table: one read of the logits, the bare matmul in the "
-    "same dtype, or three matmuls for a training step. It is measured too: logits of a few tens of "
-    "MB stay in the processor's cache between rounds, and then their read is not one of memory. "
+    "same dtype, or three matmuls for a training step. It is measured too. "
     "Extra MB (of 2^20 bytes) is the most that torch's allocator held at once beyond the inputs, "
     "results and gradients included, a matmul library's own buffers not. Max error is against "
     "float64 on the "
@@ -50,6 +52,8 @@ def markdown(report: dict[str, Any]) -> str:
         f"Measured {machine['date']} on {machine['device']} ({machine['capability']}), "
         f"{machine['threads']} threads, torch {machine['torch']}, Python {machine['python']}.",
     ]
+    if "rates" in machine:
+        lines += ["", _rates(machine)]
     if report.get("partial", False):
         lines += ["", "**Partial: the run has not ended, or was stopped.**"]
     if "note" in report:
@@ -63,6 +67,9 @@ def markdown(report: dict[str, Any]) -> str:
             if record["name"] == OURS:
                 cells = [f"**{cell}**" for cell in cells]
             lines.append("| " + " | ".join(cells) + " |")
+    if "peers" in report:
+        lines += ["", "Peers:", ""]
+        lines += [f"- {p['name']}: gives {p['gives']}; needs {p['needs']}" for p in report["peers"]]
     lines += ["", "Not measured:", ""]
     lines += [f"- {name}: {reason}" for name, reason in not_measured(report).items()]
     return "\n".join(lines) + "\n"
@@ -129,7 +136,17 @@ def _dress(panel: Any, cases: list[dict[str, Any]]) -> None:
 
 
 def _title(case: dict[str, Any]) -> str:
-    return f"{case['title']} — limit: {case['limit']}, {_milliseconds(case['limit_ms'])} ms"
+    noise = f", noise ±{case['noise']:.0%}" if "noise" in case else ""
+    return f"{case['title']} — limit: {case['limit']}, {_milliseconds(case['limit_ms'])} ms{noise}"
+
+
+def _rates(machine: dict[str, Any]) -> str:
+    rates = dict(machine["rates"])
+    read = rates.pop("read")
+    matmuls = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
+    load = machine.get("load")
+    busy = "" if load is None else f" Load average at the start: {load:.1f}."
+    return f"This machine reads {read / 1e9:.1f} GB/s and multiplies {matmuls}.{busy}"
 
 
 def _milliseconds(value: float) -> str:
@@ -147,7 +164,7 @@ def _cells(record: dict[str, Any]) -> list[str]:
         f"{_milliseconds(record['median_ms'])} {quartiles}",
         str(record["rounds"]),
         "–" if naive is None or record["name"] == NAIVE else f"{naive:.3f}",
-        f"{record['times_best_peer']:.2f}",
+        "–" if record["times_best_peer"] is None else f"{record['times_best_peer']:.2f}",
         f"{record['times_limit']:.2f}",
         f"{record['extra_megabytes']:.1f}",
         f"{record['error']:.1e}",

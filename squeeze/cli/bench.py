@@ -11,7 +11,7 @@ import typer
 
 from squeeze.cli.app import LOOK, app
 from squeeze.errors import InputError
-from squeeze.files import read_json, write_text
+from squeeze.files import write_text
 
 bench = typer.Typer(help="Measure our code beside other people's.", no_args_is_help=True)
 app.add_typer(bench, name="bench", rich_help_panel=LOOK)
@@ -34,7 +34,21 @@ def kernels(
         Path | None,
         typer.Option("--plot", help="Write the plot here (default: beside the JSON, as PNG)."),
     ] = None,
-    quick: Annotated[bool, typer.Option(help="Few small shapes, at most two minutes.")] = False,
+    roofline_path: Annotated[
+        Path | None,
+        typer.Option("--roofline", help="Draw the cases under the machine's rates here, as PNG."),
+    ] = None,
+    own: Annotated[
+        str | None,
+        typer.Option(
+            "--kernel",
+            help="A kernel of your own, FILE.py:FUNCTION: checked against float64, then timed.",
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Compare with the JSON of an earlier run.")
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="Few small shapes, at most four minutes.")] = False,
     shapes: Annotated[
         str | None, typer.Option(help="Comma-separated: smollm2, gemma-270m, qwen3-4b.")
     ] = None,
@@ -54,12 +68,18 @@ def kernels(
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
 
-    from squeeze.bench import show
+    from squeeze.bench import compare, show
     from squeeze.bench.cases import Case, select_cases
     from squeeze.bench.kernels import run_cases
 
     used = torch.device(_device(device))
+    earlier = None if against is None else compare.read_report(against)
+    kernel = None if own is None else _checked(own, used)
     cases = select_cases(used, quick=quick, shapes=shapes.split(",") if shapes else None)
+    if kernel is not None:
+        cases = [case for case in cases if kernel.takes(case)]
+        if not cases:
+            raise InputError(f"--kernel {own}: none of the chosen cases is one that it can do.")
     if json_path is not None:
         plot_path = plot_path or json_path.with_suffix(".png")
     columns = (TextColumn("{task.description}"), BarColumn(30), TimeElapsedColumn(), TimeLeft())
@@ -73,15 +93,19 @@ def kernels(
 
     with bar:
         starts = lambda case: bar.update(job, description=case.title)  # noqa: E731
-        report = run_cases(cases, used, quick=quick, starts=starts, ends=ends)
+        report = run_cases(cases, used, quick=quick, starts=starts, ends=ends, own=kernel)
     _write(report, None, None, plot_path)
+    if roofline_path is not None:
+        compare.roofline(report, roofline_path)
     # Narrower than this, the tables would fold every cell.
     console = Console(width=max(130, Console().width))
     for table in show.tables(report):
         console.print(table)
     console.print(show.LEGEND, markup=False)
     for name, reason in show.not_measured(report).items():
-        console.print(f"not measured: {name}: {reason}")
+        console.print(f"not measured: {name}: {reason}", markup=False)
+    if earlier is not None:
+        console.print(compare.comparison(report, earlier))
 
 
 @bench.command()
@@ -93,19 +117,40 @@ def draw(
     markdown_path: Annotated[
         Path | None, typer.Option("--markdown", help="Write the tables as Markdown here.")
     ] = None,
+    roofline_path: Annotated[
+        Path | None,
+        typer.Option("--roofline", help="Draw the cases under the machine's rates here, as PNG."),
+    ] = None,
     note: Annotated[
         str | None, typer.Option(help="A sentence on the run, to stand above the tables.")
     ] = None,
 ) -> None:
     """Draw the plot and the tables of a finished or stopped `squeeze bench kernels` again."""
-    report = read_json(json_path)
-    if not isinstance(report, dict) or not report.get("cases"):
-        raise InputError(
-            f"{json_path} has no measured cases; make it with `squeeze bench kernels --json`."
-        )
-    if plot_path is None and markdown_path is None:
-        raise InputError("nothing to draw; give --plot FILE.png, --markdown FILE.md or both.")
+    from squeeze.bench import compare
+
+    report = compare.read_report(json_path)
+    if plot_path is None and markdown_path is None and roofline_path is None:
+        raise InputError("nothing to draw; give --plot, --roofline (FILE.png) or --markdown.")
+    if roofline_path is not None:
+        compare.roofline(report, roofline_path)
     _write(report if note is None else {**report, "note": note}, None, markdown_path, plot_path)
+
+
+def _checked(place: str, device: Any) -> Any:
+    """Load the user's kernel and print how it stands the hostile inputs; refuse it if it fails."""
+    from squeeze.bench.own import check_kernel, load_kernel
+
+    kernel = load_kernel(place)
+    checks = check_kernel(kernel, device)
+    for check in checks:
+        typer.echo(f"{'FAILS' if check.failure else 'ok':6}{check.name}", err=True)
+    failed = [check for check in checks if check.failure]
+    if failed:
+        raise InputError(
+            f"--kernel {place} is wrong on {len(failed)} of {len(checks)} inputs, so not timed. "
+            + "; ".join(f"{check.name}: {check.failure}" for check in failed)
+        )
+    return kernel
 
 
 def _device(name: str) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -13,6 +16,8 @@ from squeeze.kernels.inputs import KernelInputs, check_inputs
 from squeeze.kernels.native import load_native
 from squeeze.kernels.online import EagerFold, Fold
 from squeeze.kernels.statistics import TokenStatistics
+
+_FUSED = ContextVar("fused kernels", default=os.environ.get("SQUEEZE_FUSED") == "1")
 
 
 def token_statistics(
@@ -60,8 +65,8 @@ def best_fold(inputs: KernelInputs) -> Fold:
     if source.device.type == "cpu":
         return load_native() or EagerFold()
     if source.device.type == "cuda" and importlib.util.find_spec("triton") is not None:
-        # The fused kernels have not been measured on a GPU; SQUEEZE_FUSED=1 takes them.
-        if os.environ.get("SQUEEZE_FUSED") == "1":
+        # The fused kernels have not been measured on a GPU; SQUEEZE_FUSED=1 switches them on.
+        if _FUSED.get():
             from squeeze.kernels.fused import FusedFold
 
             return FusedFold()
@@ -69,3 +74,13 @@ def best_fold(inputs: KernelInputs) -> Fold:
 
         return TritonFold()
     return EagerFold()
+
+
+@contextmanager
+def fused_kernels() -> Iterator[None]:
+    """Switch the fused GPU kernels on inside, whatever SQUEEZE_FUSED says."""
+    token = _FUSED.set(True)
+    try:
+        yield
+    finally:
+        _FUSED.reset(token)

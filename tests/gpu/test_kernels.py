@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from squeeze.bench.accuracy import assert_close, error_bounds
 from squeeze.data.encoding import encode_item
 from squeeze.data.loading import load_examples, split
 from squeeze.data.probe_set import build_probe_set
@@ -16,7 +17,6 @@ from squeeze.kernels.inputs import check_inputs
 from squeeze.kernels.reference import reference_statistics
 from squeeze.models import load
 from squeeze.scoring import score
-from tests.kernels.accuracy import assert_close, error_bounds
 
 pytestmark = pytest.mark.gpu
 

@@ -8,12 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from squeeze.kernels import chunked, target_logps, token_statistics
-from squeeze.kernels.chunked import chunked_statistics
-from squeeze.kernels.inputs import check_inputs
-from squeeze.kernels.online import EagerFold, Fold
-from squeeze.kernels.reference import reference_statistics
-from tests.kernels.accuracy import (
+from squeeze.bench.accuracy import (
     KINDS,
     assert_argmax_is_a_maximiser,
     assert_close,
@@ -22,6 +17,11 @@ from tests.kernels.accuracy import (
     make_targets,
     rows_of,
 )
+from squeeze.kernels import chunked, target_logps, token_statistics
+from squeeze.kernels.chunked import chunked_statistics
+from squeeze.kernels.inputs import check_inputs
+from squeeze.kernels.online import EagerFold, Fold
+from squeeze.kernels.reference import reference_statistics
 
 pytestmark = pytest.mark.cpu
 

@@ -15,11 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from squeeze.kernels.chunked import chunked_statistics
-from squeeze.kernels.inputs import check_inputs
-from squeeze.kernels.online import EXPONENT_FLOOR, OnlineState, Tile
-from squeeze.kernels.reference import reference_statistics
-from tests.kernels.accuracy import (
+from squeeze.bench.accuracy import (
     KINDS,
     assert_argmax_is_a_maximiser,
     assert_close,
@@ -27,6 +23,10 @@ from tests.kernels.accuracy import (
     make_logits,
     make_targets,
 )
+from squeeze.kernels.chunked import chunked_statistics
+from squeeze.kernels.inputs import check_inputs
+from squeeze.kernels.online import EXPONENT_FLOOR, OnlineState, Tile
+from squeeze.kernels.reference import reference_statistics
 
 pytest.importorskip("triton", reason="triton is not installed")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

@@ -77,7 +77,7 @@ class SeedResult:
     entropy: Mapping[str, tuple[float, ...]]
 
 
-class SignedGRPOTrainer(GRPOTrainer):
+class SignedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     """TRL's trainer with the advantages of one sign only, and what its loss was given, kept."""
 
     sign: Sign | None = None

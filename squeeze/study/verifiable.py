@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from squeeze.claims.policy_gradient import check_seed_values
+from squeeze.claims.statistics import mean, verdict_from_interval
 from squeeze.claims.types import Verdict
 from squeeze.files import write_text
 from squeeze.losses import sequence_logps
@@ -285,8 +285,21 @@ def judge(results: Sequence[SeedResult]) -> list[Verdict]:
             for r in results
         ],
     }
-    rows = [(row, series[row["row"]]) for row in verifiable_plan()["statistics"]]
-    return check_seed_values(rows, seeds)
+    return [
+        verdict_from_interval(
+            row["claim"],
+            "tiny",
+            row["statistic"],
+            mean(series[row["row"]]),
+            bound=row["bound"],
+            side=row["side"],
+            comparison=row["row"],
+            seeds=seeds,
+            role=row["role"],
+            smallest_effect=row["smallest_effect"],
+        )
+        for row in verifiable_plan()["statistics"]
+    ]
 
 
 def _spearman(x: Sequence[float], y: Sequence[float]) -> float:

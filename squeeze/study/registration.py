@@ -49,6 +49,12 @@ def _document() -> Mapping[str, Any]:
     return document
 
 
+def verifiable_plan() -> Mapping[str, Any]:
+    """What is registered for the checkable questions: model, seeds, recipe and statistics."""
+    found: Mapping[str, Any] = _document()["verifiable"]
+    return found
+
+
 def registration_sha256(level: Level) -> str:
     """The SHA-256 of what is registered for a level and of its claims' statistics."""
     document = _document()

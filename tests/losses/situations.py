@@ -66,11 +66,16 @@ MODEL_PEERS: dict[str, tuple[list[str], list[float], dict[str, object], str]] = 
 
 
 def init_values(name: str, perturbation: float = 0.0) -> Iterator[InitValue]:
-    """Our loss at policy = reference + `perturbation` on the chosen side, at several constants."""
+    """Our loss at policy = reference, or with the reference `perturbation` off, by constant."""
     loss = get_loss(name)
     for seed, scale in enumerate((0.5, 1.0, 4.0)):
         logps = fixed_pairs(seed)
-        logps = replace(logps, ref_chosen=logps.chosen + perturbation, ref_rejected=logps.rejected)
+        # by unequal amounts on both sides: APO-down is 1 wherever Δ− = 0
+        logps = replace(
+            logps,
+            ref_chosen=logps.chosen + perturbation,
+            ref_rejected=logps.rejected - 2 * perturbation,
+        )
         hyper = {
             k: scale * loss.hyperparameters[k] for k in ("beta", "tau") if k in loss.hyperparameters
         }

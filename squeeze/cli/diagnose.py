@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from squeeze.cli.app import JUDGE, app
+from squeeze.cli.app import JUDGE, LOOK, app
 from squeeze.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def diagnose(
         raise typer.Exit(1)
 
 
-@app.command("compare")
+@app.command("compare", rich_help_panel=LOOK)
 def compare_runs(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Two or more logs or run directories.")

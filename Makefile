@@ -33,6 +33,10 @@ constraints:  ## exact versions for every Python and platform, from the ranges i
 		--group tools --group pinned --no-annotate \
 		--custom-compile-command "make constraints" --output-file constraints.txt
 
+docs: setup  ## the site, in build/site
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 mutation: setup  ## mutation testing of the theory and the losses (an hour)
 	$(BIN)/pip install --quiet -c constraints.txt mutmut
 	HYPOTHESIS_PROFILE=mutation OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \

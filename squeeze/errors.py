@@ -11,6 +11,13 @@ class InputError(ValueError):
 
     The message is one clear sentence or two: it names the row, field, file or flag that is wrong,
     and the way out.
+
+    >>> import squeeze
+    >>> try:
+    ...     squeeze.get_loss("sigmod")
+    ... except squeeze.InputError as error:
+    ...     print(str(error).partition(";")[0])
+    unknown loss 'sigmod'
     """
 
 

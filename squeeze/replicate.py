@@ -76,6 +76,16 @@ def replicate(
     Raises `InputError` for anything in the configuration, the data or the directory that cannot be
     used, before anything is written; and, unless `yes`, where training is projected to take more
     than a day.
+
+    >>> from pathlib import Path
+    >>> from rich.console import Console
+    >>> from squeeze import run_replication
+    >>> from squeeze.training.config import make_config
+    >>> config = make_config({"model": directory, "pairs": 2, "held_out": 1, "probe_train": 1,
+    ...     "arms": "dpo", "epochs": 1, "batch_size": 2, "generations": 0, "dtype": "float32"})
+    >>> outcomes = run_replication(config, Path("run"), console=Console(quiet=True))
+    >>> Path("run", "index.html").is_file()
+    True
     """
     together(require_whole_weights)
     directory = RunDirectory(out)

@@ -368,5 +368,18 @@ def _sums(
 def score(
     model: torch.nn.Module, items: Sequence[EncodedItem], **options: Any
 ) -> list[ResponseScores]:
-    """Score every response of every item, one row each; options as for `score_responses`."""
+    """Return the scores of every response of every item: log-prob sums in nats, entropy in nats.
+
+    `model` is a transformers causal LM; options are those of `score_responses` (`dtype`,
+    `shared_prefix`). Raises `InputError` where a log-prob is NaN or infinite, or without LM head.
+
+    >>> from squeeze import score
+    >>> from squeeze.models import load
+    >>> from squeeze.data.encoding import EncodedItem
+    >>> model, tokenizer = load(directory)
+    >>> item = EncodedItem("a", "train", tokenizer("2 + 2 =").input_ids, {
+    ...     "chosen": tokenizer(" 4").input_ids, "rejected": tokenizer(" 5!").input_ids})
+    >>> [(row.kind, row.logp < 0, row.logp <= row.argmax_logp) for row in score(model, [item])]
+    [('chosen', True, True), ('rejected', True, True)]
+    """
     return [response.summary() for response in score_responses(model, items, **options)]

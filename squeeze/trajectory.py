@@ -46,6 +46,13 @@ class Trajectory:
 
     `logp` is the response's log-prob sum in nats, `argmax_logp` the sum over its positions of the
     largest next-token log-prob, `entropy` and `peakiness` (‖π‖²) are means over its positions.
+    `read(path)` raises `InputError` for a file that is none.
+
+    >>> from pathlib import Path
+    >>> from squeeze import Trajectory
+    >>> Trajectory.empty().write(Path("trajectory.parquet"))
+    >>> Trajectory.read(Path("trajectory.parquet")).arms()
+    []
     """
 
     frame: pd.DataFrame

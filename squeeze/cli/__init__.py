@@ -25,7 +25,8 @@ __all__ = ["app", "main"]
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
 for registered in (app.registered_commands, app.registered_groups):
-    registered.sort(key=lambda command: PANELS.index(command.rich_help_panel))
+    # in the order of the panels; a command without one comes first, under "Commands"
+    registered.sort(key=lambda command: [None, *PANELS].index(command.rich_help_panel or None))
 
 
 def main() -> None:

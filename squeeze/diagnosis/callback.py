@@ -40,7 +40,13 @@ ALARMING = ("squeezing", "collapse")
 
 
 class SqueezeWarning(UserWarning):
-    """A training's verdict is alarming."""
+    """A training's verdict is alarming.
+
+    >>> import warnings
+    >>> from squeeze import SqueezeWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", SqueezeWarning)  # to end a training by it
+    """
 
 
 class SqueezeCallback(TrainerCallback):
@@ -70,6 +76,23 @@ class SqueezeCallback(TrainerCallback):
     `metric_for_best_model="squeeze/held_out/chosen"` and its like work with an `eval_strategy`.
     Raises `InputError` for arguments that cannot be used, and at the start of a training for a
     probe that cannot.
+
+    >>> from datasets import Dataset
+    >>> from trl import DPOConfig, DPOTrainer
+    >>> from squeeze import SqueezeCallback
+    >>> from squeeze.models import load
+    >>> model, tokenizer = load(directory)
+    >>> row = {"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}
+    >>> callback = SqueezeCallback(every=1, examples=2)
+    >>> trainer = DPOTrainer(
+    ...     model, args=DPOConfig("run", max_steps=2, report_to="none", use_cpu=True, bf16=False,
+    ...                           disable_tqdm=True, gradient_checkpointing=False),
+    ...     train_dataset=Dataset.from_list([row] * 4), processing_class=tokenizer,
+    ...     callbacks=[callback])
+    >>> _ = trainer.train()  # logs beside the trainer's own metrics
+    {'squeeze/chosen': ...}
+    >>> callback.diagnosis.verdict
+    '...'
     """
 
     def __init__(

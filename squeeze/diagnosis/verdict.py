@@ -85,6 +85,15 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
     """Return the verdict on a run; `beta` converts rewards to nats where the log does not tell.
 
     Raises `InputError` if beta is not positive.
+
+    >>> from pathlib import Path
+    >>> from squeeze import diagnose, load
+    >>> lines = [f'{{"step": {n}, "rewards/chosen": {-n}, "rewards/rejected": {-3 * n}}}'
+    ...          for n in range(12)]
+    >>> size = Path("log.jsonl").write_text("\\n".join(lines))
+    >>> (run,) = load(Path("log.jsonl"))
+    >>> diagnose(run).verdict in ("displacement", "squeezing", "collapse")
+    True
     """
     if beta is not None and not beta > 0:
         raise InputError(f"--beta must be positive, not {beta:g}")

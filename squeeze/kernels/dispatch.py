@@ -40,6 +40,12 @@ def token_statistics(
     is never stored. `targets` [T] are token ids, int64 or int32; rows whose target is
     `ignore_index` cost nothing and come out as 0. float32, bfloat16 and float16 inputs are
     accumulated in float32, float64 in float64. Raises InputError on unusable arguments.
+
+    >>> import torch
+    >>> from squeeze import token_statistics
+    >>> found = token_statistics(torch.tensor([0, 2]), logits=torch.zeros(2, 4))
+    >>> found.target_logp  # nats, one a token: ln(1/4)
+    tensor([-1.3863, -1.3863])
     """
     # Plain `Tensor` annotations: the shapes are checked below, with sentences for the user.
     inputs = check_inputs(

@@ -37,6 +37,14 @@ def register_loss(
 
     Its keyword arguments with their defaults become the hyper-parameters; `init` is called with
     all of them. Raises `InputError` for a name in use, or a keyword argument without a default.
+
+    >>> import math
+    >>> from squeeze import register_loss
+    >>> @register_loss("steep", paper="none: an example", init=lambda beta: math.log(2))
+    ... def steep(logps, *, beta=1.0):
+    ...     chosen = logps.chosen - logps.ref_chosen
+    ...     rejected = logps.rejected - logps.ref_rejected
+    ...     return -(beta * (chosen - rejected)).sigmoid().log()
     """
 
     def decorate(function: LossFunction) -> LossFunction:
@@ -68,6 +76,13 @@ def get_loss(name: str) -> Loss:
 
     "gated_NAME" has Gate-DPO's gate, "weighted_NAME" a weight on the rejected term, "ftx_NAME" an
     SFT term. Raises `InputError` naming the nearest known loss.
+
+    >>> import torch
+    >>> from squeeze import get_loss
+    >>> from squeeze.losses import PairLogps
+    >>> logps = PairLogps(*torch.tensor([[-9.0], [-12.0], [-10.0], [-11.0]]))  # nats, one pair
+    >>> get_loss("sigmoid").function(logps, beta=0.1)  # a loss a pair
+    tensor([...])
     """
     if name in LOSSES:
         return LOSSES[name]

@@ -57,6 +57,16 @@ def scan(
 
     `dtype` runs the model's body under autocast; it is put in eval mode and back. Raises
     `InputError` naming the example where the model's numbers are not finite.
+
+    >>> from squeeze import scan_pairs
+    >>> from squeeze.models import load
+    >>> from squeeze.data.encoding import EncodedItem
+    >>> model, tokenizer = load(directory)
+    >>> item = EncodedItem("a", "train", tokenizer("2 + 2 =").input_ids, {
+    ...     "chosen": tokenizer(" 4").input_ids, "rejected": tokenizer(" 5!").input_ids})
+    >>> (row,) = scan_pairs(model, [item])
+    >>> row.example, 0 <= row.edit_distance <= 1, row.chosen_logp < 0
+    ('a', True, True)
     """
     head = lm_head(model)
     with evaluating(model):

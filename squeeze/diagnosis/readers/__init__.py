@@ -24,6 +24,13 @@ def load(path: Path) -> list[RunSeries]:
     """Read every run in a log file or run directory.
 
     Raises `InputError` if there is no log, or it cannot be what it seems.
+
+    >>> from pathlib import Path
+    >>> from squeeze import load
+    >>> size = Path("log.csv").write_text("step,rewards/chosen\\n0,0.0\\n10,-0.5\\n")
+    >>> (run,) = load(Path("log.csv"))
+    >>> run.format, run.series[0].values.tolist()
+    ('...CSV...', [0.0, -0.5])
     """
     if not path.exists():
         raise InputError(f"{path} does not exist; give a log file or a run directory")

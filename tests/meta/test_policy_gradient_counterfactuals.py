@@ -10,6 +10,7 @@ from torch import Tensor
 
 from squeeze.claims import catalogue
 from squeeze.claims.policy_gradient import Pairs, PolicyStep
+from squeeze.claims.policy_gradient_checks import generic_situations
 from squeeze.theory.policy_gradient import policy_entropy_rate
 from squeeze.theory.sharpness import sharpness_aware_negative_step, sharpness_aware_relief
 from tests.theory.pair_systems import PAIRS

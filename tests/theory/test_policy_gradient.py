@@ -18,6 +18,7 @@ from squeeze.claims.policy_gradient import (
     group_step,
     sharpness_aware_step,
 )
+from squeeze.claims.policy_gradient_checks import PairSystem, generic_situations
 from squeeze.claims.situations import Situation
 from squeeze.theory import softmax
 from squeeze.theory.policy_gradient import expected_step, policy_entropy_rate

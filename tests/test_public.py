@@ -36,8 +36,5 @@ def test_every_example_in_its_docstring_runs(name, tiny_directory, tmp_path, mon
     assert test.examples, f"squeeze.{name} has no example"
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     failures: list[str] = []
-    with redirect_stdout(
-        StringIO()
-    ):  # doctest collects what examples print; trainers print as well
-        runner.run(test, out=failures.append)
+    runner.run(test, out=failures.append)
     assert not failures, "".join(failures)

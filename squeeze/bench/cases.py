@@ -19,6 +19,7 @@ LOGITS, HIDDEN, TRAINING = "logits", "hidden", "training"
 CHECKED_ROWS = 16
 # Twice the largest cache that is likely: 50 MB on an H100, 32 to 96 MB shared by cores of a CPU.
 _ROTATED_BYTES = 192 * 2**20
+_MOST_SETS = 32
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def rotated_inputs(case: Case, device: torch.device) -> list[CaseInputs]:
     One alone where it does so by itself.
     """
     first = make_inputs(case, device)
-    n_sets = max(1, -(-_ROTATED_BYTES // first.n_bytes))
+    n_sets = min(_MOST_SETS, max(1, -(-_ROTATED_BYTES // first.n_bytes)))
     return [first, *(make_inputs(case, device, seed) for seed in range(1, n_sets))]
 
 

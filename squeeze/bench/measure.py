@@ -82,6 +82,13 @@ def interleaved(
     spent = dict.fromkeys(works, 0.0)
     n_calls: dict[str, int] = {}
     turn = 0
+
+    def run(sets: Sequence[Work], n: int) -> float:
+        nonlocal turn
+        calls = [sets[(turn + i) % len(sets)] for i in range(n)]
+        turn += n
+        return _seconds(calls, device)
+
     started = time.perf_counter()
     for round_ in range(budget.rounds):
         if round_ >= 3 and time.perf_counter() - started > budget.seconds:
@@ -90,15 +97,13 @@ def interleaved(
             if spent[name] > budget.seconds_each:
                 continue
             sets = works[name]
+            seconds = run(sets, n_calls.get(name, 1))
             if name not in n_calls:
-                once = _seconds([sets[turn % len(sets)]], device)
-                n_calls[name] = max(1, math.ceil(_SHORTEST_SECONDS / max(once, 1e-6)))
-                turn += 1
-            calls = [sets[(turn + i) % len(sets)] for i in range(n_calls[name])]
-            turn += len(calls)
-            seconds = _seconds(calls, device)
+                n_calls[name] = max(1, math.ceil(_SHORTEST_SECONDS / max(seconds, 1e-6)))
+                if n_calls[name] > 1:  # too short to count; the round's own calls follow
+                    seconds = run(sets, n_calls[name])
             spent[name] += seconds
-            taken[name].append(seconds / len(calls))
+            taken[name].append(seconds / n_calls[name])
     return {name: Times(tuple(values)) for name, values in taken.items()}
 
 

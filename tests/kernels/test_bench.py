@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from squeeze.bench import candidates, cases, compare, kernels, show
+from squeeze.bench import candidates, cases, compare, kernels, measure, show
 from squeeze.bench.candidates import NAIVE, OURS
 from squeeze.bench.cases import HIDDEN, LOGITS, TRAINING, Case, rotated_inputs, select_cases
 from squeeze.bench.kernels import run_cases
@@ -101,8 +102,7 @@ def test_rounds_run_forwards_and_backwards_in_turn() -> None:
     slow = lambda name: (calls.append(name), time.sleep(0.003))  # noqa: E731
     works = {name: [lambda name=name: slow(name)] for name in "ab"}
     interleaved(works, CPU, Budget(rounds=3, seconds=1.0, seconds_each=1.0))
-    # twice in the first round: the first call tells how many are needed
-    assert "".join(calls) == "aabb" + "ba" + "ab"
+    assert "".join(calls) == "ab" + "ba" + "ab"
 
 
 def test_sets_of_inputs_take_turns_from_call_to_call() -> None:
@@ -124,16 +124,19 @@ def test_inputs_that_fit_a_cache_come_in_several_sets_and_large_ones_in_one() ->
     assert len(rotated_inputs(Case(LOGITS, "smollm2", 1024), CPU)) == 1
 
 
-def test_a_short_call_is_repeated_until_it_can_be_timed() -> None:
-    calls: list[int] = []
-    times = interleaved(
-        {"short": [lambda: (calls.append(0), time.sleep(2e-4))]},
-        CPU,
-        Budget(rounds=1, seconds=1.0, seconds_each=1.0),
-    )
-    # one to see how long it takes (at most 2 ms even on a busy machine), then two milliseconds full
-    assert len(calls) > 1
-    assert times["short"].median >= 2e-4
+def test_a_short_call_is_repeated_until_it_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+
+    def half_a_millisecond_each(calls: Sequence[Work], device: torch.device) -> float:
+        batches.append(len(calls))
+        return 5e-4 * len(calls)
+
+    monkeypatch.setattr(measure, "_seconds", half_a_millisecond_each)
+    budget = Budget(rounds=3, seconds=1.0, seconds_each=1.0)
+    times = interleaved({"short": [lambda: None]}, CPU, budget)
+    # one to see how long it takes, then 2 ms at a time
+    assert batches == [1, 4, 4, 4]
+    assert times["short"].seconds == (5e-4,) * 3
 
 
 def test_a_candidate_that_used_up_its_seconds_leaves_and_the_others_go_on() -> None:

@@ -145,7 +145,12 @@ def _same(value: Any) -> Tensor:
 PEERS = (
     Peer(
         "TRL selective_log_softmax",
-        *(_TARGET, (LOGITS, HIDDEN, TRAINING), "trl", "trl.trainer.utils:selective_log_softmax"),
+        *(
+            _TARGET,
+            (LOGITS, HIDDEN, TRAINING),
+            "trl",
+            "squeeze.training.trl_compat:selective_log_softmax",
+        ),
         *(_of_logits, _same),
     ),
     Peer(

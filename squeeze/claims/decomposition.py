@@ -343,7 +343,7 @@ def slope_verdict(
         tolerance=SLOPE_TOLERANCE,
         comparison=comparison,
         seeds=seeds,
-        min_seeds=1,
+        min_seeds=0,
         evidence={"learning rates": rates.tolist(), "errors": errors},
     )
 

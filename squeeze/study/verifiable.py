@@ -9,7 +9,6 @@ group of one question, from the pretrained model. Registered in `preregistered.y
 from __future__ import annotations
 
 import json
-import math
 import random
 import sys
 import tempfile
@@ -291,12 +290,12 @@ def judge(results: Sequence[SeedResult]) -> list[Verdict]:
             "tiny",
             row["statistic"],
             mean(series[row["row"]]),
-            bound=row["bound"],
+            bound=float(row["bound"]),
             side=row["side"],
             comparison=row["row"],
             seeds=seeds,
             role=row["role"],
-            smallest_effect=row["smallest_effect"],
+            smallest_effect=float(row["smallest_effect"]),
         )
         for row in verifiable_plan()["statistics"]
     ]
@@ -305,8 +304,9 @@ def judge(results: Sequence[SeedResult]) -> list[Verdict]:
 def _spearman(x: Sequence[float], y: Sequence[float]) -> float:
     from scipy import stats
 
-    rho = float(stats.spearmanr(x, y).statistic)
-    return 0.0 if math.isnan(rho) else rho
+    if len(set(x)) < 2 or len(set(y)) < 2:  # a constant shows no association
+        return 0.0
+    return float(stats.spearmanr(x, y).statistic)
 
 
 def main() -> None:

@@ -155,7 +155,7 @@ def damaged(kind: str, directory: Path, base: Path, adapter: Path) -> Checkpoint
         ("shorter base", "does not fit --base .*has no place in it"),
         ("adapter without weights", "no adapter_model.safetensors"),
         ("adapter cut off", "cannot be read"),
-        ("weights cut off", "--tuned .*cannot be loaded"),
+        ("weights cut off", "--tuned: model .*could not be loaded"),
         ("config is no JSON", "--tuned: model .*could not be loaded"),
         ("other tokenizer", "different tokenizers"),
     ],

@@ -50,8 +50,8 @@ def _train(model: Path, out: Path, rank: int, port: int) -> None:
     from squeeze.training.trainers import preference_dataset
 
     torch.set_num_threads(1)
-    # Every verdict alarms, so that both processes have to stop at the same step.
-    callback = SqueezeCallback(every=1, on_squeeze="stop", alarming=VERDICTS, patience=3)
+    # Every verdict alarms, so that both processes have to stop at the same step, the first.
+    callback = SqueezeCallback(every=1, on_squeeze="stop", alarming=VERDICTS, patience=1)
     args = DPOConfig(
         output_dir=str(out),
         max_steps=6,

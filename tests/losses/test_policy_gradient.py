@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from squeeze.claims.preference_checks import FLOAT64_BOUND, Measured, check_agreement
 from torch import Tensor
 
+from squeeze.claims.preference import FLOAT64_BOUND, Agreement, Measured, check_agreement
 from squeeze.errors import InputError
 from squeeze.losses.policy_gradient import POLICY_GRADIENTS, policy_loss
 from squeeze.theory.policy_gradient import (
@@ -77,7 +77,7 @@ def test_loss_equals_trls_in_value_and_gradient(name: str, seed: int) -> None:
     (slope,) = torch.autograd.grad(theirs, leaf)
     value, own = gradient(name, data)
     pair = Measured(value, own.flatten()), Measured(theirs.detach(), slope.flatten())
-    assert check_agreement([(name, *pair)], bound=FLOAT64_BOUND).supported
+    assert check_agreement(Agreement([(name, *pair)], bound=FLOAT64_BOUND)).supported
 
 
 @pytest.mark.parametrize("name", ["grpo", "dapo", "rloo"])

@@ -62,6 +62,7 @@ def entries() -> dict[Key, Entry]:
                 n=r.n,
                 detectable=r.detectable,
                 reason=r.reason,
+                exploratory="exploratory" in r.rests_on,
             )
             found[verdict.claim, level, ""] = Entry(verdict, **words[claim], date=r.date)
     return found

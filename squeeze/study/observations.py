@@ -64,6 +64,8 @@ def claims_at(level: Level) -> list[str]:
 def judge(o: Observatory, claim: str) -> list[Verdict]:
     """Train what a claim needs and return its rows, as registered."""
     rows = catalogue.get(claim).check(OBSERVATIONS[claim](o))
+    if o.plan.exploratory:
+        rows = [replace(row, exploratory=True) for row in rows]
     return with_registered_effects(rows, o.level)
 
 

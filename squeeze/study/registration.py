@@ -28,6 +28,7 @@ class LevelPlan:
     """What one level runs: model, seeds, the recipe of `RunConfig` fields, and single settings.
 
     `fewer` maps a claim id, or the letters before its hyphen, to the number of seeds spent on it.
+    `exploratory` says that checks were rewritten after these evaluation seeds had been seen.
     """
 
     model: str
@@ -36,6 +37,7 @@ class LevelPlan:
     recipe: Mapping[str, Any]
     settings: Mapping[str, Any]
     fewer: Mapping[str, int]
+    exploratory: bool = False
 
     def seeds_of(self, claim: str, seeds: Sequence[int]) -> tuple[int, ...]:
         """Those of `seeds` that are spent on a claim: the first few where the plan says so."""

@@ -32,6 +32,7 @@ from squeeze.files import read_json, write_json
 from squeeze.models import model_sha256
 from squeeze.provenance import peak_memory_mb
 from squeeze.report import build_report
+from squeeze.report.closing import closing_lines
 from squeeze.report.content import duration
 from squeeze.report.source import VERDICTS_SCHEMA
 from squeeze.run_directory import REPLICATE, RunDirectory, RunRecord, now
@@ -101,7 +102,11 @@ def replicate(
             trajectory = directory.trajectory()
         else:
             trajectory = Training(setup, directory, record, console, yes).execute()
-        return conclude(config, directory, record, trajectory)
+        verdicts = conclude(config, directory, record, trajectory)
+        if is_main():
+            for line in closing_lines(config.as_dict(), trajectory, verdicts):
+                console.print(line, soft_wrap=True, markup=False, highlight=False)
+        return verdicts
     finally:
         directory.close()
 

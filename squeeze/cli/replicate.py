@@ -45,6 +45,9 @@ def replicate(
     yes: Annotated[
         bool, Option("--yes", help="Train even if it is projected to take more than a day.")
     ] = False,
+    verbose: Annotated[
+        bool, Option("--verbose", help="End with every row of every claim as a table.")
+    ] = False,
 ) -> None:
     """Train a language model with DPO, three ways, and report whether it squeezes."""
     from rich.console import Console
@@ -89,6 +92,7 @@ def replicate(
     target = out or Path("reports") / ("quick" if quick else "replicate")
     with interruptible(again("--resume")):
         verdicts = run(settings, target, resume=resume, force=force, yes=yes, console=console)
-    console.print(verdict_table(verdicts))
+    if verbose:
+        console.print(verdict_table(verdicts))
     console.print(f"report: {target / 'index.html'}", soft_wrap=True)
     leave()

@@ -64,7 +64,7 @@ class PolicyStep:
     "GE-1",
     sentence="Gradient entanglement: in a DPO step chosen rises, to first order, iff ‖∇s+‖² "
     "exceeds ⟨∇s+, ∇s−⟩, and rejected falls iff ‖∇s−‖² does.",
-    source="Yuan et al. 2024, arXiv 2410.13828, §3 (gradient inner product condition)",
+    source="Yuan et al. 2024, arXiv 2410.13828 (the gradient inner product condition)",
     kind="theorem",
     levels=("toy",),
     counterfactual="the inner product left out; a term's sign flipped",
@@ -106,7 +106,7 @@ def group_step(system: PolicyStep) -> Verdict:
     "EN-1",
     sentence="To first order a policy-gradient step changes a softmax's entropy by "
     "−η·Cov_π(log π, π·A).",
-    source="Cui et al. 2025, arXiv 2505.22617, Lemma 1 and Theorem 1",
+    source="Cui et al. 2025, arXiv 2505.22617 (entropy by the covariance with the logits' change)",
     kind="theorem",
     levels=("toy",),
     counterfactual="A without the factor π (the natural gradient's); its sign flipped",

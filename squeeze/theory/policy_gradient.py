@@ -217,7 +217,7 @@ def policy_entropy_rate(
 ) -> Float[Tensor, " batch"]:
     """Return −Cov_π(log π, z' − z), to first order the change of entropy (nats) by a displacement.
 
-    Source: Cui et al. 2025, arXiv 2505.22617, Lemma 1. Claim EN-1.
+    Source: Cui et al. 2025, arXiv 2505.22617. Claim EN-1.
     """
     log_pi = logits.log_softmax(-1)
     pi = log_pi.exp()

@@ -29,7 +29,8 @@ class Peer:
 
     `source` is "module:name", `package` what pip installs; `gives` names the statistics that it
     returns; `arguments` turns a case's inputs into a call's, `result` its value into log-probs [T]
-    (for training, into what is summed). `device` is "cuda" where it cannot run on a CPU.
+    (for training, into what is summed). `device` is "cuda" where it cannot run on a CPU; `imports`
+    is the package that has to be there where it is not the one that `source` begins with.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Peer:
     result: Callable[[Any], Tensor]
     device: str | None = None
     capability: tuple[int, int] | None = None
+    imports: str | None = None
 
     @property
     def needs(self) -> str:
@@ -65,7 +67,7 @@ class Peer:
     def why_missing(self, device: torch.device, inputs: CaseInputs) -> str | None:
         """Why it cannot be measured here, or None. Imports it and binds its signature first."""
         module = self.source.split(":")[0]
-        if importlib.util.find_spec(module.split(".")[0]) is None:
+        if importlib.util.find_spec(self.imports or module.split(".")[0]) is None:
             return f"{self.package} is not installed"
         try:
             function = self.function()
@@ -152,6 +154,7 @@ PEERS = (
             "squeeze.training.trl_compat:selective_log_softmax",
         ),
         *(_of_logits, _same),
+        imports="trl",
     ),
     Peer(
         "TRL log-prob + entropy",

@@ -24,6 +24,10 @@ def observe(
     logs: Annotated[
         Path | None, Option(help="For published: a clone of the authors' repository.")
     ] = None,
+    records: Annotated[
+        Path | None,
+        Option(help="Probes of finished arms, read first and added to; goes between machines."),
+    ] = None,
     out: Annotated[Path, Option(help="The ledger's directory.")] = Path("reports"),
 ) -> None:
     """Run the pre-registered experiments of a level and put the verdicts into the ledger.
@@ -53,7 +57,7 @@ def observe(
     names = claims_at(registered_level)
     if claims is not None:
         names = [catalogue.get(name.strip()).id for name in claims.split(",")]
-    observatory = Observatory(registered_level, chosen, model=model)
+    observatory = Observatory(registered_level, chosen, model=model, records=records)
     if observatory.registered:
         read(out)  # a file that is not ours is better refused before the training
     entries, verdicts = [], []

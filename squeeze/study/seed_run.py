@@ -27,6 +27,7 @@ from squeeze.generation import generate_texts
 from squeeze.models import cache_directory, load_tokenizer, model_sha256
 from squeeze.scan import scan
 from squeeze.scoring import fast_dtype
+from squeeze.study.records import Records
 from squeeze.training.config import RunConfig
 from squeeze.training.inputs import Pairs, encode, pretrained, probe_items
 from squeeze.training.pairs import OWN, Score, own_pairs, phase_examples
@@ -42,8 +43,9 @@ class Experiment:
     """Arms on `config.model` with the seed, sizes and recipe of `config` (its `arms` are ignored).
 
     `pairs` defaults to those of `config.data`; `score` ranks sampled answers for on-policy arms.
-    `cache` is a directory for all experiments, the user's cache by default; `changed()` is called
-    after every probe and optimizer step.
+    `cache` is a directory for all experiments, the user's cache by default; `records` is one for
+    the records of all, read before anything is trained and written when an arm is finished.
+    `changed()` is called after every probe and optimizer step.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Experiment:
         score: Score = enthusiasm,
         cache: Path | None = None,
         changed: Callable[[], None] = lambda: None,
+        records: Path | None = None,
     ) -> None:
         self.config, self.score = config, score
         self.tokenizer = load_tokenizer(config.model)
@@ -62,7 +65,9 @@ class Experiment:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         auto = config.dtype == "auto"
         dtype = fast_dtype(device) if auto else getattr(torch, config.dtype)
-        self.directory = (cache or cache_directory() / "experiments") / self._key(dtype)
+        key = self._key(dtype)
+        self.directory = (cache or cache_directory() / "experiments") / key
+        self.records = None if records is None else Records(records / key)
         self.arms = ArmTrainer(
             lambda: pretrained(config),
             self.tokenizer,
@@ -114,11 +119,16 @@ class Experiment:
 
     def train(self, name: str, wait: bool = True) -> bool:
         """Train what is missing of an arm; without `wait` return False if another run is at it."""
+        arm = self.config.arm(name)
+        if self.records is not None and self.records.holds(arm):
+            return True
         quiet()
         try:
-            self.arms.train(self.config.arm(name), wait)
+            self.arms.train(arm, wait)
         except Timeout:
             return False
+        if self.records is not None:
+            self.records.keep(arm, self.arms)
         return True
 
     def trajectory(self, *names: str) -> Trajectory:
@@ -126,15 +136,17 @@ class Experiment:
         for name in names:
             self.train(name)
         arms = [self.config.arm(name) for name in names]
-        return Trajectory(
-            pd.concat([self.arms.trajectory(arm).frame for arm in arms], ignore_index=True)
-        )
+        rows_of = None if self.records is None else self.records.rows
+        frames = [self.arms.trajectory(arm, rows_of).frame for arm in arms]
+        return Trajectory(pd.concat(frames, ignore_index=True))
 
     def log(self, name: str) -> list[list[dict[str, float]]]:
         """TRL's log of each phase of a trained arm: `trainer.state.log_history`."""
         phases = self.config.arm(name).phases
-        places = [self.arms.place(phases[: i + 1]).directory for i in range(len(phases))]
-        return [read_json(place / "log.json") for place in places]
+        firsts = [phases[: i + 1] for i in range(len(phases))]
+        if self.records is not None:
+            return [self.records.log(first) for first in firsts]
+        return [read_json(self.arms.place(first).directory / "log.json") for first in firsts]
 
     def scan(self, phases: Phases) -> pd.DataFrame:
         """`squeeze.scan`'s row of every training pair, by the model after `phases`. Cached.

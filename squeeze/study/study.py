@@ -42,6 +42,7 @@ class Observatory:
         settings: Mapping[str, Any] | None = None,
         cache: Path | None = None,
         changed: Callable[[], None] = lambda: None,
+        records: Path | None = None,
     ) -> None:
         self.level: Level = level
         registered = plan(level)
@@ -57,7 +58,7 @@ class Observatory:
         )
         self.seeds = tuple(self.plan.evaluation if seeds is None else seeds)
         self.registered = self.plan == registered and self.seeds == registered.evaluation
-        self._cache, self._changed = cache, changed
+        self._of_each: dict[str, Any] = {"cache": cache, "changed": changed, "records": records}
         self._experiments: dict[int, Experiment] = {}
 
     def experiment(self, seed: int) -> Experiment:
@@ -67,9 +68,7 @@ class Observatory:
             model = str(tiny_lm()) if tiny else self.plan.model
             config = make_config({**self.plan.recipe, "model": model, "seed": seed})
             pairs = Pairs(*tiny_examples(config.pairs, config.held_out, seed)) if tiny else None
-            self._experiments[seed] = Experiment(
-                config, pairs, cache=self._cache, changed=self._changed
-            )
+            self._experiments[seed] = Experiment(config, pairs, **self._of_each)
         return self._experiments[seed]
 
     def over(self, claim: str) -> list[tuple[int, Experiment]]:

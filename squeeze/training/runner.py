@@ -107,7 +107,7 @@ class ArmTrainer:
         """Where the last of these phases keeps its files."""
         return PhasePlace(self.work / phases_key(phases))
 
-    def _rows(self, phases: Phases) -> Trajectory:
+    def rows(self, phases: Phases) -> Trajectory:
         """The probes of the last of these phases; of the untrained model if there are none."""
         path, written = self._rows_file(phases), self._written.get(phases_key(phases))
         if written is not None:
@@ -117,13 +117,18 @@ class ArmTrainer:
     def _rows_file(self, phases: Phases) -> Path:
         return self.place(phases).directory / "trajectory.parquet"
 
-    def trajectory(self, arm: Arm) -> Trajectory:
-        """The arm's probes so far, numbered through; steps and epochs count within a kind."""
+    def trajectory(
+        self, arm: Arm, rows_of: Callable[[Phases], Trajectory] | None = None
+    ) -> Trajectory:
+        """The arm's probes so far, numbered through; steps and epochs count within a kind.
+
+        `rows_of` gives a sequence of phases' probes where they are not this trainer's.
+        """
         frames: list[pd.DataFrame] = []
         probes, done = 0, {"base": (0, 0.0), "sft": (0, 0.0), "dpo": (0, 0.0)}
         for length in range(len(arm.phases) + 1):
             phases = arm.phases[:length]
-            rows = self._rows(phases).frame
+            rows = (rows_of or self.rows)(phases).frame
             if rows.empty:
                 break
             kind = phases[-1].kind if phases else "base"
@@ -244,7 +249,7 @@ class ArmTrainer:
     @main_only
     def _resume_step(self, phases: Phases) -> int | None:
         """The step that these phases go on from; probes and checkpoints after it are dropped."""
-        place, rows = self.place(phases), self._rows(phases)
+        place, rows = self.place(phases), self.rows(phases)
         probed = [point.step for point in rows.points("")]
         step = place.resume_step(probed)
         lost = [s for s in probed if s > (step or 0)]
@@ -265,7 +270,7 @@ class ArmTrainer:
         self, phases: Phases, step: int, epoch: float, responses: Sequence[ScoredResponse]
     ) -> None:
         """Put a probe on disk before anything else goes on."""
-        rows = self._rows(phases)
+        rows = self.rows(phases)
         probe = len(rows.points(""))
         kind = phases[-1].kind if phases else "base"
         scores = [response.summary() for response in responses]

@@ -1,0 +1,46 @@
+"""An experiment's arms, trained by whoever comes first."""
+
+import pandas as pd
+import pytest
+from filelock import FileLock
+
+from squeeze.study.seed_run import Experiment
+
+pytestmark = pytest.mark.cpu
+
+
+def test_an_arm_that_another_run_is_at_is_left_to_it(tiny_config, tmp_path):
+    experiment = Experiment(tiny_config, cache=tmp_path)
+    place = experiment.arms.place(tiny_config.arm("sft-1").phases)
+    place.directory.mkdir(parents=True)
+    with FileLock(place.directory / "lock"):
+        assert not experiment.train("sft-1", wait=False)
+        assert not place.adapter.exists()
+    assert experiment.train("sft-1", wait=False)
+    assert place.adapter.exists()
+
+
+def test_a_recorded_arm_is_not_trained_again_on_another_machine(tiny_config, tmp_path):
+    here = Experiment(tiny_config, cache=tmp_path / "here", records=tmp_path / "records")
+    measured, log = here.trajectory("sft-1"), here.log("sft-1")
+    there = Experiment(tiny_config, cache=tmp_path / "there", records=tmp_path / "records")
+
+    there.arms.stepped = lambda phase: pytest.fail("it trained again")
+    pd.testing.assert_frame_equal(there.trajectory("sft-1").frame, measured.frame)
+    assert there.log("sft-1") == log
+
+
+def test_records_of_half_an_arm_do_not_count(tiny_config, tmp_path):
+    records = tmp_path / "records"
+    here = Experiment(tiny_config, cache=tmp_path / "here", records=records)
+    here.train("sft-1")
+    steps = []
+    there = Experiment(tiny_config, cache=tmp_path / "there", records=records)
+    there.arms.stepped = steps.append
+    phases = there.config.arm("sft-1").phases
+    next((records / there.directory.name).glob("sft-*.parquet")).unlink()
+    assert not there.records.holds(there.config.arm("sft-1"))
+    there.train("sft-1")
+    assert steps
+    assert there.records.holds(there.config.arm("sft-1"))
+    assert there.records.rows(phases).frame.equals(here.records.rows(phases).frame)

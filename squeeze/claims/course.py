@@ -27,11 +27,12 @@ def _in_order(
     """A row a split: of all steps from one role to the next, the one nearest to failing."""
     roles: dict[str, Role] = {"held_out": "primary", "train": "secondary"}
     return [
-        steps(
+        row
+        for split, decides in roles.items()
+        for row in steps(
             runs, id, lambda r, role, split=split: of(r, role, split), statistic, side,  # type: ignore[misc]
             id, decides, split,
         )
-        for split, decides in roles.items()
     ]  # fmt: skip
 
 

@@ -15,8 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from squeeze.claims.catalogue import claim
-from squeeze.claims.curves import change, phase_values
-from squeeze.claims.runs import Runs
+from squeeze.claims.curves import Array, change, phase_values
 from squeeze.claims.statistics import (
     CONFIDENCE,
     MIN_RANKED,
@@ -67,13 +66,16 @@ class Displacement:
 
     `frame` has a row an example and seed: `example`, `seed`, `fall` (nats), `ches`,
     `normalised_ches`, `edit_distance` (see `predicted_and_seen`; frames of several seeds go
-    through `pandas.concat`); other numeric columns are evidence only. `runs` has the roles "high"
-    and "low", DPO on the pairs of highest and of lowest CHES.
+    through `pandas.concat`); other numeric columns are evidence only. `high` and `low` are chosen's
+    change over DPO in nats, [seeds, pairs], of the pairs that DPO trained on: those of highest and
+    those of lowest CHES; `seeds` are theirs.
     """
 
     level: Level
     frame: pd.DataFrame | None = None
-    runs: Runs | None = None
+    high: Array | None = None
+    low: Array | None = None
+    seeds: tuple[int, ...] = ()
 
 
 @claim(
@@ -100,29 +102,27 @@ def _subsets(evidence: Displacement) -> Verdict:
     statistic = (
         "chosen's change over DPO on the pairs of highest CHES less that on the lowest, nats"
     )
-    runs, name = evidence.runs, "highest against lowest scores"
-    if runs is None or not runs.has("high", "low"):
+    high, low, name = evidence.high, evidence.low, "highest against lowest scores"
+    if high is None or low is None:
         reason = "the arms trained on the pairs of highest and of lowest score were not run"
         return Verdict(
             "CH-1", evidence.level, "not run", statistic, comparison=name, reason=reason,
             side="below",
         )  # fmt: skip
-    changes = [change(runs.curve(role, "chosen")) for role in ("high", "low")]
-    by_seed = changes[0].mean(axis=1) - changes[1].mean(axis=1)
-    n = changes[0].shape[1] + changes[1].shape[1]
+    by_seed = high.mean(axis=1) - low.mean(axis=1)
+    n = high.shape[1] + low.shape[1]
     if len(by_seed) > 1:
         estimate = replace(
             mean(by_seed), n=n, seeds=len(by_seed), seed_means=tuple(by_seed.tolist())
         )
     else:  # one seed: Welch's interval over its prompts
-        welch = stats.ttest_ind(changes[0][0], changes[1][0], equal_var=False)
-        low, high = welch.confidence_interval(CONFIDENCE)
-        estimate = Estimate(
-            float(by_seed[0]), (float(low), float(high)), n, "Welch's t", p_value=welch.pvalue
-        )
+        welch = stats.ttest_ind(high[0], low[0], equal_var=False)
+        ends = welch.confidence_interval(CONFIDENCE)
+        interval = float(ends.low), float(ends.high)
+        estimate = Estimate(float(by_seed[0]), interval, n, "Welch's t", p_value=welch.pvalue)
     return verdict_from_interval(
         "CH-1", evidence.level, statistic, estimate, side="below", comparison=name,
-        seeds=runs.seeds,
+        seeds=evidence.seeds,
     )  # fmt: skip
 
 

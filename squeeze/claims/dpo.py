@@ -171,7 +171,7 @@ def check_argmax_rises(runs: Runs) -> list[Verdict]:
     source=f"{PAPER}, §4.2; the dose is this project's",
     kind="observation",
     levels=LEVELS,
-    counterfactual="the doses in another order",
+    counterfactual="λ on the chosen term instead",
     primary="chosen's change over DPO, of one dose less that of the one before it, nats",
     math="λ ∈ {0, ½, 1, 2} on β(1 − a)∇s−: Δ log π(y+) falls and Δ Σ_l max_v log π rises with λ",
     run="squeeze observe pretrained --claims DO-3",
@@ -184,8 +184,8 @@ def check_dose(runs: Runs) -> list[Verdict]:
 
     what = "change over DPO, of one dose less that of the one before it, nats"
     return [
-        steps(runs, "DO-3", of("logp"), f"chosen's {what}", "below", "chosen", "primary"),
-        steps(runs, "DO-3", of("argmax_logp"), f"argmax's {what}", "above", "argmax"),
+        *steps(runs, "DO-3", of("logp"), f"chosen's {what}", "below", "chosen", "primary"),
+        *steps(runs, "DO-3", of("argmax_logp"), f"argmax's {what}", "above", "argmax"),
     ]
 
 
@@ -213,16 +213,16 @@ def check_peakier_start(runs: Runs) -> list[Verdict]:
         return lambda r, role: change(r.curve(role, "chosen", split, metric))
 
     rows = [
-        steps(
+        *steps(
             runs, "DO-4", lambda r, role: squeeze_of(r, role, split),
             f"argmax's change over DPO less chosen's, {what}", "above", "squeeze", "primary",
         ),
-        steps(runs, "DO-4", of("logp"), f"chosen's change over DPO, {what}", "below", "chosen"),
-        steps(
+        *steps(runs, "DO-4", of("logp"), f"chosen's change over DPO, {what}", "below", "chosen"),
+        *steps(
             runs, "DO-4", of("argmax_logp"), f"argmax's change over DPO, {what}", "above", "argmax"
         ),
     ]  # fmt: skip
-    premise = steps(
+    premise, *_ = steps(
         runs,
         "DO-4",
         lambda r, role: r.curve(role, "chosen", split, "peakiness")[..., 0],
@@ -258,9 +258,12 @@ def steps(
     name: str,
     role: Role = "secondary",
     comparison: str = "held_out",
-) -> Verdict:
-    """Of all steps from a role's arm to the next one's, the row nearest to failing."""
-    rows = []
+) -> list[Verdict]:
+    """Of all steps from a role's arm to the next one's, the row nearest to failing.
+
+    After it the same of its contrasts with the counterfactual's, if there is one.
+    """
+    rows, contrasts = [], []
     for less, more in pairwise(runs.roles):
 
         def step(r: Runs, less: str = less, more: str = more) -> Array:
@@ -270,5 +273,8 @@ def steps(
             id, statistic, step, side, f"{name}, {comparison}", role=role,
             updates=runs.updates(more),
         )  # fmt: skip
-        rows.append((f"{runs.arm(less)} to {runs.arm(more)}", row))
-    return nearest_to_failing(rows, side)
+        between = f"{runs.arm(less)} to {runs.arm(more)}"
+        rows.append((between, row))
+        contrast = runs.contrast(id, statistic, step, side, f"{name}, {comparison}")
+        contrasts += [(between, made) for made in contrast]
+    return [nearest_to_failing(found, side) for found in (rows, contrasts) if found]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -223,14 +224,15 @@ def weights(o: Observatory) -> dict[str, str]:
 
 @observation("DO-3")
 def do_3(o: Observatory) -> Runs:
-    """DO-3: a dose of the rejected term an arm."""
-    return o.runs("DO-3", doses(o))
+    """DO-3: a dose of the rejected term an arm, against the same doses of the chosen term."""
+    roles = doses(o)
+    return o.runs("DO-3", roles, {role: f"chosen-{arm}" for role, arm in roles.items()})
 
 
 @counterfactual("DO-3")
 def do_3_bare(o: Observatory) -> Runs:
-    """DO-3 with the doses in another order."""
-    return o.runs("DO-3", turned(doses(o)))
+    """DO-3 with the doses on the chosen term."""
+    return _bare(do_3(o))
 
 
 @observation("DO-4")
@@ -336,12 +338,13 @@ def on_1_bare(o: Observatory) -> OnPolicy:
 def _long_answers(o: Observatory, form: str) -> tuple[list[list[str]], list[list[str]]]:
     """Answers at the start and at the end of DPO far longer than the other claims train it."""
     name = f"long-{o.plan.settings['long_dpo_epochs']}{form}"
+    longest = o.plan.settings.get("long_answer_tokens")
     before, after = [], []
     for _, experiment in o.over("RP-1"):
         experiment.trajectory(name)
         phases = experiment.config.arm(name).phases
-        before.append(experiment.answers(phases[:1]))
-        after.append(experiment.answers(phases))
+        before.append(experiment.answers(phases[:1], max_new_tokens=longest))
+        after.append(experiment.answers(phases, max_new_tokens=longest))
     return before, after
 
 
@@ -376,7 +379,7 @@ def va_1_bare(o: Observatory) -> Runs:
 
 @observation("CH-1")
 def ch_1(o: Observatory) -> Displacement:
-    """CH-1: scores of the pretrained model against what DPO from it did."""
+    """CH-1: DPO on either half of the pairs by their score, and scores against what DPO did."""
     frames = []
     for seed, experiment in o.over("CH-1"):
         experiment.trajectory(BASE_DPO)
@@ -384,7 +387,8 @@ def ch_1(o: Observatory) -> Displacement:
         after = experiment.scan(experiment.config.arm(BASE_DPO).phases)
         fall = before["chosen_logp"] - after["chosen_logp"]
         frames.append(before.assign(fall=fall, seed=seed))
-    return Displacement(o.level, pd.concat(frames, ignore_index=True))
+    frame = pd.concat(frames, ignore_index=True)
+    return _halves(o, Displacement(o.level, frame), "")
 
 
 @counterfactual("CH-1")
@@ -394,4 +398,23 @@ def ch_1_bare(o: Observatory) -> Displacement:
     assert given.frame is not None  # by `ch_1`
     scores = ["ches", "normalised_ches"]
     shuffled = given.frame[scores].sample(frac=1, random_state=0).to_numpy()
-    return replace(given, frame=given.frame.assign(**dict(zip(scores, shuffled.T, strict=True))))
+    frame = given.frame.assign(**dict(zip(scores, shuffled.T, strict=True)))
+    return _halves(o, Displacement(o.level, frame), "-permuted")
+
+
+def _halves(o: Observatory, given: Displacement, form: str) -> Displacement:
+    """The evidence with chosen's change over DPO on the half of the pairs that was trained on."""
+    changes: dict[str, list[Any]] = {"highest": [], "lowest": []}
+    for _, experiment in o.over("CH-1"):
+        for half, found in changes.items():
+            arm = f"ches-{half}{form}"
+            experiment.trajectory(arm)
+            own = [e.id for e in experiment.ranked(f"{half}{form}")]
+            before, after = (
+                experiment.scan(phases).set_index("example")["chosen_logp"][own].to_numpy()
+                for phases in ((), experiment.config.arm(arm).phases)
+            )
+            found.append(after - before)
+    high, low = (np.stack(rows) for rows in changes.values())
+    seeds = o.plan.seeds_of("CH-1", o.seeds)
+    return replace(given, high=high, low=low, seeds=tuple(seeds))

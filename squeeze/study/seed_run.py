@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from filelock import Timeout
@@ -100,6 +101,8 @@ class Experiment:
     def _examples(self, phases: Phases) -> list[PreferenceExample]:
         """What the last of these phases trains on; the policy's own pairs are sampled once."""
         phase = phases[-1]
+        if phase.on.startswith(("highest", "lowest")):
+            return self.ranked(phase.on)
         if phase.on not in OWN:
             return phase_examples(list(self.pairs.train), phase, self.config.seed)
         path = self.arms.place(phases).directory / "pairs.json"
@@ -116,6 +119,18 @@ class Experiment:
             write_json(path, [[e.id, e.chosen, e.rejected] for e in pairs])
         prompts = {e.id: e.prompt for e in self.pairs.train}
         return [PreferenceExample(i, prompts[i], *answers) for i, *answers in read_json(path)]
+
+    def ranked(self, half: str) -> list[PreferenceExample]:
+        """The half of the training pairs with the "highest" or "lowest" CHES of the pretrained
+        model, in the data's order; "…-permuted": each pair with another one's score."""
+        which, _, permuted = half.partition("-")
+        scores = self.scan(())["ches"].to_numpy()
+        if permuted:
+            scores = np.random.default_rng(self.config.seed).permutation(scores)
+        order = np.argsort(scores, kind="stable")
+        size = len(order) // 2
+        chosen = order[-size:] if which == "highest" else order[:size]
+        return [self.pairs.train[i] for i in sorted(chosen)]
 
     def train(self, name: str, wait: bool = True) -> bool:
         """Train what is missing of an arm; without `wait` return False if another run is at it."""
@@ -165,12 +180,21 @@ class Experiment:
                 frame.to_parquet(temporary, index=False)
         return pd.read_parquet(path)
 
-    def answers(self, phases: Phases, *, seed: int = 0, temperature: float = 1.0) -> list[str]:
+    def answers(
+        self,
+        phases: Phases,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        max_new_tokens: int | None = None,
+    ) -> list[str]:
         """One sampled answer to every prompt, trained ones first, of the model after `phases`.
 
-        The phases must be trained (() is the pretrained model). Cached.
+        The phases must be trained (() is the pretrained model); answers end after `max_new_tokens`,
+        the configuration's by default. Cached.
         """
-        name = f"answers-{seed}-{temperature:g}-{self.config.max_new_tokens}.json"
+        longest = max_new_tokens or self.config.max_new_tokens
+        name = f"answers-{seed}-{temperature:g}-{longest}.json"
         path = self.arms.place(phases).directory / name
         if not path.exists():
             prompts = [
@@ -181,7 +205,7 @@ class Experiment:
                 self.arms.model(phases),
                 self.tokenizer,
                 prompts,
-                max_new_tokens=self.config.max_new_tokens,
+                max_new_tokens=longest,
                 seed=seed,
                 temperature=temperature,
             )

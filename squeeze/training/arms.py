@@ -26,9 +26,10 @@ class Phase:
 
     `on` says what it sees. SFT: "chosen" or "chosen+rejected" responses, or for counterfactuals
     "shuffled" (the chosen answers of other prompts), "permuted" (their words in random order),
-    "half" (every other pair). DPO: "pairs" of the data, or pairs of the policy's own answers,
-    "scored" by enthusiasm or ranked at "random". `warmup` is a share of the steps. `batch_size`
-    counts rows (SFT) or pairs (DPO).
+    "half" (every other pair). DPO: "pairs" of the data, the half of them with the "highest" or
+    "lowest" CHES of the pretrained model ("highest-permuted": by other pairs' scores), or pairs of
+    the policy's own answers, "scored" by enthusiasm or ranked at "random". `warmup` is a share of
+    the steps. `batch_size` counts rows (SFT) or pairs (DPO).
     `loss_type` is a loss of `squeeze.losses` ("sigmoid" is DPO; so are "gated_…", "weighted_…" and
     "ftx_…" forms) or else one of TRL's own; `loss_options` are its hyper-parameters, `beta` among
     them if the loss wants another one. The probe set is scored every `probe_every` epochs and at
@@ -37,7 +38,18 @@ class Phase:
 
     kind: Literal["sft", "dpo"]
     on: Literal[
-        "chosen", "chosen+rejected", "shuffled", "permuted", "half", "pairs", "scored", "random"
+        "chosen",
+        "chosen+rejected",
+        "shuffled",
+        "permuted",
+        "half",
+        "pairs",
+        "scored",
+        "random",
+        "highest",
+        "lowest",
+        "highest-permuted",
+        "lowest-permuted",
     ]
     epochs: int
     learning_rate: float
@@ -78,9 +90,10 @@ def _sft_dpo(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[P
 
 def _dose(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
     weight = float(found[found.lastindex or 1])
-    options = dict(dpo.loss_options) | {"rejected_weight": weight}
+    term = "chosen" if found[0].startswith("chosen") else "rejected"
+    options = dict(dpo.loss_options) | {f"{term}_weight": weight}
     weighted = replace(dpo, loss_type=f"weighted_{dpo.loss_type}", loss_options=options)
-    return f"SFT on chosen, then DPO with its rejected term times {weight:g}", (sft, weighted)
+    return f"SFT on chosen, then DPO with its {term} term times {weight:g}", (sft, weighted)
 
 
 def _long(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
@@ -120,14 +133,21 @@ def _on_policy(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple
     return title, (sft, *[one] * rounds)
 
 
+def _ches(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
+    whose = " of other pairs" if found[2] else ""
+    phase = replace(dpo, on=f"{found[1]}{found[2] or ''}")  # type: ignore[arg-type]
+    return f"DPO from the pretrained model on the half of {found[1]} CHES{whose}", (phase,)
+
+
 FORMS: dict[str, tuple[str, Build]] = {
     "sft-EPOCHS[-shuffled|-permuted|-half]": (r"sft-(\d+)(?:-(shuffled|permuted|half))?", _sft),
     "sft-EPOCHS-dpo": (r"sft-(\d+)-dpo", _sft_dpo),
-    "dose-WEIGHT": (r"dose-(\d+(?:\.\d+)?)", _dose),
+    "[chosen-]dose-WEIGHT": (r"(?:chosen-)?dose-(\d+(?:\.\d+)?)", _dose),
     "long-EPOCHS[-dose-WEIGHT]": (r"long-(\d+)(?:-dose-(\d+(?:\.\d+)?))?", _long),
     "loss-NAME": (r"loss-(\w+)", _loss),
     "beta-VALUE": (r"beta-(\d+(?:\.\d+)?)", _beta),
     "ftx-WEIGHT": (r"ftx-(\d+(?:\.\d+)?)", _ftx),
+    "ches-highest|lowest[-permuted]": (r"ches-(highest|lowest)(-permuted)?", _ches),
     "on-policy-ROUNDS[-random|-data]": (r"on-policy-(\d+)(?:-(random|data))?", _on_policy),
 }
 
@@ -146,6 +166,7 @@ def make_arm(name: str, main: Sequence[Arm], probe_every: int) -> Arm:
     sft, dpo = known["sft-dpo"].phases
     if name in (
         "dose-1",
+        "chosen-dose-1",
         "ftx-0",
         f"beta-{dpo.beta:g}",
         f"loss-{dpo.loss_type}",

@@ -27,9 +27,21 @@ def test_weight_scales_the_rejected_gradient_and_nothing_else(name: str) -> None
     torch.testing.assert_close(after[1], 0.25 * before[1], rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_chosen_weight_scales_the_chosen_gradient_and_nothing_else(name: str) -> None:
+    logps = fixed_pairs()
+    plain, half = get_loss(name), get_loss(f"weighted_{name}")
+    hyper = {"chosen_weight": 0.25}
+    torch.testing.assert_close(half(logps, **hyper), plain(logps), rtol=1e-14, atol=0)
+    before = autograd_residual(ResidualCase(name, plain.function, None, logps))
+    after = autograd_residual(ResidualCase(name, half.function, None, logps, hyper))
+    torch.testing.assert_close(after[0], 0.25 * before[0], rtol=1e-12, atol=0)
+    torch.testing.assert_close(after[1], before[1], rtol=1e-12, atol=0)
+
+
 def test_weighted_formula_is_autograds_gradient() -> None:
     logps, loss = fixed_pairs(), get_loss("weighted_ipo")
-    hyper = {"rejected_weight": 0.25, "tau": 0.3}
+    hyper = {"rejected_weight": 0.25, "chosen_weight": 0.5, "tau": 0.3}
     automatic = autograd_residual(ResidualCase("weighted_ipo", loss.function, None, logps, hyper))
     for ours, autograds in zip(loss.residuals(logps, **hyper), automatic, strict=True):
         torch.testing.assert_close(ours, autograds, rtol=1e-12, atol=0)
@@ -50,9 +62,13 @@ def test_without_a_weight_the_loss_is_the_plain_one() -> None:
 def test_weighted_loss_says_what_it_is() -> None:
     plain, loss = get_loss("ipo"), weighted(get_loss("ipo"))
     assert loss.name == "weighted_ipo"
-    assert loss.hyperparameters == {"tau": 0.1, "length_normalized": False, "rejected_weight": 1.0}
+    own = {"tau": 0.1, "length_normalized": False}
+    assert loss.hyperparameters == own | {"rejected_weight": 1.0, "chosen_weight": 1.0}
     assert loss.paper == f"the dose of squeeze's claim DO-3, on {plain.paper}"
-    assert loss.formula == f"{plain.formula}, the gradient through s− times λ"
+    assert (
+        loss.formula
+        == f"{plain.formula}, the gradient through s− times λ (through s+ times chosen_weight)"
+    )
     assert loss.needs_reference
     assert not get_loss("weighted_simpo").needs_reference
 

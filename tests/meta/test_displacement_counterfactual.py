@@ -8,7 +8,6 @@ import pytest
 
 from squeeze.claims import catalogue
 from squeeze.claims.displacement import Displacement, predicted_and_seen
-from squeeze.claims.runs import Runs
 from squeeze.claims.types import Verdict
 from squeeze.errors import InputError
 from squeeze.scan import ScanRow
@@ -119,22 +118,11 @@ def test_fewer_than_85_examples_decide_nothing_about_ranks() -> None:
     assert "84 examples" in few[0].reason
 
 
-def subsets(high: float, low: float) -> Runs:
-    """Five seeds in which chosen changes so much over DPO on the pairs of either subset."""
+def subsets(high: float, low: float) -> Displacement:
+    """Five seeds in which chosen changes so much over DPO on the pairs of either half."""
     rng = np.random.default_rng(0)
-    made = []
-    for _ in SEEDS:
-        own = rng.normal(0, 1, 2)
-        trajectory = Trajectory.empty()
-        for arm, names, shift in (("high", "ab", high + own[0]), ("low", "cd", low + own[1])):
-            for probe, phase in enumerate(("base", "dpo")):
-                scores = [
-                    ResponseScores(e, "train", "chosen", -9 + probe * shift, -1.0, 1.0, 1.0, 5)
-                    for e in names
-                ]
-                trajectory = trajectory.append(ProbePoint(arm, phase, probe, 1.0, probe), scores)
-        made.append(trajectory)
-    return Runs(tuple(made), "tiny", SEEDS)
+    changes = [shift + rng.normal(0, 1, (len(SEEDS), 1)) + np.zeros(2) for shift in (high, low)]
+    return Displacement("tiny", high=changes[0], low=changes[1], seeds=SEEDS)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +134,7 @@ def subsets(high: float, low: float) -> Runs:
     ],
 )
 def test_the_contrast_of_the_two_subsets_decides(high: float, low: float, outcome: str) -> None:
-    (row,) = catalogue.get("CH-1").check(Displacement("tiny", runs=subsets(high, low)))
+    (row,) = catalogue.get("CH-1").check(subsets(high, low))
     assert (row.outcome, row.role, row.n) == (outcome, "primary", 4)
 
 

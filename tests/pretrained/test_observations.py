@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import pytest
+import xdist
 
 from squeeze import models
 from squeeze.study.observations import claims_at, judge
@@ -35,6 +36,7 @@ QUICK_SETTINGS = {
     "peakier_epochs": [1, 2],
     "on_policy_rounds": 1,
     "long_dpo_epochs": 2,
+    "long_answer_tokens": 8,
     "losses": ["sigmoid", "ipo"],
     "token_steps": 2,
 }
@@ -49,13 +51,14 @@ def observatory(request, tmp_path_factory):
     recipe = {} if data is None else {"data": data}
     if not request.config.getoption("--quick"):
         return Observatory("pretrained", model=name, recipe=recipe)
+    temporary = tmp_path_factory.getbasetemp()
     return Observatory(
         "pretrained",
         (0,),
         model=name,
         recipe=recipe | QUICK_RECIPE,
         settings=QUICK_SETTINGS,
-        cache=tmp_path_factory.mktemp("experiments"),
+        cache=(temporary.parent if xdist.is_xdist_worker(request) else temporary) / "experiments",
     )
 
 

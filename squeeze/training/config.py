@@ -65,9 +65,10 @@ class RunConfig:
     `split_seed`, where it is set, chooses and orders the pairs and draws the probe set in `seed`'s
     place, so that runs of several seeds score the same prompts and responses.
 
-    `weights` is the frozen weights' numeric type, "float32" or "bfloat16". DPO is probed every
-    `probe_every` epochs and at its end. `sft_…` fields replace their namesakes in SFT phases; a
-    warm-up of 1 and more counts steps.
+    `finetuning` is "lora" (an adapter a phase, the `lora_…` fields its shape) or "full" (every
+    weight). `weights` is the frozen weights' numeric type, "float32" or "bfloat16"; with "full" it
+    is float32. DPO is probed every `probe_every` epochs and at its end. `sft_…` fields replace
+    their namesakes in SFT phases; a warm-up of 1 and more counts steps.
     """
 
     model: str = "smollm2-135m"
@@ -114,6 +115,7 @@ class RunConfig:
     max_grad_norm: Norm = 1.0
     weights: Literal["float32", "bfloat16"] = "float32"
     split_seed: Seed | None = None
+    finetuning: Literal["lora", "full"] = "lora"
     probe_every: Epochs = 1
     sft_batch_size: Count | None = None
     sft_accumulation: Count | None = None

@@ -89,7 +89,8 @@ def pretrained(config: RunConfig) -> PreTrainedModel:
     Raises `InputError` where the run asks of the model what it has not: LoRA targets, positions.
     """
     model: Any = load_merged(config.model, config.adapters)
-    _require_targets(model, config.lora_targets)
+    if config.finetuning == "lora":
+        _require_targets(model, config.lora_targets)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and config.max_length > limit:
         raise InputError(
@@ -97,7 +98,8 @@ def pretrained(config: RunConfig) -> PreTrainedModel:
             f"{config.model} can read"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device=device, dtype=getattr(torch, config.weights))  # type: ignore[no-any-return]
+    weights = config.weights if config.finetuning == "lora" else "float32"
+    return model.to(device=device, dtype=getattr(torch, weights))  # type: ignore[no-any-return]
 
 
 def _require_targets(model: PreTrainedModel, targets: str) -> None:

@@ -164,6 +164,8 @@ def _model(keys: Keys) -> dict[str, Any]:
 
 
 def _lora(keys: Keys) -> dict[str, Any]:
+    if keys.finetuning_type == "full":
+        return {"finetuning": "full"}
     targets = _names(keys.lora_target) or ["all"]
     return {
         "lora_r": keys.lora_rank,

@@ -64,7 +64,7 @@ MODEL_TEMPLATES = (
     "yi",
 )
 
-_FULL = "squeeze trains LoRA adapters: use finetuning_type: lora"
+_KIND = "squeeze trains LoRA adapters or all weights: use finetuning_type: lora or full"
 _OPTIMIZER = "remove it: plain AdamW is used here"
 _LORA = "remove it: plain LoRA is used here"
 _ROW = "remove it: every row is one example here"
@@ -74,7 +74,7 @@ _OFF: tuple[Any, ...] = (False, 0, 0.0)
 
 # key → (the values that are honoured, the way out for others)
 ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
-    "finetuning_type": (("lora",), _FULL),
+    "finetuning_type": (("lora", "full"), _KIND),
     "do_train": ((True,), "set it to true: squeeze replicate trains"),
     "fp16": (_OFF, "use bf16: true, or neither for float32"),
     "fp8": (_OFF, "use bf16: true, or neither for float32"),
@@ -147,6 +147,7 @@ class Keys(BaseModel):
     model_name_or_path: Text = None
     adapter_name_or_path: Text = None
     create_new_adapter: StrictBool = False
+    finetuning_type: Literal["lora", "full"] = "lora"
     lora_rank: Rank = 8
     lora_alpha: Count | None = None
     lora_dropout: Share = 0.0

@@ -1,11 +1,12 @@
-"""One phase of an arm through TRL's own trainers: SFT or DPO of a model with LoRA, resumable.
+"""One phase of an arm through TRL's own trainers: SFT or DPO, LoRA or all weights, resumable.
 
-The reference of a DPO phase is the model the phase starts from (its adapter switched off); the
-adapters of earlier phases are merged into the weights. Recipes are `recipes`' business.
+The reference of a DPO phase is the model the phase starts from (LoRA: its adapter switched off;
+else a copy); what earlier phases learned is in the weights. Recipes are `recipes`' business.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import shutil
@@ -153,7 +154,7 @@ def make_trainer(
     callbacks: Sequence[TrainerCallback],
     bf16: bool,
 ) -> Any:
-    """TRL's trainer for one phase, with a fresh LoRA adapter on `model`."""
+    """TRL's trainer for one phase, of `model`'s weights or of a fresh LoRA adapter on it."""
     from transformers import PrinterCallback, set_seed
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
@@ -162,7 +163,7 @@ def make_trainer(
     common: dict[str, Any] = {
         "model": model,
         "processing_class": tokenizer,
-        "peft_config": lora_config(config),
+        "peft_config": lora_config(config) if config.finetuning == "lora" else None,
         "callbacks": list(callbacks),
     }
     if phase.kind == "sft":
@@ -172,7 +173,7 @@ def make_trainer(
         )
     else:
         common["train_dataset"] = _on_disk(preference_dataset(examples), place)
-        common["ref_model"] = reference(config)
+        common["ref_model"] = reference(config, model)
         arguments |= {
             "beta": phase.beta,
             "precompute_ref_log_probs": True,
@@ -221,10 +222,14 @@ def adapter_paths(adapters: str | None) -> list[str]:
     return [path.strip() for path in (adapters or "").split(",") if path.strip()]
 
 
-def reference(config: RunConfig) -> PreTrainedModel | None:
-    """The reference that the configuration names; None is the model that the phase starts from."""
+def reference(config: RunConfig, start: PreTrainedModel) -> PreTrainedModel | None:
+    """The reference that the configuration names, or else the model that the phase starts from.
+
+    That is None with LoRA (the adapter switched off) and a copy without: TRL would load the
+    pretrained model anew, which a phase after SFT does not start from.
+    """
     if config.ref_model is None:
-        return None
+        return None if config.finetuning == "lora" else copy.deepcopy(start)
     return load_merged(config.ref_model, config.ref_model_adapters)
 
 
@@ -247,7 +252,7 @@ def _finite(row: dict[str, float]) -> dict[str, float | None]:
 
 @answers_alone()
 def train_phase(trainer: Any, place: PhasePlace, resume_step: int | None) -> None:
-    """Train to the end, from a checkpoint if told; store TRL's log and, last, the adapter.
+    """Train to the end, from a checkpoint if told; store TRL's log and, last, what was learned.
 
     Raises `Interrupted` where a signal ended the training before; its last step is saved then.
     """
@@ -271,8 +276,11 @@ def _store(trainer: Any, place: PhasePlace) -> None:
 
 
 def merge_adapter(model: PreTrainedModel, place: PhasePlace) -> PreTrainedModel:
-    """The model with a finished phase's adapter merged into its weights."""
+    """The model with a finished phase's adapter merged into its weights, or with its weights."""
     from peft import PeftModel
 
+    if not (place.adapter / "adapter_config.json").exists():  # all weights were trained
+        trained: Any = load_model(str(place.adapter))
+        return trained.to(device=model.device, dtype=model.dtype)  # type: ignore[no-any-return]
     tuned: Any = PeftModel.from_pretrained(model, str(place.adapter))
     return tuned.merge_and_unload()  # type: ignore[no-any-return]

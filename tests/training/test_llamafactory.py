@@ -10,6 +10,7 @@ from squeeze.cli import main
 from squeeze.data.loading import load_examples
 from squeeze.errors import InputError
 from squeeze.losses import PairLogps, get_loss
+from squeeze.models import load_model
 from squeeze.training.config import RunConfig, make_config, read_config
 from squeeze.training.inputs import Pairs
 from squeeze.training.llamafactory import is_llamafactory, overridden, translate
@@ -214,7 +215,6 @@ REFUSED = [
     ({"pref_ftx": -1}, "pref_ftx must be 0 or more"),
     ({"dpo_label_smoothing": 0.1, "pref_loss": "ipo"}, "goes with pref_loss sigmoid only"),
     ({"dpo_label_smoothing": 0.5}, "must be below 0.5"),
-    ({"finetuning_type": "full"}, "finetuning_type: 'full' cannot be honoured.*use .*lora"),
     ({"quantization_bit": 4}, "quantization_bit: 4 cannot be honoured.*unquantized"),
     ({"fp16": True}, "fp16: True cannot be honoured.*bf16"),
     ({"use_dora": True}, "use_dora"),
@@ -411,4 +411,4 @@ def test_an_sft_configuration_on_instruction_data_runs_with_probes(
 def test_reference_adapters_that_are_not_there_are_named(tiny_directory, tmp_path):
     config = make_config({"ref_model": str(tiny_directory), "ref_model_adapters": str(tmp_path)})
     with pytest.raises(InputError, match=r"adapter .* is no directory with adapter_config\.json"):
-        reference(config)
+        reference(config, load_model(str(tiny_directory)))

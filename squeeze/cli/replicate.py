@@ -33,6 +33,7 @@ def replicate(
     too_long: Annotated[
         str | None, Option(help="Answers beyond --max-length: refuse or cut.")
     ] = None,
+    finetuning: Annotated[str | None, Option(help="lora, or full: every weight.")] = None,
     dtype: Annotated[str | None, Option(help="auto, float32 or bfloat16.")] = None,
     config: Annotated[
         Path | None, Option(help="YAML or JSON: our fields, or LLaMA-Factory's.")
@@ -73,6 +74,7 @@ def replicate(
         "learning_rate": learning_rate,
         "max_length": max_length,
         "too_long": too_long,
+        "finetuning": finetuning,
         "dtype": dtype,
     }
     given = {k: v for k, v in options.items() if v is not None}

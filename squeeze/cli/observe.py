@@ -15,7 +15,7 @@ Option = typer.Option
 
 @app.command(rich_help_panel=RUN)
 def observe(
-    level: Annotated[str, typer.Argument(help="tiny, pretrained, or published.")],
+    level: Annotated[str, typer.Argument(help="tiny, pretrained, gpu, or published.")],
     claims: Annotated[str | None, Option(help="Comma-separated; all by default.")] = None,
     seeds: Annotated[
         str, Option(help="evaluation, development, or numbers with commas.")

@@ -1,0 +1,38 @@
+"""The registered study on a GPU: every observation of level gpu, with LoRA and with all weights.
+
+`squeeze observe gpu` shows its progress; arms are cached, so a stopped study goes on. What is
+registered, LoRA's, is recorded; the same with all weights trained is printed (-rP).
+"""
+
+import pytest
+
+from squeeze import models
+from squeeze.study.observations import claims_at, judge
+from squeeze.study.registration import unregistered
+from squeeze.study.study import Observatory
+
+pytestmark = pytest.mark.gpu
+FULL = {"finetuning": "full", "learning_rate": 5e-6, "sft_learning_rate": 1e-5}
+
+
+@pytest.fixture(scope="module", params=["lora", "full"])
+def observatory(request):
+    name = request.config.getoption("--squeeze-model")
+    if name in models.EMBEDDED and not models.is_cached(name):
+        pytest.skip(f"{name} is not cached; run: squeeze models fetch {name}")
+    return Observatory("gpu", model=name, recipe=FULL if request.param == "full" else {})
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [pytest.param(claim, marks=pytest.mark.claim(claim, "gpu")) for claim in claims_at("gpu")],
+)
+def test_study(claim, observatory, ledger):
+    verdicts = judge(observatory, claim)
+    assert verdicts
+    assert not unregistered(verdicts)
+    assert all(v.ran or v.reason for v in verdicts)
+    if observatory.registered:
+        ledger.record(*verdicts)
+    else:
+        print(*verdicts, sep="\n")

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from squeeze.cli.app import RUN, Plugin, app, load_plugin
-
-if TYPE_CHECKING:
-    from squeeze.claims.runs import Runs
-    from squeeze.claims.types import Level
-    from squeeze.training.config import RunConfig
 
 Option = typer.Option
 
 
 @app.command("compare-losses", rich_help_panel=RUN)
 def compare_losses(
-    model: Annotated[str | None, Option(help="Embedded name, local directory or hub id.")] = None,
+    model: Annotated[
+        str | None, Option(help="Embedded names, local directories or hub ids, with commas.")
+    ] = None,
     data: Annotated[str | None, Option(help="Embedded name or a preference file.")] = None,
     data_format: Annotated[str | None, Option("--from", help="The data file's format.")] = None,
     template: Annotated[str | None, Option(help="model, unmarked, chatml or plain.")] = None,
-    losses: Annotated[str, Option(help="all, or names with commas.")] = "all",
+    losses: Annotated[
+        str, Option(help="all, or names with commas; ipo:tau=0.5 sets a hyper-parameter.")
+    ] = "all",
     seeds: Annotated[str, Option(help="With commas.")] = "0,1,2",
     plugin: Plugin = None,
     pairs: Annotated[int | None, Option(help="Training pairs.")] = None,
@@ -33,25 +32,29 @@ def compare_losses(
     sft_epochs: Annotated[int | None, Option(help="Epochs of the shared SFT.")] = None,
     learning_rate: Annotated[float | None, Option(help="Of each loss's phase.")] = None,
     out: Annotated[Path, Option(help="Directory of results and work.")] = Path("reports/losses"),
+    plan: Annotated[
+        bool, Option("--plan", help="Show every training and its state; train nothing.")
+    ] = False,
     as_json: Annotated[bool, Option("--json", help="Print losses.json.")] = False,
     force: Annotated[bool, Option("--force", help="Train again what OUT/work has.")] = False,
 ) -> None:
-    """Train every preference loss from one SFT checkpoint and compare what they do."""
-    from dataclasses import asdict, replace
+    """Train every preference loss from one SFT checkpoint each, and compare what they do."""
+    from dataclasses import asdict
 
     from rich.console import Console
-    from rich.table import Table
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from squeeze.claims import catalogue
-    from squeeze.claims.variants import COLUMNS, arm_of, loss_rows
+    from squeeze.claims.variants import arm_of, loss_rows
     from squeeze.cli.verdicts import verdict_table
     from squeeze.interrupt import again, interruptible
-    from squeeze.report.losses import cell, write
-    from squeeze.training.config import make_config
+    from squeeze.report.losses import header, merged, records, remarks, table, write
+    from squeeze.study.loss_grid import LossGrid
+    from squeeze.training.config import RunConfig, make_config
 
     names, numbers = _losses(losses, plugin), _seeds(seeds)
+    models = _names(model or RunConfig.model, "--model needs at least one model")
     given = {
-        "model": model,
         "data": data,
         "data_format": data_format,
         "template": template,
@@ -62,27 +65,56 @@ def compare_losses(
         "sft_epochs": sft_epochs,
         "learning_rate": learning_rate,
     }
-    configs = [make_config(given | {"seed": seed}) for seed in numbers]
+    configs = {m: [make_config(given | {"model": m, "seed": s}) for s in numbers] for m in models}
+    for name in names:  # a wrong hyper-parameter is told before anything is trained
+        configs[models[0]][0].arm(arm_of(name))
+    grid, console = LossGrid(names, configs, out / "work"), Console()
+    if plan:
+        rows = list(grid.plan())
+        console.print(_table(["model", "seed", "loss", "state"], [list(r.cells) for r in rows]))
+        left = sum(row.state != "trained" for row in rows)
+        console.print(f"{left} of {len(rows)} trainings to do, from one SFT a model and seed")
+        return
+    merged(out, [], {}, {})  # a file that is not ours is refused before the training
     if force:
         _clear(out / "work")
-    with interruptible(again()):
-        runs, trained, missing = _train(configs, names, out / "work")
-    rows = [r for split in ("held_out", "train") for r in loss_rows(runs, trained, split)]
-    judged = replace(runs, roles={loss: arm_of(loss) for loss in trained})
-    verdicts = catalogue.get("VA-1").check(judged)
-    write(out, rows, missing, [asdict(v) for v in verdicts])
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    verdicts: list[Any] = []
+    content: dict[str, Any] = {}
+    with interruptible(again()), Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("losses", total=len(grid), completed=-1)
+        for name in models:
+            found = grid.train(name, lambda what: progress.update(bar, description=what, advance=1))
+            changes = [
+                r
+                for s in ("held_out", "train")
+                for r in loss_rows(found.runs, list(found.runs.roles), s)
+            ]
+            judged = catalogue.get("VA-1").check(found.runs)
+            content = merged(
+                *(out, records(name, numbers, changes)),
+                *({name: found.missing}, {name: [asdict(verdict) for verdict in judged]}),
+            )
+            write(out, content)
+            verdicts += judged
     if as_json:
         typer.echo((out / "losses.json").read_text(encoding="utf-8"), nl=False)
         return
-    table = Table("loss", "prompts", "cut", *(f"Δ{name}" for name in COLUMNS))
-    for row in rows:
-        table.add_row(row.loss, row.split, row.cut, *(cell(row, name) for name in COLUMNS))
-    console = Console()
-    console.print(table)
-    for loss, reason in missing.items():
-        console.print(f"{loss} was not measured: {reason}", markup=False)
+    console.print(_table(header(), table(content)))
+    for remark in remarks(content):
+        console.print(remark, markup=False)
     console.print(verdict_table(verdicts))
-    console.print(f"written: {out}", soft_wrap=True)
+    console.print(f"written: {out / 'index.html'}", soft_wrap=True)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
 
 
 def _clear(work: Path) -> None:
@@ -95,18 +127,26 @@ def _clear(work: Path) -> None:
             shutil.rmtree(place)
 
 
-def _losses(named: str, plugin: Path | None) -> list[str]:
+def _names(text: str, empty: str) -> list[str]:
     from squeeze.errors import InputError
+
+    names = list(dict.fromkeys(n.strip() for n in text.split(",") if n.strip()))
+    if not names:
+        raise InputError(empty)
+    return names
+
+
+def _losses(named: str, plugin: Path | None) -> list[str]:
     from squeeze.losses import LOSSES, get_loss
 
     load_plugin(plugin)
-    gated = ["gated_sigmoid", "gated_dpo_shift"]
-    everything = [*(name for name in LOSSES if name != "sft"), *gated]
-    given = [n.strip() for n in named.split(",") if n.strip()]
-    names = everything if named == "all" else list(dict.fromkeys(given))
-    if not names:
-        raise InputError("--losses needs at least one loss, or all")
-    return [get_loss(name).name for name in names]
+    if named == "all":
+        gated = ["gated_sigmoid", "gated_dpo_shift"]
+        return [*(name for name in LOSSES if name != "sft"), *gated]
+    names = _names(named, "--losses needs at least one loss, or all")
+    for name in names:
+        get_loss(name.partition(":")[0])
+    return names
 
 
 def _seeds(text: str) -> list[int]:
@@ -117,45 +157,3 @@ def _seeds(text: str) -> list[int]:
     except ValueError:
         raise InputError(f"--seeds must be whole numbers with commas, not {text!r}") from None
     return found
-
-
-def _train(
-    configs: list[RunConfig], names: list[str], work: Path
-) -> tuple[Runs, list[str], dict[str, str]]:
-    """Runs over all seeds, the losses trained on every seed, and why each other one was not."""
-    import pandas as pd
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from squeeze.claims.runs import Runs
-    from squeeze.claims.variants import arm_of
-    from squeeze.errors import InputError
-    from squeeze.study.seed_run import Experiment
-    from squeeze.trajectory import Trajectory
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    missing: dict[str, str] = {}
-    found: list[dict[str, pd.DataFrame]] = []
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("losses", total=len(configs) * len(names))
-        for config in configs:
-            experiment = Experiment(config, cache=work)
-            found.append({})
-            for name in names:
-                progress.update(bar, description=f"{name}, seed {config.seed}")
-                try:
-                    if name not in missing:
-                        found[-1][name] = experiment.trajectory(arm_of(name)).frame
-                except InputError as error:
-                    missing[name] = str(error)
-                progress.advance(bar)
-    trained = [name for name in names if name not in missing]
-    if not trained:
-        raise InputError(f"no loss could be trained: {missing}")
-    frames = [pd.concat([f[n] for n in trained], ignore_index=True) for f in found]
-    level: Level = "pretrained"
-    return (
-        Runs(tuple(map(Trajectory, frames)), level, tuple(c.seed for c in configs)),
-        trained,
-        missing,
-    )

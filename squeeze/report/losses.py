@@ -1,84 +1,164 @@
-"""VA-1's table of losses as rows, CSV, Markdown, JSON and a figure. Measures nothing itself."""
+"""Results of `squeeze compare-losses` as JSON, CSV, Markdown, a figure and a page.
+
+A row of `losses.json` is one change: model, loss, seed ("all": over all of them, with an interval),
+split, cut, column, nats. Measures nothing itself.
+"""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from squeeze.claims.statistics import Estimate
 from squeeze.claims.variants import COLUMNS, LossRow
-from squeeze.files import replacing, write_json, write_text
+from squeeze.errors import InputError
+from squeeze.files import read_json, replacing, write_json, write_text
+from squeeze.report.html import environment
+
+SCHEMA = 2
+FIELDS = ("model", "loss", "seed", "split", "cut", "column", "effect", "low", "high")
+ALL = "all"
 
 
-def cell(row: LossRow, column: str) -> str:
-    """A change with its interval, nats, or "not measured"."""
-    found = row.changes[column]
-    if found is None:
+def records(model: str, seeds: Sequence[int], rows: Sequence[LossRow]) -> list[dict[str, Any]]:
+    """One plain mapping a change: over all seeds, then of each."""
+    made = []
+    for row in rows:
+        for column, found in row.changes.items():
+            low, high = found.interval if found else (None, None)
+            values = [(ALL, found.effect if found else None, low, high)]
+            if found and len(seeds) > 1:
+                pairs = zip(seeds, found.seed_means, strict=True)
+                values += [(str(seed), value, None, None) for seed, value in pairs]
+            made += [
+                dict(
+                    zip(
+                        FIELDS, (model, row.loss, seed, row.split, row.cut, column, *v), strict=True
+                    )
+                )
+                for seed, *v in values
+            ]
+    return made
+
+
+def merged(
+    out: Path,
+    rows: Sequence[Mapping[str, Any]],
+    missing: Mapping[str, Mapping[str, str]],
+    verdicts: Mapping[str, Sequence[Any]],
+) -> dict[str, Any]:
+    """What `losses.json` is to hold: these models' results, and those of others that it has.
+
+    Raises `InputError` where the file is not this table.
+    """
+    path, new = out / "losses.json", {row["model"] for row in rows}
+    old: Any = read_json(path) if path.exists() else {}
+    if path.exists() and (not isinstance(old, dict) or old.get("schema") != SCHEMA):
+        raise InputError(f"{path} is no table of this version; move it away, or give another --out")
+    kept = [row for row in old.get("rows", []) if row["model"] not in new]
+    others = {row["model"] for row in kept}
+
+    def joined(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        return {m: v for m, v in old.get(name, {}).items() if m in others} | dict(given)
+
+    return {
+        "schema": SCHEMA,
+        "rows": [*kept, *rows],
+        "not_measured": joined("not_measured", missing),
+        "verdicts": joined("verdicts", verdicts),
+    }
+
+
+def table(content: Mapping[str, Any], seeds: bool = False) -> list[list[str]]:
+    """The cells of model, loss, seed, prompts, cut and a change each; `seeds` adds each one's."""
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in content["rows"]:
+        if seeds or row["seed"] == ALL:
+            key = tuple(row[name] for name in ("model", "loss", "seed", "split", "cut"))
+            lines.setdefault(key, {})[row["column"]] = _cell(row)
+    return [[*key, *(cells[column] for column in COLUMNS)] for key, cells in lines.items()]
+
+
+def header() -> list[str]:
+    """The names of the columns of `table`."""
+    return ["model", "loss", "seed", "prompts", "cut", *(f"Δ{column}" for column in COLUMNS)]
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    """A change, with its interval over all seeds, in nats; or "not measured"."""
+    if row["effect"] is None:
         return "not measured"
-    return f"{found.effect:+.1f} [{found.interval[0]:+.1f}, {found.interval[1]:+.1f}]"
+    if row["low"] is None:
+        return f"{row['effect']:+.1f}"
+    return f"{row['effect']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
 
 
-def _numbers(found: Estimate | None) -> tuple[float | None, ...]:
-    return (found.effect, *found.interval) if found else (None, None, None)
-
-
-def records(rows: Sequence[LossRow]) -> list[dict[str, Any]]:
-    """One plain mapping a loss, split, cut and column."""
+def remarks(content: Mapping[str, Any]) -> list[str]:
+    """Which losses were not measured, and why."""
     return [
-        {"loss": row.loss, "split": row.split, "cut": row.cut, "column": column}
-        | dict(zip(("effect", "low", "high"), _numbers(found), strict=True))
-        for row in rows
-        for column, found in row.changes.items()
+        f"{loss} was not measured on {model}: {reason}"
+        for model, losses in content["not_measured"].items()
+        for loss, reason in losses.items()
     ]
 
 
-def markdown(rows: Sequence[LossRow], missing: Mapping[str, str]) -> str:
-    """The table, then the losses that could not be trained and why."""
-    lines = ["| loss | prompts | cut | " + " | ".join(f"Δ{c}" for c in COLUMNS) + " |"]
-    lines.append("|" + "---|" * (3 + len(COLUMNS)))
-    for row in rows:
-        values = " | ".join(cell(row, column) for column in COLUMNS)
-        lines.append(f"| {row.loss} | {row.split} | {row.cut} | {values} |")
-    lines += ["", *(f"{loss} was not measured: {reason}" for loss, reason in missing.items())]
-    return "\n".join(lines).rstrip() + "\n"
+def markdown(content: Mapping[str, Any]) -> str:
+    """The table over all seeds, then the losses that could not be trained and why."""
+    rows = [header(), ["---"] * len(header()), *table(content)]
+    lines = ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows]
+    return "\n".join([*lines, "", *remarks(content)]).rstrip() + "\n"
 
 
-def plot(rows: Sequence[LossRow], path: Path) -> None:
-    """One panel a column and cut on held-out prompts, a bar a loss, with intervals; a PNG."""
+def _escaped(cell: str) -> str:
+    return cell.replace("|", r"\|").replace("\n", " ")
+
+
+def plot(content: Mapping[str, Any], path: Path) -> None:
+    """One panel a column and cut on held-out prompts, a bar a loss and model, as a PNG."""
     from matplotlib.figure import Figure
 
-    shown = [row for row in rows if row.split == "held_out"]
-    losses, cuts = list(dict.fromkeys(r.loss for r in shown)), ("end", "equal margin")
+    shown = [r for r in content["rows"] if r["split"] == "held_out" and r["seed"] == ALL]
+    models = list(dict.fromkeys(row["model"] for row in shown))
+    losses, cuts = list(dict.fromkeys(r["loss"] for r in shown)), ("end", "equal margin")
     figure = Figure(figsize=(14, 2.5 + 0.5 * len(losses)), layout="constrained")
     axes = figure.subplots(2, len(COLUMNS), sharey=True)
     for cut, line in zip(cuts, axes, strict=True):
         for column, axis in zip(COLUMNS, line, strict=True):
             for row in shown:
-                found = row.changes[column]
-                if row.cut == cut and found is not None:
-                    y = losses.index(row.loss)
-                    axis.plot(found.interval, [y, y], color="C0")
-                    axis.plot(found.effect, y, "o", color="C0")
+                if (row["cut"], row["column"]) == (cut, column) and row["effect"] is not None:
+                    which = models.index(row["model"])
+                    y, colour = losses.index(row["loss"]) + 0.15 * which, f"C{which}"
+                    axis.plot([row["low"], row["high"]], [y, y], color=colour)
+                    axis.plot(row["effect"], y, "o", color=colour)
             axis.axvline(0, color="0.6", linewidth=0.8)
             axis.set(title=f"Δ{column}, {cut}", xlabel="nats", yticks=range(len(losses)))
             axis.set_yticklabels(losses)
             axis.set_ylim(len(losses) - 0.5, -0.5)
+    if len(models) > 1:
+        handles = [axes[0][0].plot([], [], "o", color=f"C{i}")[0] for i in range(len(models))]
+        figure.legend(handles, models, loc="outside lower center", ncols=len(models))
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
 
 
-def write(
-    out: Path, rows: Sequence[LossRow], missing: Mapping[str, str], verdicts: Sequence[Any]
-) -> None:
-    """Write losses.csv, losses.json, losses.md and losses.png, each atomically."""
-    table = records(rows)
-    columns = ["loss", "split", "cut", "column", "effect", "low", "high"]
-    with replacing(out / "losses.csv") as temporary:
-        pd.DataFrame(table, columns=columns).to_csv(temporary, index=False)
-    content = {"rows": table, "not_measured": dict(missing), "verdicts": list(verdicts)}
+def write(out: Path, content: Mapping[str, Any]) -> None:
+    """Write losses.json, .csv, .md and .png and index.html, each atomically."""
     write_json(out / "losses.json", content)
-    write_text(out / "losses.md", markdown(rows, missing))
-    plot(rows, out / "losses.png")
+    with replacing(out / "losses.csv") as temporary:
+        pd.DataFrame(content["rows"], columns=list(FIELDS)).to_csv(temporary, index=False)
+    write_text(out / "losses.md", markdown(content))
+    plot(content, out / "losses.png")
+    image = base64.b64encode((out / "losses.png").read_bytes()).decode("ascii")
+    page = environment(autoescape=True).get_template("losses.html.j2")
+    verdicts = [(m, v) for m, rows in content["verdicts"].items() for v in rows]
+    text = page.render(
+        header=header(),
+        rows=table(content, seeds=True),
+        remarks=remarks(content),
+        verdicts=verdicts,
+        image=f"data:image/png;base64,{image}",
+    )
+    write_text(out / "index.html", text)

@@ -5,13 +5,14 @@ The claims compare them; `squeeze compare-losses` and `--arms` of `squeeze repli
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from squeeze.errors import InputError
-from squeeze.losses import get_loss
+from squeeze.losses import Loss, get_loss
 
 # The losses that TRL has, from its error message for an unknown one (1.16).
 TRL_LOSSES = (
@@ -107,8 +108,26 @@ def _long(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phas
 def _loss(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
     loss = get_loss(found[1])  # its own published β, not DPO's
     own = {key: loss.hyperparameters[key] for key in ("beta", "tau") if key in loss.hyperparameters}
-    phase = replace(dpo, loss_type=loss.name, loss_options=own)
-    return f"SFT on chosen, then {loss.name}", (sft, phase)
+    given = dict(_hyperparameter(loss, text) for text in found[2].split(":")[1:])
+    phase = replace(dpo, loss_type=loss.name, loss_options=own | given)
+    return f"SFT on chosen, then {loss.name}{found[2]}", (sft, phase)
+
+
+def _hyperparameter(loss: Loss, text: str) -> tuple[str, bool | float]:
+    """A "name=value" of a loss; raises `InputError` for one that it has not."""
+    name, _, value = text.partition("=")
+    if name not in loss.hyperparameters:
+        known = ", ".join(loss.hyperparameters) or "none"
+        raise InputError(f"{loss.name} has no hyper-parameter {name!r}; it has {known}")
+    if value in ("true", "false"):
+        return name, value == "true"
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{loss.name}:{text}: {value!r} is no number (nor true or false)")
+    return name, number
 
 
 def _beta(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phase, ...]]:
@@ -144,7 +163,7 @@ FORMS: dict[str, tuple[str, Build]] = {
     "sft-EPOCHS-dpo": (r"sft-(\d+)-dpo", _sft_dpo),
     "[chosen-]dose-WEIGHT": (r"(?:chosen-)?dose-(\d+(?:\.\d+)?)", _dose),
     "long-EPOCHS[-dose-WEIGHT]": (r"long-(\d+)(?:-dose-(\d+(?:\.\d+)?))?", _long),
-    "loss-NAME": (r"loss-(\w+)", _loss),
+    "loss-NAME[:HYPERPARAMETER=VALUE…]": (r"loss-(\w+)((?::\w+=[^:=]+)*)", _loss),
     "beta-VALUE": (r"beta-(\d+(?:\.\d+)?)", _beta),
     "ftx-WEIGHT": (r"ftx-(\d+(?:\.\d+)?)", _ftx),
     "ches-highest|lowest[-permuted]": (r"ches-(highest|lowest)(-permuted)?", _ches),

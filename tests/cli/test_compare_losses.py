@@ -1,6 +1,7 @@
 """`squeeze compare-losses` end to end on a tiny real model, and what it refuses."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -27,7 +28,8 @@ def compared(tmp_path_factory, tiny_directory):
     plugin = directory / "mine.py"
     plugin.write_text(PLUGIN)
     arguments = [
-        *("compare-losses", "--model", str(tiny_directory), "--losses", "sigmoid,ipo,twice"),
+        *("compare-losses", "--model", str(tiny_directory)),
+        *("--losses", "sigmoid,ipo,ipo:tau=0.5,twice"),
         *("--seeds", "0", "--pairs", "4", "--held-out", "2", "--probe-train", "2"),
         *("--epochs", "4", "--sft-epochs", "1", "--learning-rate", "0.02"),
         *("--plugin", str(plugin), "--out", str(directory / "out")),
@@ -42,20 +44,24 @@ def test_it_writes_the_table_the_figure_and_the_verdicts(compared):
     assert result.exit_code == 0, result.output
     assert {p.name for p in out.iterdir()} >= {"losses.csv", "losses.json", "losses.md"}
     assert (out / "losses.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "index.html").read_text().count("<tr>") > 20
     rows = json.loads((out / "losses.json").read_text())["rows"]
     ends = {
         row["loss"]: row["effect"]
         for row in rows
         if (row["split"], row["cut"], row["column"]) == ("train", "end", "margin")
     }
-    assert set(ends) == {"sigmoid", "ipo", "twice"}
-    assert len(set(ends.values())) == 3, "different losses, trained apart, end apart"
+    assert set(ends) == {"sigmoid", "ipo", "ipo:tau=0.5", "twice"}
+    assert len(set(ends.values())) == 4, "different losses, trained apart, end apart"
 
 
 def test_a_second_run_trains_nothing(compared):
     arguments, out, _ = compared
     trained = {p: p.stat().st_mtime_ns for p in out.glob("work/*/*/trajectory.parquet")}
-    assert len(trained) == 5  # the untrained model, SFT once, and three losses
+    assert len(trained) == 6  # the untrained model, SFT once, and four losses
+    plan = CliRunner().invoke(app, [*arguments, "--plan"])
+    LOSSES.pop("twice", None)
+    assert "0 of 4 trainings to do" in plan.stdout
     result = CliRunner().invoke(app, [*arguments, "--json"])
     LOSSES.pop("twice", None)
     assert result.exit_code == 0, result.output
@@ -63,11 +69,38 @@ def test_a_second_run_trains_nothing(compared):
     assert '"rows"' in result.stdout
 
 
+def test_a_second_model_and_seed_stand_beside_the_first(compared, tiny_directory, tmp_path):
+    arguments, out, _ = compared
+    other = shutil.copytree(tiny_directory, tmp_path / "other")
+    mine = [*arguments, "--losses", "sigmoid", "--epochs", "1"]
+    mine[mine.index("--model") + 1] = f"{other}"
+    mine[mine.index("--seeds") + 1] = "0,1"
+    plan = CliRunner().invoke(app, [*mine, "--plan"])
+    LOSSES.pop("twice", None)
+    assert "2 of 2 trainings to do" in plan.stdout
+    result = CliRunner().invoke(app, mine)
+    LOSSES.pop("twice", None)
+    assert result.exit_code == 0, result.output
+    rows = json.loads((out / "losses.json").read_text())["rows"]
+    assert {row["model"] for row in rows} == {str(tiny_directory), str(other)}
+    mean, *by_seed = [
+        row
+        for row in rows
+        if row["model"] == str(other)
+        and (row["split"], row["cut"], row["column"]) == ("train", "end", "chosen")
+    ]
+    assert [mean["seed"], *(row["seed"] for row in by_seed)] == ["all", "0", "1"]
+    assert mean["effect"] == pytest.approx(sum(row["effect"] for row in by_seed) / 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--losses", "sigmoit"], "did you mean 'sigmoid'"),
         (["--losses", ","], "at least one loss"),
+        (["--losses", "ipo:beta=1"], "ipo has no hyper-parameter 'beta'; it has tau"),
+        (["--losses", "ipo:tau=much"], "'much' is no number"),
+        (["--model", ","], "at least one model"),
         (["--seeds", "a"], "whole numbers"),
         (["--plugin", "nowhere.py"], "nowhere.py is not a file"),
         (["--pairs", "0"], "--pairs must be positive"),

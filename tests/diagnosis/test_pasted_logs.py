@@ -50,6 +50,10 @@ def framed() -> str:
     return "\n".join(["\u250f\u2501\u2501\u2533\u2501\u2501\u2513", *lines, "\u2514\u2500\u2518"])
 
 
+def stacked() -> str:
+    return "\n".join(["Step", *NAMES, *(cell for r in RECORDS for cell in cells(r))])
+
+
 def kaggle() -> str:
     kept = [{"stream_name": "stdout", "time": 1.5, "data": line + "\n"} for line in CONSOLE]
     return "[" + "\n,".join(map(json.dumps, kept)) + "\n]"
@@ -100,7 +104,7 @@ PASTED: list[tuple[str, str, str]] = [
     (
         "a cell a line",
         "a.txt",
-        "\n".join(["Step", *NAMES, *(c for r in RECORDS for c in cells(r))]),
+        stacked(),
     ),
     ("a table in a frame", "a.txt", framed()),
     ("Megatron", "a.log", shown(megatron)),

@@ -17,7 +17,7 @@ from squeeze.diagnosis.names import is_step, recognise
 from squeeze.diagnosis.readers.columns import names_trainer
 from squeeze.diagnosis.readers.records import Table, number
 from squeeze.diagnosis.readers.registry import Source, reader
-from squeeze.diagnosis.readers.text import Lines, parse_json
+from squeeze.diagnosis.readers.text import BLOCK, Lines, parse_json
 from squeeze.diagnosis.series import ENTROPY, LOSS, TELLING
 from squeeze.errors import InputError
 
@@ -111,8 +111,11 @@ def printed_dicts(lines: Lines) -> Iterator[tuple[int, str]]:
     One that does not end on its line goes on in the next ones, as a terminal wraps it.
     """
     begun: list[str] = []
-    first = 0
+    first = last = 0
     for at, line in lines:
+        if at - last > BLOCK:  # lines were left out of a long file
+            begun = []
+        last = at
         start = 0 if begun else -1
         for mark in _BRACE.finditer(line):
             i = mark.start()
@@ -154,18 +157,23 @@ def _gathered(lines: Lines) -> Iterator[tuple[int, dict[str, Any]]]:
     """Records of lines that hold several values, or of blocks of lines below one with a step."""
     block: dict[str, Any] = {}
     head: dict[str, Any] = {}
-    begun = 0
+    begun = last = 0
+    headed = cut = False  # whether lines with a step head others; whether such a one was left out
     for at, line in lines:
+        if at - last > BLOCK:
+            block, head, cut = {}, {}, headed
+        last = at
         pairs = _pairs(line[:_SCANNED])
         count = _counted(line[:300])
         told = {n: value for n, value in pairs.items() if recognise(n) or names_trainer(n)}
         if count and not told:  # "==== Step 2/52 ====": what follows belongs to it
             if _tells(block):
+                headed = True
                 yield begun, head | block
-            block, head, begun = {}, count, at
+            block, head, begun, cut = {}, count, at, False
         elif head and len(told) == 1 and not count:
             block |= told
-        elif _tells(told):
+        elif _tells(told) and not (cut and len(told) == 1):
             yield at, count | told
     if _tells(block):
         yield begun, head | block

@@ -125,8 +125,8 @@ def _reference(columns: _Columns) -> Iterator[Finding]:
         f"where it must be 0{why}",
         columns.at(float(chosen.steps[0])),
         "an adapter of SFT trained on with the base model as reference (ref_model=None takes the "
-        "adapter off), a reference loaded from elsewhere, or a log that begins in mid-run; the "
-        "curve is judged from its first line on",
+        "adapter off), a reference loaded from elsewhere, a log that begins in mid-run, or a loss "
+        "without a reference (SimPO, ORPO, CPO); the curve is judged from its first line on",
         columns.split,
     )
 

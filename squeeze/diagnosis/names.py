@@ -13,8 +13,9 @@ from squeeze.diagnosis import series as q
 
 _EVAL = {"eval", "evaluation", "val", "valid", "validation", "test", "dev", "heldout", "holdout"}
 _TRAIN = {"train", "training"}
-_CHOSEN = {"chosen", "preferred", "accepted", "winner", "win", "yw"}
-_REJECTED = {"rejected", "reject", "dispreferred", "loser", "lose", "yl"}
+_CHOSEN = {"chosen", "preferred", "accepted", "winner", "win", "yw", "real"}
+_REJECTED = {"rejected", "reject", "dispreferred", "loser", "lose", "yl", "generated"}
+_SHORT = {"w": "chosen", "l": "rejected"}  # beside a reward or a log-prob only: r_w, logp_l
 _ARGMAX = {"argmax", "greedy", "ystar"}
 _LOGP = {"logps", "logp", "logprobs", "logprob", "loglik", "loglikelihood", "lp", "ll"}
 _NLL = {"nll", "ce", "crossentropy"}
@@ -96,6 +97,12 @@ def of_fixed_set(column: str) -> bool:
     return bool(words & (_EVAL | _ARGMAX))  # no trainer logs an argmax of its own batches
 
 
+def says_logp(column: str) -> bool:
+    """Whether a column's name says that it holds log-probs."""
+    words = set(_words(column))
+    return bool(words & _LOGP) or {"log", "prob"} <= words or {"log", "probs"} <= words
+
+
 def is_step(column: str) -> bool:
     """Whether a column of that name counts training time."""
     return column.strip().lower() in STEP_NAMES
@@ -124,6 +131,8 @@ def _kind(last: str) -> str:
 def _quantity(words: list[str], kind: str) -> tuple[str, bool] | None:
     """Return quantity and sign of words without split and foreign ones."""
     given = set(words)
+    if given & (_LOGP | _REWARD):
+        given = {_SHORT.get(word, word) for word in given}
     logp = bool(given & _LOGP) or {"log", "prob"} <= given or {"log", "probs"} <= given
     known = _CHOSEN | _REJECTED | _ARGMAX | _LOGP | _NLL | _REWARD | _MARGIN | _ACCURACY
     residual = given - known - _NEUTRAL - _REPETITION

@@ -25,6 +25,9 @@ FEWEST = 5
 RESAMPLES = 1999
 CONFIDENCE = 0.95
 _TRIM = 0.1  # of a bin's values at either end: trainer logs spike
+# Evaluations near in time share noise (lag-1 correlation 0.3 or so), which the residuals of a
+# smoother hide: by this factor the mean of many points is less sure than their blocks say.
+_LONG_RUN = ((1 + 0.3) / (1 - 0.3)) ** 0.5
 _OUTLIER = 6.0  # robust standard deviations from its neighbours' median
 
 
@@ -53,7 +56,8 @@ class Fit:
     """A smoothed series: `steps`, `level` [points], and its noise, `draws` [resamples, points].
 
     `n` counts the logged values before averaging; `known_noise` is False where there are too few
-    of them to estimate any (below `FEWEST`, and no examples).
+    of them to estimate any (below `FEWEST`, and no examples). `long_run` widens the noise of a mean
+    over many points.
     """
 
     steps: Array
@@ -61,6 +65,7 @@ class Fit:
     draws: Array
     n: int
     known_noise: bool
+    long_run: float = 1.0
 
     @property
     def peak(self) -> int:
@@ -95,7 +100,7 @@ class Fit:
         if start == n - 1:
             rest = slice(start, n)
         effect = float(self.level[rest].mean() - self.level[start])
-        noise = self.draws[:, rest].mean(axis=1) - self.draws[:, start]
+        noise = self.draws[:, rest].mean(axis=1) * self.long_run - self.draws[:, start]
         return self._change(start, -1, effect, noise, noise)
 
     def detectable(self, p: float) -> float:
@@ -155,6 +160,7 @@ def _started(rest: Fit, step: float, value: float, n: int) -> Fit:
         np.pad(rest.draws, ((0, 0), (1, 0))),
         n,
         rest.known_noise,
+        rest.long_run,
     )
 
 
@@ -174,7 +180,7 @@ def _smoothed(series: Series, logged: int, rng: np.random.Generator, *, pinned: 
     level = shown @ values
     if pinned:
         level[0] = first
-    return Fit(steps, level, draws, len(series), known)
+    return Fit(steps, level, draws, len(series), known, _LONG_RUN)
 
 
 def _averaged(series: Series) -> tuple[Array, Array, Array]:

@@ -90,6 +90,7 @@ def view(run: RunSeries, split: str, beta: float | None, findings: Sequence[Find
     notes: list[str] = []
     own = tuple(f for f in findings if f.split == split)
     mismatch = any(f.kind == "reference" for f in own)
+    swapped = any(f.kind == "swapped" for f in own)
     logps = (run.get(q.CHOSEN, split), run.get(q.REJECTED, split))
     rewards = (run.get(q.CHOSEN_REWARD, split), run.get(q.REJECTED_REWARD, split))
     beta = _beta(run, notes) if beta is None else beta
@@ -104,7 +105,7 @@ def view(run: RunSeries, split: str, beta: float | None, findings: Sequence[Find
         level = None if rejected is None else rejected.level
         measured = (
             Measured(_scaled(margin, scale), unit, level, chosen.anchor if chosen else None)
-            if margin is not None
+            if margin is not None and not swapped
             else _difference(chosen, rejected)
         )
     else:
@@ -308,10 +309,17 @@ def _quieter(rewards: Series, logps: Series, beta: float | None, split: str) -> 
     """
     if _proportional(rewards, logps):
         return False
-    if beta is None:
-        return not split.startswith("eval")
     roughness = [float(np.std(np.diff(s.values))) if len(s) > 2 else 0.0 for s in (rewards, logps)]
-    return roughness[0] / beta < 0.5 * roughness[1]
+    if beta is not None:
+        return roughness[0] / beta < 0.5 * roughness[1]
+    if not split.startswith("eval"):
+        return True
+    # Of a fixed set both are one curve, times β; log-probs that are rougher are of other prompts.
+    share = [
+        r / max(float(np.ptp(s.values)), 1e-12)
+        for r, s in zip(roughness, (rewards, logps), strict=True)
+    ]
+    return 1.5 * share[0] < share[1]
 
 
 def both(change: Change) -> float:

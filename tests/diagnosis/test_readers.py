@@ -10,6 +10,7 @@ import pytest
 
 from squeeze.diagnosis import diagnose, load
 from squeeze.diagnosis.names import recognise
+from squeeze.diagnosis.readers import text
 from squeeze.diagnosis.series import CHOSEN, CHOSEN_REWARD
 from squeeze.trajectory import Trajectory
 from tests.diagnosis.logs import jsonl, noisy, trainer_state, trl_records
@@ -279,3 +280,32 @@ def test_arms_of_the_reference_run_are_told_apart() -> None:
     verdicts = {run.name: diagnose(run).verdict for run in load(reference)}
     assert verdicts["sft-dpo"] == "squeezing"
     assert "squeezing" not in {verdicts["dpo"], verdicts["extend-dpo"]}
+
+
+@pytest.mark.parametrize("shape", ["progress bars between", "a value a line"])
+def test_long_console_log_is_thinned_in_blocks_that_hold_whole_records(
+    shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every k-th line alone would be a progress bar each time, or half of a record."""
+    monkeypatch.setattr(text, "KEPT", 2**16)
+    path = tmp_path / "a.log"
+    with path.open("w") as file:
+        for i in range(2000):
+            chosen, rejected = -0.001 * i, -0.003 * i
+            if shape == "a value a line":
+                file.write(f"== Step {i}/2000 ==\nResults:\n  rewards_chosen_mean: {chosen:.4f}\n")
+                file.write(f"  rewards_rejected_mean: {rejected:.4f}\n")
+            else:
+                file.write(
+                    f"  3%|##   | {i}/2000 [00:10<01:30]\n{{'rewards/chosen': {chosen:.4f}, "
+                )
+                file.write(f"'rewards/rejected': {rejected:.4f}, 'epoch': {i / 2000:.4f}}}\n")
+    (run,) = load(path)
+    assert "block" in run.notes[0]
+    assert run.axis in ("step", "epoch")
+    chosen, rejected = (run.get(f"{side}_reward", "train") for side in ("chosen", "rejected"))
+    assert chosen is not None
+    assert rejected is not None
+    assert 100 < len(rejected) < 1000
+    whole = np.isin(chosen.steps, rejected.steps)
+    np.testing.assert_allclose(rejected.values, 3 * chosen.values[whole], atol=1e-6)

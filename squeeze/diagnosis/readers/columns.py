@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from squeeze.diagnosis.names import Meaning, recognise
-from squeeze.diagnosis.readers.records import Table
-from squeeze.diagnosis.series import ENTROPY, LOSS, OTHER, TELLING, TOKEN_ACCURACY
+from squeeze.diagnosis.names import Meaning, is_step, recognise, says_logp
+from squeeze.diagnosis.readers.records import Table, number
+from squeeze.diagnosis.series import (
+    CHOSEN,
+    CHOSEN_REWARD,
+    ENTROPY,
+    LOSS,
+    OTHER,
+    REJECTED,
+    REJECTED_REWARD,
+    TELLING,
+    TOKEN_ACCURACY,
+)
 from squeeze.errors import InputError
 
 MOST_COLUMNS = 20_000
 _TRAINER = re.compile(r"^(train/)?(learning_rate|lr|grad_norm|(rewards|logps|log_probs)/.*)$", re.I)
 # A trainer's own words; plain names (chosen, argmax) are somebody's evaluations.
+_BARE = {CHOSEN: CHOSEN_REWARD, REJECTED: REJECTED_REWARD}
+_NEAR_ZERO = 0.05
+_SPLIT_COLUMNS = {"type", "split", "phase", "mode", "stage", "set", "subset"}
+_TRAIN_ROWS = {"train", "training"}
+_EVAL_ROWS = {"eval", "evaluation", "val", "valid", "validation", "test"}
 _BATCHED = ("chosen_reward", "rejected_reward", "reward_margin", "reward_accuracy", LOSS)
 
 
@@ -32,6 +50,12 @@ def meanings(table: Table) -> dict[str, Meaning]:
     _require_distinct(table, list(found))
     _require_usable(table, columns, found)
     return _with_split(found, columns)
+
+
+def tells(table: Table) -> bool:
+    """Whether a table has a column that says something about the trained answers."""
+    meanings = [recognise(c) for c in dict.fromkeys(c for r in table.records for c in r)]
+    return any(m is not None and m.quantity in TELLING for m in meanings)
 
 
 def method(table: Table, columns: Sequence[str]) -> str:
@@ -81,10 +105,64 @@ def _require_usable(table: Table, columns: Sequence[str], found: Mapping[str, Me
         )
 
 
+def by_value(table: Table, found: Mapping[str, Meaning]) -> dict[str, Meaning]:
+    """Bare "chosen" and "rejected" are rewards where their values cannot be log-probs.
+
+    They begin at 0, or are of both signs; a log-prob is neither.
+    """
+    bare = [
+        c for c, m in found.items() if m.quantity in _BARE and not says_logp(c) and not m.negate
+    ]
+    by_column = {c: _numbers(table, c) for c in bare}
+    held = {c: v for c, v in by_column.items() if v}
+    both_signs = {v > 0 for values in held.values() for v in values if v} == {True, False}
+    at_zero = all(abs(values[0]) < _NEAR_ZERO for values in held.values())
+    if len({found[c].quantity for c in held}) < 2 or not (both_signs or at_zero):
+        return dict(found)
+    return {c: Meaning(_BARE[m.quantity], m.split) if c in held else m for c, m in found.items()}
+
+
+def _numbers(table: Table, column: str) -> list[float]:
+    """A column's finite values; none of a column that holds something else."""
+    try:
+        values = [number(r.get(column), "", column) for r in table.records]
+    except InputError:
+        return []
+    return [v for v in values if math.isfinite(v)]
+
+
+def with_split_of_rows(table: Table) -> Table:
+    """Where a column says of each line "Train" or "Eval", the eval lines' names say so instead."""
+    for column in dict.fromkeys(c for record in table.records for c in record):
+        if str(column).strip().lower() not in _SPLIT_COLUMNS:
+            continue
+        said = [str(record.get(column, "")).strip().lower() for record in table.records]
+        if not set(said) & _TRAIN_ROWS or not set(said) & _EVAL_ROWS:
+            continue
+        kept = [i for i, word in enumerate(said) if word in _TRAIN_ROWS | _EVAL_ROWS]
+        part = table.only(kept)
+        records = [
+            _as_eval(record) if said[i] in _EVAL_ROWS else record
+            for i, record in zip(kept, part.records, strict=True)
+        ]
+        return replace(part, records=records)
+    return table
+
+
+def _as_eval(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {c if is_step(c) or recognise(c) is None else f"eval_{c}": v for c, v in record.items()}
+
+
+def names_trainer(column: str) -> bool:
+    """Whether a column by itself tells of a trainer that samples its answers."""
+    return bool(_other_trainer({_plain(column)}))
+
+
 def _other_trainer(lowered: set[str]) -> str:
-    if any(c.startswith(("completions/", "clip_ratio", "sampling/")) for c in lowered) or (
-        "reward_std" in lowered
-    ):
+    if any(
+        c.startswith(("completions/", "clip_ratio", "sampling/", "critic/score", "actor/pg_"))
+        for c in lowered
+    ) or ("reward_std" in lowered):
         return "grpo"
     if any(c.startswith(("ppo/", "objective/", "policy/")) for c in lowered) or (
         "policy_loss" in lowered and "reward" in lowered

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
-from squeeze.diagnosis.readers.records import Table
+from squeeze.diagnosis.readers.columns import names_trainer
+from squeeze.diagnosis.readers.records import Table, number
 from squeeze.diagnosis.readers.registry import Source, reader
-from squeeze.diagnosis.readers.text import Lines, parse_json
-from squeeze.diagnosis.series import LOSS, TELLING
+from squeeze.diagnosis.readers.text import BLOCK, Lines, parse_json
+from squeeze.diagnosis.series import ENTROPY, LOSS, TELLING
+from squeeze.errors import InputError
 
 # Each pattern is bounded: a log may hold very long lines of anything.
 _NUMBER = (
@@ -32,10 +34,15 @@ _SPOKEN = re.compile(
     rf"\b([A-Za-z][A-Za-z/_]{{0,30}}(?: [a-z]{{1,20}}){{0,3}}) ({_NUMBER})(?![\w/:])"
 )
 _COUNT = re.compile(
-    r"\b(?P<name>step|iter|iteration|epoch)s?\b[:=\s]{0,3}(?P<at>\d{1,12})\b", re.IGNORECASE
+    r"\b(?P<name>step|iter|iteration|epoch)s?\b[:=\s]{0,12}(?P<at>\d{1,12})\b", re.IGNORECASE
 )
 _OF = re.compile(r"\((?P<at>\d{1,12})/\d{1,12}\)")
 _PART = re.compile(r"\s-\s|[,|;\u2022•]|\s{2,}")
+# A scalar of another library, as its repr shows it: np.float64(0.1), tensor(0.1, device='cuda:0').
+_SCALAR = re.compile(
+    r"\b(?:np\.|numpy\.|torch\.)?(?:float\d*|int\d*|tensor|array)\("
+    r"\[?([-+\d.a-zA-Z]{1,30})\]?(?:,[^()]{0,80})?\)"
+)
 _BARE = re.compile(r"(?<=[:\s\[])(nan|-?inf)(?=[,}\s\]])", re.IGNORECASE)
 _METHOD = re.compile(r"\b(ORPO|SimPO|CPO|KTO)\b(?! ?\()")
 _SCANNED = 20_000  # characters of a line
@@ -53,13 +60,13 @@ def read_dicts(source: Source) -> list[Table] | None:
     records: list[dict[str, Any]] = []
     numbers: list[int] = []
     broken = 0
-    for number, text in printed_dicts(source.lines):
+    for at, text in printed_dicts(source.lines):
         value = _evaluated(text)
         if value is None:
             broken += 1
-        elif any(recognise(name) or is_step(name) for name in value):
+        elif any((recognise(n) or is_step(n)) and _is_number(v) for n, v in value.items()):
             records.append(value)
-            numbers.append(number)
+            numbers.append(at)
     if not records:
         return None
     notes = (f"{broken} printed dicts could not be read and were left out",) if broken else ()
@@ -72,9 +79,9 @@ def read_pairs(source: Source) -> list[Table] | None:
     """Read lines that name values; a line with a step alone heads the values below it."""
     records: list[dict[str, Any]] = []
     numbers: list[int] = []
-    for number, record in _gathered(source.lines):
+    for at, record in _gathered(source.lines):
         records.append(record)
-        numbers.append(number)
+        numbers.append(at)
     if not records:
         return None
     return [_table(source, "console output with name=value pairs", records, numbers, ())]
@@ -104,15 +111,18 @@ def printed_dicts(lines: Lines) -> Iterator[tuple[int, str]]:
     One that does not end on its line goes on in the next ones, as a terminal wraps it.
     """
     begun: list[str] = []
-    number = 0
+    first = last = 0
     for at, line in lines:
+        if at - last > BLOCK:  # lines were left out of a long file
+            begun = []
+        last = at
         start = 0 if begun else -1
         for mark in _BRACE.finditer(line):
             i = mark.start()
             if line[i] == "{":  # one that an earlier brace opened was no flat dict
-                begun, start, number = [], (i if line[i + 1 : i + 2] in ("'", '"') else -1), at
+                begun, start, first = [], (i if line[i + 1 : i + 2] in ("'", '"') else -1), at
             elif start >= 0:
-                yield number, "".join(begun) + line[start : i + 1]
+                yield first, "".join(begun) + line[start : i + 1]
                 begun, start = [], -1
         if start < 0 or sum(map(len, begun)) > _LONGEST_DICT:
             begun = []
@@ -123,13 +133,21 @@ def printed_dicts(lines: Lines) -> Iterator[tuple[int, str]]:
 def _evaluated(text: str) -> dict[str, Any] | None:
     """A printed dict; None if it is none."""
     try:
-        value = ast.literal_eval(_BARE.sub(r"'\1'", text))
+        value = ast.literal_eval(_BARE.sub(r"'\1'", _SCALAR.sub(r" \1", text)))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         try:
             value = parse_json(text)
         except ValueError:
             return None
     return {str(k): v for k, v in value.items()} if isinstance(value, dict) else None
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        number(value, "", "")
+    except InputError:
+        return False
+    return True
 
 
 # --- pairs --------------------------------------------------------------------------------------
@@ -139,26 +157,31 @@ def _gathered(lines: Lines) -> Iterator[tuple[int, dict[str, Any]]]:
     """Records of lines that hold several values, or of blocks of lines below one with a step."""
     block: dict[str, Any] = {}
     head: dict[str, Any] = {}
-    begun = 0
-    for number, line in lines:
+    begun = last = 0
+    headed = cut = False  # whether lines with a step head others; whether such a one was left out
+    for at, line in lines:
+        if at - last > BLOCK:
+            block, head, cut = {}, {}, headed
+        last = at
         pairs = _pairs(line[:_SCANNED])
         count = _counted(line[:300])
-        told = {name: value for name, value in pairs.items() if recognise(name)}
+        told = {n: value for n, value in pairs.items() if recognise(n) or names_trainer(n)}
         if count and not told:  # "==== Step 2/52 ====": what follows belongs to it
             if _tells(block):
+                headed = True
                 yield begun, head | block
-            block, head, begun = {}, count, number
+            block, head, begun, cut = {}, count, at, False
         elif head and len(told) == 1 and not count:
             block |= told
-        elif _tells(told):
-            yield number, count | told
+        elif _tells(told) and not (cut and len(told) == 1):
+            yield at, count | told
     if _tells(block):
         yield begun, head | block
 
 
 def _tells(pairs: dict[str, Any]) -> bool:
     meanings = [m for name in pairs if (m := recognise(name)) is not None]
-    return any(m.quantity in TELLING or m.quantity == LOSS for m in meanings)
+    return any(m.quantity in (*TELLING, LOSS, ENTROPY) for m in meanings)
 
 
 def _counted(line: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ _WHOLE = re.compile(r'\s*\{("[^{}]*)?\}\s*$')
 
 
 def _recognise(source: Source) -> bool:
-    """Whether the first line is a JSON object by itself, or lines each begin one."""
+    """Whether a single line is a JSON object by itself, or half of the lines each begin one."""
     if source.is_directory or source.suffix in (".csv", ".tsv", ".md", ".ipynb"):
         return False
     rows = [row for _, row in source.lines]
@@ -26,7 +26,7 @@ def _recognise(source: Source) -> bool:
     if len(rows) == 1:
         return bool(_WHOLE.match(rows[0])) and "[" not in rows[0]
     begun = sum(row.lstrip().startswith('{"') for row in rows)
-    return begun > len(rows) / 2 or bool(_WHOLE.match(rows[0]))
+    return begun >= len(rows) / 2
 
 
 @reader("JSON Lines", recognise=_recognise, order=40)

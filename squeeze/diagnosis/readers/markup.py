@@ -19,15 +19,29 @@ from squeeze.errors import InputError
 
 Rows = list[tuple[int, list[str]]]  # a table's rows of cells, with the lines they stand on
 
-_RULE = re.compile(r"[\s|:+=-]+")
+_RULE = re.compile(r"[\s|:+=\u2500-\u257f-]+")
 _GAP = re.compile(r"\t|\s{2,20}")
 _BOLD = re.compile(r"^(\*\*|__|`)(.{0,200}?)\1$")
 _SUMMARY = re.compile(r"^(mean|average|avg|total|sum|best|final|std)\b", re.IGNORECASE)
 _HTML = re.compile(rb"<(table|tr|td|th)\b", re.IGNORECASE)
 
 
+# Names of two words that a table's header may hold between single blanks.
+_TWO_WORDS = re.compile(
+    r"\b(?:(?:train(?:ing)?|val(?:id(?:ation)?)?|eval|test) loss|no log|learning rate|grad norm"
+    r"|mean token accuracy|num (?:input )?tokens(?: seen)?)\b",
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(r"^[#>\s]{1,20}")  # a comment in a script, a quotation in a mail
+_BARS = str.maketrans("\u2502\u2503\u2551", "|||")  # of tables in a frame, as rich draws them
+
+
 def _has_markdown(source: Source) -> bool:
-    return not source.is_directory and any("|" in line for _, line in source.lines)
+    return not source.is_directory and any(_bars(line) for _, line in source.lines)
+
+
+def _bars(line: str) -> int:
+    return line.count("|") + line.count("\u2502") + line.count("\u2503")
 
 
 def _has_html(source: Source) -> bool:
@@ -54,6 +68,7 @@ def read_html(source: Source) -> list[Table] | None:
 def read_aligned(source: Source) -> list[Table] | None:
     """Read a table whose columns stand apart by blanks or tabs, with any text around it."""
     found = [rows for rows in aligned_tables(source) if is_telling(rows)]
+    found = found or [rows for rows in stacked_tables(source) if is_telling(rows)]
     return None if not found else [one_table(source, found, "table in a text")]
 
 
@@ -107,7 +122,8 @@ def markdown_tables(source: Source) -> Iterator[Rows]:
     """Tables between bars; any line without a bar ends one, and so does another header."""
     rows: Rows = []
     for number, line in source.lines:
-        if line.count("|") < 2:
+        line = _QUOTED.sub("", line.translate(_BARS))
+        if line.count("|") < 2 and not _RULE.fullmatch(line[:2000]):
             if rows:
                 yield rows
             rows = []
@@ -123,25 +139,70 @@ def markdown_tables(source: Source) -> Iterator[Rows]:
 
 
 def aligned_tables(source: Source) -> Iterator[Rows]:
-    """Tables whose cells stand apart by a tab or two blanks; shorter or longer lines end one."""
+    """Tables whose cells stand apart by blanks or tabs; a line of another length ends one.
+
+    A header is cut at wide gaps and at single blanks; the first row says which of both was meant.
+    """
     rows: Rows = []
+    headers: list[tuple[int, list[str]]] = []
     for number, line in source.lines:
-        cells = [_plain(cell) for cell in _GAP.split(line[:20_000].strip())]
-        if _is_header(cells):
+        ways = _cut(_QUOTED.sub("", line[:20_000]))
+        if any(map(_is_header, ways)):
             if rows:
                 yield rows
-            rows = [(number, cells)]
-        elif rows and len(cells) == len(rows[0][1]):
-            rows.append((number, cells))
-        elif rows:
+            rows, headers = [], [(way, cells) for way, cells in enumerate(ways)]
+            continue
+        fitting = [
+            (way, head, ways[way][len(ways[way]) - len(head) :])
+            for way, head in headers
+            if len(ways[way]) == len(head)
             # pandas puts the row's number first, without a name of its own.
-            if len(cells) == len(rows[0][1]) + 1 and cells[0].isdigit():
-                rows.append((number, cells[1:]))
-                continue
-            yield rows
-            rows = []
+            or (len(ways[way]) == len(head) + 1 and ways[way][0].isdigit())
+        ]
+        if not fitting:
+            if rows:
+                yield rows
+            rows, headers = [], []
+            continue
+        way, head, cells = fitting[0]
+        rows = rows or [(number - 1, head)]
+        headers = [(way, head)]
+        rows.append((number, cells))
     if rows:
         yield rows
+
+
+def stacked_tables(source: Source) -> Iterator[Rows]:
+    """Tables with a cell a line, as some browsers copy them: the names, then row after row."""
+    head: list[str] = []
+    cells: list[tuple[int, str]] = []
+    for number, line in [*source.lines, (0, "")]:
+        ways = _cut(line[:200])
+        cell = ways[0][0] if len(ways[0]) == 1 else ""
+        if _is_name(cell) and not cells:
+            head.append(cell)
+        elif head and cell[:1] in tuple("0123456789-+.n"):
+            cells.append((number, cell))
+        else:
+            width = len(head)
+            if width > 2 and len(cells) >= 2 * width and len(cells) % width == 0:
+                starts = range(0, len(cells), width)
+                yield [
+                    (cells[0][0] - 1, head),
+                    *((cells[i][0], [c for _, c in cells[i : i + width]]) for i in starts),
+                ]
+            head, cells = ([cell] if _is_name(cell) else []), []
+
+
+def _is_name(cell: str) -> bool:
+    return bool(cell) and not cell[:1].isdigit() and (recognise(cell) is not None or is_step(cell))
+
+
+def _cut(line: str) -> tuple[list[str], list[str]]:
+    """The cells of a line cut at every blank, names of several words kept, and cut at wide gaps."""
+    kept = _TWO_WORDS.sub(lambda m: m[0].replace(" ", "\0"), line.replace(" / ", "/"))
+    words = [_plain(cell.replace("\0", " ")) for cell in kept.split()]
+    return words, [_plain(cell) for cell in _GAP.split(line.strip())]
 
 
 def html_tables(text: str) -> Iterator[Rows]:

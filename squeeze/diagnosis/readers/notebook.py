@@ -7,21 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from squeeze.diagnosis.readers import console, markup
+from squeeze.diagnosis.readers import markup
+from squeeze.diagnosis.readers.columns import tells
 from squeeze.diagnosis.readers.records import Table
 from squeeze.diagnosis.readers.registry import Source, reader
+from squeeze.diagnosis.readers.wrapped import read_shown
 from squeeze.errors import InputError
 
 _NAME = "Jupyter notebook"
 
 
-class _Output(Source):
+def _output(path: Path, text: str) -> Source:
     """One output of a cell, as if it were a file."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        super().__init__(path)
-        shown = list(enumerate(text.replace("\r", "\n").split("\n"), 1))
-        self.__dict__["_bounded"] = ([(n, line) for n, line in shown if line.strip()], "")
+    return Source.of_lines(path, list(enumerate(text.replace("\r", "\n").split("\n"), 1)))
 
 
 @reader(_NAME, recognise=lambda s: s.suffix == ".ipynb", order=15)
@@ -39,7 +37,8 @@ def read(source: Source) -> list[Table]:
         for number, cell in enumerate(cells, 1)
         for table in _tables(source.path, cell)
     ]
-    distinct = {str(t.records): (number, t) for number, t in found}
+    telling = [(number, t) for number, t in found if tells(t)]
+    distinct = {str(t.records): (number, t) for number, t in telling or found}
     if not distinct:
         raise InputError(
             f"{source.path}: no cell's output holds a table or printed lines with chosen and "
@@ -73,16 +72,13 @@ def _first(path: Path, html: str, text: str) -> Iterator[Table]:
     if html:
         rows = [r for r in markup.html_tables(html) if markup.is_telling(r)]
         if rows:
-            yield markup.as_table(_Output(path, html), rows[0], _NAME)
+            yield markup.as_table(_output(path, html), rows[0], _NAME)
             return
     if not text.strip():
         return
-    output = _Output(path, text)
-    for read_output in (console.read_dicts, markup.read_markdown, markup.read_aligned):
-        tables = read_output(output)
-        if tables:
-            yield from (replace(t, format=_NAME) for t in tables[:1] if isinstance(t, Table))
-            return
+    tables = read_shown(_output(path, text))
+    if tables:
+        yield replace(tables[0], format=_NAME)
 
 
 def _text(value: Any) -> str:

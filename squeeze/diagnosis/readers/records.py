@@ -46,12 +46,21 @@ class Table:
         return replace(self, notes=(*self.notes, *notes))
 
 
+# What stands in a cell that holds nothing: pandas' and databases' words, and tables' dashes.
+_MISSING = {"", "null", "none", "n/a", "na", "no log", "nolog", "-", "--", "\u2013", "\u2014"}
+
+
+def missing(value: Any) -> bool:
+    """Whether a field is empty, as a line that logs other columns leaves it."""
+    return value is None or (isinstance(value, str) and value.strip().lower() in _MISSING)
+
+
 def number(value: Any, where: str, column: str) -> float:
     """Return a logged value as a float; NaN for what loggers write for it, shares for percents.
 
     Raises `InputError` if it is no number.
     """
-    if value is None or (isinstance(value, str) and value.strip().lower() in {"", "nan", "null"}):
+    if missing(value) or (isinstance(value, str) and value.strip().lower() == "nan"):
         return math.nan
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise InputError(

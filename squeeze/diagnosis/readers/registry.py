@@ -26,6 +26,13 @@ class Source:
 
     path: Path
 
+    @classmethod
+    def of_lines(cls, path: Path, lines: texts.Lines) -> Source:
+        """Lines that were found inside of a file, as if they were one."""
+        source = cls(path)
+        source.__dict__["_bounded"] = ([(n, line) for n, line in lines if line.strip()], "")
+        return source
+
     @property
     def is_directory(self) -> bool:
         """Whether it is a directory."""

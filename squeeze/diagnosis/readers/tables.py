@@ -7,23 +7,27 @@ Every reader hands its records to `build`; what is mended is noted, what cannot 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from squeeze.diagnosis.names import RUN_NAMES, Meaning, is_step, of_fixed_set
 from squeeze.diagnosis.names import STEP_NAMES as STEPS_BY_RANK
+from squeeze.diagnosis.readers.columns import by_value, method, some, with_split_of_rows
 from squeeze.diagnosis.readers.columns import meanings as recognised
-from squeeze.diagnosis.readers.columns import method, some
-from squeeze.diagnosis.readers.records import Table, number
+from squeeze.diagnosis.readers.records import Table, missing, number
 from squeeze.diagnosis.readers.restarts import without_aborted_start, without_copies
 from squeeze.diagnosis.series import (
+    CHOSEN,
+    CHOSEN_REWARD,
     LOG_PROBS,
     LOSS,
     NLL,
     OTHER,
+    REJECTED,
+    REJECTED_REWARD,
     TELLING,
     Array,
     Finding,
@@ -43,9 +47,9 @@ def build(table: Table) -> RunSeries:
     Raises `InputError` if no column is recognised, a value is not a number, log-probs are
     positive, or the file mixes runs.
     """
-    table = _without_summary(table)
+    table = with_split_of_rows(_without_summary(table))
     columns = list(dict.fromkeys(str(c) for record in table.records for c in record))
-    meanings = recognised(table)
+    meanings = by_value(table, recognised(table))
     telling = [c for c, m in meanings.items() if m.quantity in TELLING] or list(meanings)
     axis, positions, axis_notes = _axis(table, columns, list(meanings))
     if axis == table.unit:
@@ -54,10 +58,10 @@ def build(table: Table) -> RunSeries:
     else:
         table, positions = without_aborted_start(table, telling, positions)
     notes = [*table.notes, *axis_notes]
-    broken: list[_Broken] = []
+    reading = _Reading(table, meanings, positions, notes)
     found: dict[tuple[str, str], Series] = {}
     for column, meaning in meanings.items():
-        series = _series(table, column, meaning, positions, notes, broken)
+        series = _series(reading, column)
         if series is None:
             continue
         key = (meaning.quantity, meaning.split)
@@ -75,6 +79,8 @@ def build(table: Table) -> RunSeries:
             f"{table.source}: the columns {some(list(meanings))} hold no finite number; "
             "give a log of a run that did not end in NaN from its first line"
         )
+    trained_by = method(table, columns)
+    ended = [b for b in reading.broken if _counts_as_end(b, found, trained_by == "kto")]
     return RunSeries(
         name=table.name,
         source=table.source,
@@ -82,19 +88,45 @@ def build(table: Table) -> RunSeries:
         axis=axis,
         series=tuple(found.values()),
         notes=tuple(dict.fromkeys(notes)),
-        method=method(table, columns),
-        findings=_diverged(table, axis, positions, broken),
+        method=trained_by,
+        findings=_diverged(table, axis, positions, ended),
     )
 
 
 @dataclass(frozen=True)
 class _Broken:
-    """A column that is NaN or infinite from record `row` to the end, `tail` values long."""
+    """A column that is NaN or infinite from record `row` to the end, at those `steps`."""
 
     column: str
-    split: str
+    meaning: Meaning
     row: int
-    tail: int
+    steps: Array
+    always: bool  # from its first value on
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A table that is being read, with what was mended (`notes`) and what ended in NaN."""
+
+    table: Table
+    meanings: Mapping[str, Meaning]
+    positions: Array
+    notes: list[str]
+    broken: list[_Broken] = field(default_factory=list)
+    _elsewhere: dict[tuple[int, str], bool] = field(default_factory=dict)
+
+    def of_another_split(self, row: int, split: str) -> bool:
+        """Whether a line is another split's: NaN is a table's word for an empty cell (pandas')."""
+        known = self._elsewhere.get((row, split))
+        if known is None:
+            record = self.table.records[row]
+            known = any(
+                math.isfinite(number(record.get(column), self.table.at(row), column))
+                for column, meaning in self.meanings.items()
+                if meaning.split != split and meaning.quantity in (*TELLING, LOSS)
+            )
+            self._elsewhere[row, split] = known
+        return known
 
 
 def _diverged(
@@ -107,16 +139,41 @@ def _diverged(
     if axis != table.unit:
         place = f"{axis} {positions[first.row]:.6g}, {place}"
     named = some([b.column for b in broken], 4).replace("'", "")
+    judged = "nothing of it can be judged" if first.always else "only what came before is judged"
     return (
         Finding(
             "diverged",
             f"diverged at {place}: {named} {'is' if len(broken) == 1 else 'are'} NaN or infinite "
-            f"from there to the end ({first.tail} values)",
+            f"from there to the end ({first.steps.size} values)",
             cause="a learning rate that is too high, half precision that overflows, or a batch "
-            "whose answers are empty; only what came before is judged",
-            split=first.split,
+            f"whose answers are empty; {judged}",
+            split=first.meaning.split,
         ),
     )
+
+
+def _counts_as_end(b: _Broken, found: Mapping[tuple[str, str], Series], unpaired: bool) -> bool:
+    """Whether the weights are no numbers any more, rather than one side's mean of no answers.
+
+    A batch without rejected answers (KTO) has no reward of theirs, but chosen's and a loss.
+    """
+    split, sides = b.meaning.split, [CHOSEN, CHOSEN_REWARD]
+    if unpaired:
+        sides += [REJECTED, REJECTED_REWARD]
+    loss = found.get((LOSS, split))
+    if b.meaning.quantity in (LOSS, NLL) or loss is None:
+        return True
+    losses = _all_at(loss, b.steps)
+    if losses.size == 0 or not losses.all():  # 0 is what transformers logs for NaN
+        return True
+    others = [s for (quantity, at), s in found.items() if at == split and quantity in sides]
+    return not any(_all_at(s, b.steps).size for s in others)
+
+
+def _all_at(series: Series, steps: Array) -> Array:
+    """A series' values at those steps; none if it lacks one."""
+    values = series.values[np.isin(series.steps, steps)]
+    return values if values.size == steps.size else values[:0]
 
 
 def _without_summary(table: Table) -> Table:
@@ -178,14 +235,8 @@ def _rounded(steps: Array) -> bool:
 # --- values -------------------------------------------------------------------------------------
 
 
-def _series(
-    table: Table,
-    column: str,
-    meaning: Meaning,
-    positions: Array,
-    notes: list[str],
-    broken: list[_Broken],
-) -> Series | None:
+def _series(reading: _Reading, column: str) -> Series | None:
+    table, meaning, notes = reading.table, reading.meanings[column], reading.notes
     rows = [i for i, r in enumerate(table.records) if column in r]
     try:
         values = np.array(
@@ -199,44 +250,39 @@ def _series(
             raise
         notes.append(f"{column} was left out: {str(error).partition(';')[0]}")
         return None
-    rows, values = _finite(table, column, meaning, np.array(rows, dtype=int), values, notes, broken)
+    rows, values = _finite(reading, column, np.array(rows, dtype=int), values)
     if values.size == 0:
         return None
     if meaning.negate:
         values = -values
     if meaning.quantity in LOG_PROBS or meaning.quantity.startswith(OTHER):
         _require_log_probs(table, column, meaning, rows, values)
-    steps, values = _ordered(table, column, positions[rows], rows, values, notes)
+    steps, values = _ordered(table, column, reading.positions[rows], rows, values, notes)
     batches = meaning.split == "train" and not of_fixed_set(column)
     return Series(meaning.quantity, meaning.split, steps, values, column, batches=batches)
 
 
-def _finite(
-    table: Table,
-    column: str,
-    meaning: Meaning,
-    rows: Any,
-    values: Array,
-    notes: list[str],
-    broken: list[_Broken],
-) -> tuple[Any, Array]:
-    """The finite values; a tail of others in what training hangs on is noted in `broken`."""
+def _finite(reading: _Reading, column: str, rows: Any, values: Array) -> tuple[Any, Array]:
+    """The finite values; a tail of others in what training hangs on is noted as broken."""
+    table, meaning, notes = reading.table, reading.meanings[column], reading.notes
     finite = np.isfinite(values)
     # A column that other lines leave empty (W&B, CSV) is sparse, not broken.
-    logged = [table.records[i][column] not in (None, "") for i in rows]
-    wrong = ~finite & np.array(logged, dtype=bool)
-    if wrong.any() and finite.any():
-        last = int(np.flatnonzero(finite)[-1])
-        tail = np.flatnonzero(wrong[last + 1 :])
-        if tail.size:
-            first = int(rows[last + 1 + tail[0]])
-            if meaning.quantity in (*TELLING, LOSS, NLL):
-                broken.append(_Broken(column, meaning.split, first, int(tail.size)))
-            else:
-                notes.append(f"{column} is NaN or infinite from {table.at(first)} to the end")
-        if wrong.sum() > tail.size:
-            notes.append(f"{column}: {wrong.sum() - tail.size} NaN or infinite values left out")
-    elif wrong.any():
+    wrong = ~finite & np.array([not missing(table.records[i][column]) for i in rows], dtype=bool)
+    for k in np.flatnonzero(wrong):
+        wrong[k] = not reading.of_another_split(int(rows[k]), meaning.split)
+    last = int(np.flatnonzero(finite)[-1]) if finite.any() else -1
+    tail = last + 1 + np.flatnonzero(wrong[last + 1 :])
+    if tail.size:
+        first = int(rows[tail[0]])
+        if meaning.quantity in (*TELLING, LOSS, NLL):
+            reading.broken.append(
+                _Broken(column, meaning, first, reading.positions[rows[tail]], last < 0)
+            )
+        else:
+            notes.append(f"{column} is NaN or infinite from {table.at(first)} to the end")
+    if wrong.sum() > tail.size:
+        notes.append(f"{column}: {wrong.sum() - tail.size} NaN or infinite values left out")
+    if last < 0 and wrong.any():
         notes.append(f"{column} holds only NaN and was left out")
     return rows[finite], values[finite]
 

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from squeeze.diagnosis.names import recognise
+from squeeze.diagnosis.readers.columns import tells
 from squeeze.diagnosis.readers.records import Table
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.readers.wire import fields, floating, text
-from squeeze.diagnosis.series import TELLING
 from squeeze.errors import InputError
 
 _PREFIX = "events.out.tfevents"
@@ -51,13 +50,7 @@ def read(source: Source) -> list[Table]:
     held = [t for t in tables if t.records]
     if not held:
         raise InputError(f"{source.path} holds no scalar; was anything logged yet?")
-    telling = [t for t in held if _tells(t)]
-    return telling or held
-
-
-def _tells(table: Table) -> bool:
-    meanings = [recognise(c) for record in table.records for c in record]
-    return any(m is not None and m.quantity in TELLING for m in meanings)
+    return [t for t in held if tells(t)] or held
 
 
 def _table(directory: Path, paths: list[Path]) -> Table:

@@ -1,6 +1,7 @@
 """Text of a log file, whatever wrote it: encodings, line ends, gzip, JSON as trainers print it.
 
-Whatever its size, a file is read within bounds: of a longer one every k-th line, with a note.
+Whatever its size, a file is read within bounds: of a longer one every k-th block of lines, with a
+note.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ Lines = list[tuple[int, str]]
 
 KEPT = 16 * 2**20  # characters of lines that are looked at
 WHOLE = 256 * 2**20  # characters of a document, of which no line can be left out
+BLOCK = 64  # lines; what a trainer prints at a step stands in one of them, progress bars between
 LONGEST = 64 * 2**20  # of a single line: a whole JSON document may be one
 LARGEST = 4 * 2**30  # bytes, unpacked
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -37,8 +39,9 @@ def read_lines(path: Path) -> tuple[Lines, str]:
 
     UTF-8, UTF-16 with its mark (PowerShell's), or gzip of it; "\r" ends a line too (progress bars).
     Bytes that are none of these but hold no NUL are taken as Latin-1: a log's names and numbers are
-    ASCII. Of a file with more than `KEPT` characters the first line and every k-th are kept. Raises
-    `InputError` for what is no regular file, cannot be read, holds no text, is empty or too large.
+    ASCII. Of a file with more than `KEPT` characters the first line and every k-th block are kept.
+    Raises `InputError` for what is no regular file, cannot be read, holds no text, is empty or too
+    large.
     """
     require_file(path)
     try:
@@ -50,7 +53,7 @@ def read_lines(path: Path) -> tuple[Lines, str]:
         raise InputError(f"{path} is empty")
     if every == 1:
         return kept, ""
-    return kept, f"of {total} lines every {every}th was read, as the file is long"
+    return kept, f"of {total} lines every {every}th was read, in blocks, as the file is long"
 
 
 def read_text(path: Path) -> str:
@@ -71,7 +74,7 @@ def _thinned(path: Path) -> tuple[Lines, int, int]:
     kept: Lines = []
     size, number, every = 0, 0, 1
     for number, line in enumerate(_decoded(path), 1):
-        if not line.strip() or (every > 1 and number % every != 1):
+        if not line.strip() or (every > 1 and kept and number // BLOCK % every):
             continue
         kept.append((number, line))
         size += len(line) + 60
@@ -84,7 +87,7 @@ def _thinned(path: Path) -> tuple[Lines, int, int]:
             continue
         while size > KEPT and len(kept) > 2:
             every *= 2
-            kept = [kept[0], *((n, line) for n, line in kept[1:] if n % every == 1)]
+            kept = [kept[0], *((n, line) for n, line in kept[1:] if n // BLOCK % every == 0)]
             size = sum(len(line) + 60 for _, line in kept)
     return kept, number, every
 

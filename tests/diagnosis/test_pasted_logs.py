@@ -1,0 +1,211 @@
+"""Logs as people paste them and services keep them: read as what they are, with their splits."""
+
+import json
+import math
+import pprint
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from squeeze.diagnosis import Diagnosis, diagnose, load
+from tests.diagnosis.logs import jsonl, trl_records
+
+pytestmark = pytest.mark.cpu
+
+RECORDS: list[dict[str, float]] = [
+    {k: float(v) for k, v in r.items()} for r in trl_records(batch_noise=2.0)
+]
+CONSOLE = [str({k: v for k, v in r.items() if k != "step"}) for r in RECORDS]
+NAMES = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins")
+
+
+def judged(path: Path, text: str) -> Diagnosis:
+    path.write_text(text)
+    (run,) = load(path)
+    return diagnose(run)
+
+
+def shown(row: Callable[[dict[str, float]], str], *before: str) -> str:
+    return "\n".join([*before, *map(row, RECORDS)]) + "\n"
+
+
+def cells(r: dict[str, float]) -> list[str]:
+    return [f"{r['step']:.0f}", *(f"{r[name]:.4f}" for name in NAMES)]
+
+
+def unsloth(separator: str, prefix: str = "") -> str:
+    """A notebook's table with the columns that only some rows have."""
+    names = [name.replace("/", " / ") for name in NAMES[1:]]
+    head = ["Step", "Training Loss", "Validation Loss", *names, "nll_loss"]
+    rows = [head, *([*(c := cells(r))[:2], *c[1:], "No Log"] for r in RECORDS)]
+    return "".join(f"{prefix}{separator.join(row)}\n" for row in rows)
+
+
+def framed() -> str:
+    rows = [["Step", "Training Loss", *NAMES[1:]], *map(cells, RECORDS)]
+    lines = ["\u2502 " + " \u2502 ".join(row) + " \u2502" for row in rows]
+    return "\n".join(["\u250f\u2501\u2501\u2533\u2501\u2501\u2513", *lines, "\u2514\u2500\u2518"])
+
+
+def stacked() -> str:
+    return "\n".join(["Step", *NAMES, *(cell for r in RECORDS for cell in cells(r))])
+
+
+def kaggle() -> str:
+    kept = [{"stream_name": "stdout", "time": 1.5, "data": line + "\n"} for line in CONSOLE]
+    return "[" + "\n,".join(map(json.dumps, kept)) + "\n]"
+
+
+def tensors(r: dict[str, float]) -> str:
+    kept = [f"'{name}': tensor({r[name]:.4f}, device='cuda:0')" for name in NAMES]
+    return "{" + ", ".join(kept) + "}"
+
+
+def megatron(r: dict[str, float]) -> str:
+    values = " | ".join(f"{name}: {r[name]:.6E}" for name in NAMES)
+    return (
+        f" [2026-01-02 03:04:05] iteration {r['step']:8.0f}/     600 | {values} | loss scale: 1.0 |"
+    )
+
+
+def nemo_rl(r: dict[str, float]) -> str:
+    names = ("loss", "rewards_chosen_mean", "rewards_rejected_mean")
+    bullets = [f"  \u2022 {n}: {r[k]:.4f}" for n, k in zip(names, NAMES, strict=False)]
+    return "\n".join([f"===== Step {r['step']:.0f}/600 =====", "Training Results:", *bullets])
+
+
+def mlx(r: dict[str, float]) -> str:
+    chosen, rejected = r["rewards/chosen"], r["rewards/rejected"]
+    return (
+        f"Iter {r['step']:.0f}: loss {r['loss']:.3f}, chosen_r {chosen:.3f}, "
+        f"rejected_r {rejected:.3f}, acc 0.8, margin {chosen - rejected:.3f}, lr 1.000e-06"
+    )
+
+
+def other_names(chosen: str, rejected: str) -> str:
+    renamed = {"rewards/chosen": chosen, "rewards/rejected": rejected}
+    return shown(lambda r: str({renamed.get(k, k): r[k] for k in ("loss", *renamed)}))
+
+
+PASTED: list[tuple[str, str, str]] = [
+    ("numpy's scalars", "a.log", shown(lambda r: str({k: np.float64(v) for k, v in r.items()}))),
+    ("torch's scalars", "a.log", shown(tensors)),
+    ("a container's JSON", "a.log", "\n".join(json.dumps({"log": c + "\n"}) for c in CONSOLE)),
+    ("Kaggle's log", "a.log", kaggle()),
+    ("a pretty-printed history", "a.txt", ">>> pprint(history)\n" + pprint.pformat(RECORDS)),
+    ("lines about data", "a.log", '{"prompt": "x", "chosen": "y"}\n' + "\n".join(CONSOLE)),
+    ("a quoted mail", "a.txt", "".join(f"> {line}\n" for line in CONSOLE)),
+    ("Unsloth's table", "a.txt", unsloth("\t")),
+    ("Unsloth's table in a script", "a.py", unsloth("\t", "# ").expandtabs(4)),
+    ("a table of single blanks", "a.txt", unsloth(" ")),
+    (
+        "a cell a line",
+        "a.txt",
+        stacked(),
+    ),
+    ("a table in a frame", "a.txt", framed()),
+    ("Megatron", "a.log", shown(megatron)),
+    ("NeMo-RL", "a.log", shown(nemo_rl)),
+    ("mlx-lm-lora", "a.log", shown(mlx)),
+    ("SPIN's names", "a.log", other_names("rewards/real", "rewards/generated")),
+    ("short names", "a.log", other_names("r_w", "r_l")),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), [p[1:] for p in PASTED], ids=[p[0] for p in PASTED])
+def test_falling_run_is_displacement_wherever_it_is_pasted_from(
+    name: str, text: str, tmp_path: Path
+) -> None:
+    d = judged(tmp_path / name, text)
+    assert (d.verdict, len(d.run.series[0])) == ("displacement", len(RECORDS))
+
+
+def test_rows_that_say_train_or_eval_are_two_splits(tmp_path: Path) -> None:
+    rows = [["#", "Type", *NAMES], ["---"] * 6]
+    for i, r in enumerate(RECORDS):
+        rows.append([str(i), "Train", *cells(r)[1:]])
+        if i % 6 == 5:
+            rows.append([str(i), "Eval", *cells(r)[1:]])
+    rows.append(["60", "Train Summary", "0.48", "-", "-", "-"])
+    d = judged(tmp_path / "a.md", "\n".join("| " + " | ".join(row) + " |" for row in rows))
+    assert {s.split: len(s) for s in d.run.series} == {"train": 60, "eval": 10}
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_nan_for_an_empty_cell_is_no_divergence(suffix: str, tmp_path: Path) -> None:
+    """pandas writes NaN where a line of the other split has no value."""
+    ends = {f"eval_{k}": RECORDS[5][k] for k in NAMES}
+    empty = dict.fromkeys([*NAMES, *ends], math.nan)
+    records = [empty | {k: r[k] for k in (*NAMES, "step")} for r in RECORDS]
+    records.insert(30, empty | ends | {"step": 300})
+    text = "".join(json.dumps(r) + "\n" for r in records)
+    if suffix == "csv":
+        columns = list(records[0])
+        rows = [",".join(str(r[c]) for c in columns) for r in records]
+        text = "\n".join([",".join(columns), *rows])
+    d = judged(tmp_path / f"a.{suffix}", text)
+    assert (d.verdict, "diverged" in [f.kind for f in d.findings]) == ("displacement", False)
+
+
+def test_rewards_that_were_never_numbers_have_diverged(tmp_path: Path) -> None:
+    broken = {"rewards/chosen": math.nan, "rewards/rejected": math.nan, "loss": 0.0}
+    (run,) = load(jsonl(tmp_path / "a.jsonl", [{"step": i} | broken for i in range(1, 9)]))
+    d = diagnose(run)
+    assert d.verdict == "collapse"
+    assert d.reason.startswith("diverged at step 1, line 1: rewards/chosen, rewards/rejected are")
+
+
+def test_last_batch_without_rejected_answers_is_no_divergence(tmp_path: Path) -> None:
+    last = RECORDS[-1] | {"rewards/rejected": math.nan, "rewards/margins": math.nan}
+    (run,) = load(jsonl(tmp_path / "a.jsonl", [{"kl": 0.1} | r for r in [*RECORDS[:-1], last]]))
+    assert diagnose(run).verdict == "displacement"
+
+
+def test_bare_chosen_of_both_signs_is_a_reward(tmp_path: Path) -> None:
+    rising = [f"step {i}: chosen: {0.02 * i:.3f} | rejected: {-0.03 * i:.3f}" for i in range(40)]
+    d = judged(tmp_path / "a.log", "\n".join(rising))
+    assert (d.verdict, d.splits[0].evidence[0].unit) == ("healthy", "reward")
+
+
+def test_margin_whose_columns_are_swapped_is_taken_from_the_other_two(tmp_path: Path) -> None:
+    turned: list[dict[str, Any]] = [
+        r | {"rewards/margins": r["rewards/rejected"] - r["rewards/chosen"]} for r in RECORDS
+    ]
+    (run,) = load(jsonl(tmp_path / "a.jsonl", turned))
+    d = diagnose(run)
+    assert (d.verdict, "swapped" in [f.kind for f in d.findings]) == ("displacement", True)
+
+
+def test_noisy_log_probs_beside_rewards_of_one_set_are_not_used(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    records = [
+        {"step": i, "eval_logps/chosen": -250 + 30 * rng.normal(), "eval_rewards/chosen": -0.05 * i}
+        for i in range(1, 31)
+    ]
+    (run,) = load(jsonl(tmp_path / "a.jsonl", records))
+    assert diagnose(run).verdict == "displacement"
+
+
+def test_printed_end_of_a_training_is_no_second_run(tmp_path: Path) -> None:
+    table = unsloth("\t")
+    end = "TrainOutput(global_step=600, metrics={'train_runtime': 7.0, 'train_loss': 0.3})"
+    outputs = [{"output_type": "stream", "text": table}]
+    outputs.append({"output_type": "execute_result", "data": {"text/plain": end}})
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"cells": [{"cell_type": "code", "outputs": outputs}]}))
+    (run,) = load(path)
+    assert diagnose(run).verdict == "displacement"
+
+
+def test_grpo_console_of_verl_is_named_and_its_entropy_told(tmp_path: Path) -> None:
+    text = "\n".join(
+        f"(TaskRunner pid=1) step:{i} - actor/entropy:{1.2 * math.exp(-i / 20):.3f} - "
+        f"actor/pg_loss:-0.003 - critic/score/mean:{0.3 + 0.005 * i:.3f}"
+        for i in range(1, 60)
+    )
+    d = judged(tmp_path / "a.log", text)
+    assert (d.verdict, d.run.method) == ("undetermined", "grpo")
+    assert any("entropy falls" in c for c in d.cautions)

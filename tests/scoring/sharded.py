@@ -88,7 +88,11 @@ def _zero3(whole: torch.nn.Module) -> tuple[torch.nn.Module, Callable[[Tensor], 
     at_once = ("param_persistence_threshold", "max_live_parameters", "max_reuse_distance")
     zero = {"stage": 3} | {f"stage3_{name}": 0 for name in (*at_once, "prefetch_bucket_size")}
     trained = [p for p in whole.parameters() if p.requires_grad]
-    options = {"train_micro_batch_size_per_gpu": 2, "zero_optimization": zero}
+    options = {
+        "train_micro_batch_size_per_gpu": 2,
+        "zero_optimization": zero,
+        "gradient_clipping": 0.0,
+    }
     engine, *_ = deepspeed.initialize(
         model=whole,
         config=options | {"zero_allow_untested_optimizer": True},

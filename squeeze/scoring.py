@@ -22,15 +22,12 @@ from squeeze.data.encoding import EncodedItem
 from squeeze.errors import InputError
 from squeeze.kernels import TokenStatistics, token_statistics
 from squeeze.kernels.chunked import has_bf16_matmul
-from squeeze.tree_attention import Tree, supports_tree, tree_attention
+from squeeze.packing import Pass, common_length, packs, passes, start_pass
+from squeeze.sharding import device_of, equal_passes, is_sharded, read_inside, unwrapped
+from squeeze.tree_attention import supports_tree, tree_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-# Tokens that one pass is meant to hold: enough to keep the device busy, and what is between layers
-# in a processor's caches.
-PACKED_TOKENS = {"cpu": 1024, "cuda": 16_384}
 
 
 @dataclass(frozen=True)
@@ -92,35 +89,9 @@ class ScoredResponse:
         return scores
 
 
-def _unwrapped(model: torch.nn.Module) -> PreTrainedModel:
-    """The transformers model inside DDP and PEFT wrappers (adapters stay active in its layers)."""
-    inner: Any = getattr(model, "module", model)
-    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner  # type: ignore[no-any-return]
-
-
-def _pack(
-    items: Sequence[EncodedItem], device: torch.device, skip: int
-) -> tuple[Int[Tensor, "1 length"], Int[Tensor, "1 length"]]:
-    """Token ids and position ids of prompts without their first `skip` tokens, then of responses.
-
-    The last token of a response predicts nothing and is left out.
-    """
-    ids: list[int] = []
-    positions: list[int] = []
-    for item in items:
-        ids += item.prompt_ids[skip:]
-        positions += range(skip, len(item.prompt_ids))
-    for item in items:
-        prompt = len(item.prompt_ids)
-        for response in item.response_ids.values():
-            ids += response[:-1]
-            positions += range(prompt, prompt + len(response) - 1)
-    return torch.tensor([ids], device=device), torch.tensor([positions], device=device)
-
-
 def lm_head(model: torch.nn.Module) -> dict[str, Any]:
     """The LM head as keyword arguments of `token_statistics`; `InputError` if there is none."""
-    model = _unwrapped(model)
+    model = unwrapped(model)
     embedding = model.get_output_embeddings()
     if embedding is None:
         raise InputError(f"{type(model).__name__} has no LM head; pass a causal language model")
@@ -132,70 +103,46 @@ def lm_head(model: torch.nn.Module) -> dict[str, Any]:
     }
 
 
-def _hidden_shared(
-    model: PreTrainedModel, items: Sequence[EncodedItem], start: Tree | None
+def _attending(model: PreTrainedModel, inputs: dict[str, Any]) -> AbstractContextManager[None]:
+    return tree_attention(model) if "tree" in inputs else nullcontext()
+
+
+def _hidden(
+    model: PreTrainedModel, passes: Sequence[Pass], dtype: torch.dtype | None
 ) -> Float[Tensor, "tokens hidden"]:
-    """Hidden states that predict the response tokens, item by item and response by response."""
-    device, skip = model.device, start.length if start else 0
-    ids, positions = _pack(items, device, skip)
-    prompts = [len(item.prompt_ids) - skip for item in items]
-    lengths = [[len(r) - 1 for r in item.response_ids.values()] for item in items]
-    trunk: Any = model.base_model
-    tree = Tree(prompts, lengths, device, start)
-    with tree_attention(model):
-        output = trunk(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=_NO_MASK.to(device),
-            use_cache=False,
-            tree=tree,
-        )
-    hidden = output.last_hidden_state[0]
-    rows: list[int] = []
-    first, last_of_prompt = sum(prompts), -1
-    for prompt, answers in zip(prompts, lengths, strict=True):
-        last_of_prompt += prompt
-        for length in answers:
-            rows += [last_of_prompt, *range(first, first + length)]
-            first += length
-    return hidden[torch.tensor(rows, device=device)]  # type: ignore[no-any-return]
-
-
-# transformers takes a mask of four dimensions as it is and builds none; the tree is what counts.
-_NO_MASK = torch.ones(1, 1, 1, 1, dtype=torch.bool)
-
-
-def _common_start(model: PreTrainedModel, items: Sequence[EncodedItem]) -> Tree | None:
-    """What all prompts begin with, read once; None where there is no such thing or no use."""
-    if len(items) < 2:
-        return None
-    first, last = (pick(item.prompt_ids for item in items) for pick in (min, max))
-    common = next(
-        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
-    )
-    common = min(common, len(min((item.prompt_ids for item in items), key=len)) - 1)
-    if common < 1:
-        return None
-    start = Tree([common], [[]], model.device, remember=True)
-    trunk: Any = model.base_model
-    ids = torch.tensor([first[:common]], device=model.device)
-    with tree_attention(model):
-        trunk(input_ids=ids, attention_mask=_NO_MASK.to(model.device), use_cache=False, tree=start)
-    return start
-
-
-def _hidden_plain(
-    model: PreTrainedModel, items: Sequence[EncodedItem]
-) -> Float[Tensor, "tokens hidden"]:
-    """The same by one ordinary pass a response; the reference for the shared-prefix path."""
+    """Hidden states that predict the response tokens, pass by pass."""
     trunk: Any = model.base_model
     states = []
-    for item in items:
-        for response in item.response_ids.values():
-            ids = torch.tensor([item.prompt_ids + response[:-1]], device=model.device)
-            hidden = trunk(input_ids=ids, use_cache=False).last_hidden_state[0]
-            states.append(hidden[len(item.prompt_ids) - 1 :])
+    for one in passes:
+        with autocast(model.device, dtype), _attending(model, one.inputs):
+            states.append(trunk(**one.inputs).last_hidden_state[0][one.rows])
     return torch.cat(states)
+
+
+def _statistics(
+    model: torch.nn.Module, hidden: Float[Tensor, "tokens hidden"], targets: Int[Tensor, " tokens"]
+) -> TokenStatistics:
+    head = lm_head(model)
+    return token_statistics(targets, hidden=hidden.to(head["head"].dtype), **head)
+
+
+def _read(
+    model: torch.nn.Module, passes: Sequence[Pass], dtype: torch.dtype | None, sharded: bool
+) -> list[TokenStatistics]:
+    """Statistics of the passes' response tokens: all at once, or pass by pass where sharded."""
+    inner = unwrapped(model)
+    if not sharded:
+        hidden = _hidden(inner, passes, dtype)
+        return [_statistics(inner, hidden, torch.cat([one.targets for one in passes]))]
+    parts = []
+    for one in passes:
+
+        def read(hidden: Tensor, one: Pass = one) -> TokenStatistics:
+            return _statistics(inner, hidden[one.rows], one.targets)
+
+        with autocast(device_of(model), dtype), _attending(inner, one.inputs):
+            parts.append(read_inside(model, read, one.inputs))
+    return parts
 
 
 def _shares_prefix(model: PreTrainedModel, item: EncodedItem) -> bool:
@@ -229,39 +176,16 @@ def hidden_states(
 
     The first row is the state of the prompt's last token, the last that of the response's last but
     one. The model's mode (train or eval) and its weights' types are the caller's: 16-bit ones are
-    multiplied as they are. Options as for `score_responses`.
+    multiplied as they are. Options as for `score_responses`. Raises `InputError` where the weights
+    are sharded: what reads hidden states reads the LM head as well.
     """
-    inner = _unwrapped(model)
+    if is_sharded(model):
+        raise InputError("the model is sharded (FSDP or ZeRO-3); load it whole in one process")
+    inner = unwrapped(model)
     share = shared_prefix and _shares_prefix(inner, item)
-    with autocast(inner.device, dtype):
-        hidden = _hidden(inner, [item], share, None)
+    hidden = _hidden(inner, passes([item], share, None, inner.device), dtype)
     lengths = map(len, item.response_ids.values())
     return dict(zip(item.response_ids, hidden.split([*lengths]), strict=True))
-
-
-def _hidden(
-    model: PreTrainedModel, items: Sequence[EncodedItem], share: bool, start: Tree | None
-) -> Float[Tensor, "tokens hidden"]:
-    return _hidden_shared(model, items, start) if share else _hidden_plain(model, items)
-
-
-def _tokens(item: EncodedItem) -> int:
-    return len(item.prompt_ids) + sum(map(len, item.response_ids.values()))
-
-
-def _packs(items: Sequence[EncodedItem], device: torch.device) -> Iterator[list[EncodedItem]]:
-    """The items in order, as many at once as a pass is meant to hold, one at least."""
-    limit = PACKED_TOKENS["cuda" if device.type == "cuda" else "cpu"]
-    pack: list[EncodedItem] = []
-    size = 0
-    for item in items:
-        if pack and size + _tokens(item) > limit:
-            yield pack
-            pack, size = [], 0
-        pack.append(item)
-        size += _tokens(item)
-    if pack:
-        yield pack
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
@@ -316,34 +240,42 @@ def score_responses(
     restored. `dtype` runs its body under autocast; accumulation is float32 either way. Without it,
     16-bit weights on a CPU that has no arithmetic for them are scored in float32.
     `shared_prefix=False` makes one pass a response instead of one an item.
+
+    Weights that FSDP2 or ZeRO-3 shards stay so, and are multiplied in the types they train in: then
+    every process has to call this, be it with other items or none, and to take all it yields.
     """
-    inner = _unwrapped(model)
+    inner, sharded = unwrapped(model), is_sharded(model)
+    device = device_of(model)
+    lm_head(inner)
     was_training = model.training
     model.eval()
-    asked_for_rounding = dtype not in (None, torch.float32)
-    exact = nullcontext() if asked_for_rounding else _exact_weights(inner, inner.device)
+    as_they_are = sharded or dtype not in (None, torch.float32)
     try:
-        with exact:
-            head = lm_head(inner)
+        with nullcontext() if as_they_are else _exact_weights(inner, device):
             share = shared_prefix and all(_shares_prefix(inner, item) for item in items)
-            with autocast(inner.device, dtype):
-                start = _common_start(inner, items) if share else None
-            for pack in _packs(items, inner.device):
-                with autocast(inner.device, dtype):
-                    hidden = _hidden(inner, pack, share, start)
-                yield from _split(pack, hidden.to(head["head"].dtype), head)
+            packed = packs(items, device)
+            common = common_length(items) if share else 0
+            responses = sum(len(item.response_ids) for item in items)
+            planned = len(packed) + (common > 0) if share else responses
+            with equal_passes(model, planned) if sharded else nullcontext():
+                start = None
+                if common > 0:
+                    first = start_pass(items, common, device)
+                    _read(model, [first], dtype, sharded)
+                    start = first.inputs["tree"]
+                for pack in packed:
+                    parts = _read(model, passes(pack, share, start, device), dtype, sharded)
+                    yield from _split(pack, parts)
     finally:
         model.train(was_training)
 
 
 def _split(
-    items: Sequence[EncodedItem], hidden: Float[Tensor, "tokens hidden"], head: dict[str, Any]
+    items: Sequence[EncodedItem], parts: Sequence[TokenStatistics]
 ) -> Iterator[ScoredResponse]:
     responses = [(item, kind, ids) for item in items for kind, ids in item.response_ids.items()]
-    targets = [token for _, _, ids in responses for token in ids]
-    found = token_statistics(torch.tensor(targets, device=hidden.device), hidden=hidden, **head)
-    values = {f.name: getattr(found, f.name) for f in fields(found)}
-    pack = TokenStatistics(**{n: v.cpu() for n, v in values.items() if v is not None})
+    values = {f.name: [getattr(part, f.name) for part in parts] for f in fields(TokenStatistics)}
+    pack = TokenStatistics(**{n: torch.cat(v).cpu() for n, v in values.items() if v[0] is not None})
     first = 0
     for (item, kind, ids), sums in zip(responses, _sums(pack, responses), strict=True):
         logp, argmax_logp, entropy, peakiness = sums

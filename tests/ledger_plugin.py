@@ -1,4 +1,4 @@
-"""Plugin of this suite: the `ledger` fixture, the `claim` marker, `--quick` and `--squeeze-…`.
+"""Plugin of this suite: the `ledger` fixture, the `claim` marker, `--quick` and its like.
 
 Loaded by the root's conftest, so that the benchmarks have it as well. Imports of squeeze stay
 inside functions: the shape checks of tests/conftest.py reach only what is imported after them.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 VERDICT = "squeeze_verdict"
 CLAIM = "squeeze_claim"
+NOT_RUN = "squeeze_not_run"
 SLOW_LEVELS = ("pretrained", "gpu")
 
 
@@ -43,6 +44,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--quick",
         action="store_true",
         help="few examples: checks the machinery, records no verdict of a real model",
+    )
+    group.addoption(
+        "--rehearse",
+        action="store_true",
+        help="the gpu suite end to end without a GPU, on a two-layer model and a handful of rows; "
+        "records no verdict of a real model",
     )
 
 
@@ -127,18 +134,39 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
     return (yield)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, Any]:
+    """Note a failure that says nothing of a claim: of the machine, or of what it was given."""
+    if call.excinfo is not None and _of_the_machine(call.excinfo.value):
+        item.user_properties.append((NOT_RUN, call.when))
+    return (yield)
+
+
+def _of_the_machine(error: BaseException) -> bool:
+    from squeeze.errors import InputError
+
+    # torch.OutOfMemoryError of a GPU, and the RuntimeError of the CPU's allocator
+    words = ("OutOfMemoryError", "out of memory", "allocate memory", "No space left")
+    return isinstance(error, InputError | MemoryError) or any(
+        word in f"{type(error).__name__}: {error}" for word in words
+    )
+
+
 class LedgerPlugin:
     """Gathers verdicts and outcomes from the reports; the controller alone writes the file."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._is_worker = hasattr(config, "workerinput")
-        self._quick: bool = config.getoption("--quick")
+        self._machinery = next((o for o in ("--quick", "--rehearse") if config.getoption(o)), "")
         self._entries: list[Entry] = []
         self._declared: dict[str, list[tuple[str, str]]] = {}
         self._failures: dict[str, str] = {}
         self._skips: dict[str, str] = {}
         self._passed: set[str] = set()
+        self._interrupted: set[str] = set()
         self._rows: list[Entry] = []
         self._error = ""
 
@@ -162,6 +190,8 @@ class LedgerPlugin:
                 from squeeze.claims.ledger import entry_from_json
 
                 self._entries.append(entry_from_json(json.loads(str(value))))
+            elif name == NOT_RUN:
+                self._interrupted.add(report.nodeid)
             elif name == CLAIM:
                 claim, level = json.loads(str(value))
                 self._declared.setdefault(report.nodeid, []).append((claim, level))
@@ -178,6 +208,7 @@ class LedgerPlugin:
 
         try:
             before = read(directory)
+            self._forgive(before)
             entries = [*self._written(self._entries), *self._not_run(before)]
             failures = self._failed(before)
             known = {entry.test for entry in before.values()}
@@ -192,8 +223,19 @@ class LedgerPlugin:
                 self._error = str(error)
                 session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
+    def _forgive(self, before: Mapping[Key, Entry]) -> None:
+        """A run of a real model that the machine ended, before any verdict, was not run."""
+        spoken = {entry.test for entry in self._entries}
+        for test in self._interrupted - spoken:
+            if self._levels(test, before.values()) <= set(SLOW_LEVELS) and test in self._failures:
+                self._skips[test] = self._failures.pop(test)
+
+    def _levels(self, test: str, recorded: Iterable[Entry]) -> set[str]:
+        declared = {level for _, level in self._declared.get(test, ())}
+        return declared | {e.verdict.level for e in recorded if e.test == test}
+
     def _written(self, entries: list[Entry]) -> list[Entry]:
-        return [e for e in entries if not (self._quick and e.verdict.level in SLOW_LEVELS)]
+        return [e for e in entries if not (self._machinery and e.verdict.level in SLOW_LEVELS)]
 
     def _not_run(self, before: Mapping[Key, Entry]) -> list[Entry]:
         """Return the skip reasons for every claim and level that nothing else has spoken on."""
@@ -224,15 +266,11 @@ class LedgerPlugin:
         from squeeze.claims.ledger import Failure
 
         recorded = [*before.values(), *self._entries]
-        levels: dict[str, set[str]] = {}
-        for entry in recorded:
-            levels.setdefault(entry.test, set()).add(entry.verdict.level)
-        for test, pairs in self._declared.items():
-            levels.setdefault(test, set()).update(level for _, level in pairs)
+        levels = {test: self._levels(test, recorded) for test in self._failures}
         return [
             Failure(test, reason, tuple(self._declared.get(test, ())))
             for test, reason in self._failures.items()
-            if test in levels and not (self._quick and levels[test] & set(SLOW_LEVELS))
+            if levels[test] and not (self._machinery and levels[test] & set(SLOW_LEVELS))
         ]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -245,7 +283,9 @@ class LedgerPlugin:
         terminalreporter.section("claims")
         self._print(terminalreporter, self._rows)
         if held_back:
-            terminalreporter.write_line("--quick: seen on few examples, not in the ledger:")
+            terminalreporter.write_line(
+                f"{self._machinery}: seen on few examples, not in the ledger:"
+            )
             self._print(terminalreporter, held_back)
         if self._error:
             terminalreporter.write_line(f"NOT WRITTEN: {self._error}", red=True, bold=True)

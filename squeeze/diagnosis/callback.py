@@ -28,8 +28,9 @@ from squeeze.diagnosis.verdict import VERDICTS, Diagnosis, diagnose
 from squeeze.distributed import on_main
 from squeeze.errors import InputError
 from squeeze.run_directory import RunRecord, now
+from squeeze.sharding import is_sharded, n_parameters
 from squeeze.training.probe_callback import Prober
-from squeeze.training.trl_compat import calling_trainer, log_beside, model_name, shards_weights
+from squeeze.training.trl_compat import calling_trainer, log_beside, model_name
 from squeeze.verify.cheap import cheap_checks
 from squeeze.verify.report import advice
 
@@ -143,7 +144,8 @@ class SqueezeCallback(TrainerCallback):
     ) -> None:
         """Prepare the probe, take up an earlier trajectory, and score the model as it is."""
         self._trainer = self._given_trainer or calling_trainer()
-        _require_whole_weights(self._trainer)
+        _require_rows(self._trainer)
+        is_sharded(kwargs["model"])  # refuses what splits more than weights
         self._watching = True
         try:
             items = self._probe_items(kwargs["processing_class"], args)
@@ -361,13 +363,16 @@ def _warn_of_faults(trainer: Any, *, speaks: bool) -> None:
         warnings.warn(f"squeeze verify: {line}", SqueezeWarning, stacklevel=2)
 
 
-def _require_whole_weights(trainer: Any) -> None:
-    """Raise `InputError` where no process holds all weights, which scoring needs."""
-    if shards_weights(trainer):
-        raise InputError(
-            "SqueezeCallback needs the whole model on each process (one process, or DDP), not FSDP "
-            "or DeepSpeed; score its checkpoints with squeeze diagnose --base --tuned instead"
-        )
+def _require_rows(trainer: Any) -> None:
+    """Raise `InputError` where processes share each row, of which scoring gives each its own."""
+    plan = getattr(trainer.accelerator, "parallelism_config", None)
+    for name, words in (("cp", "context"), ("sp", "sequence")):
+        if getattr(plan, f"{name}_enabled", False):
+            raise InputError(
+                f"{words} parallelism cuts every row over processes, while a probe gives each its "
+                "own rows; score the checkpoints with squeeze diagnose --base MODEL --tuned "
+                "CHECKPOINT instead"
+            )
 
 
 def _phase(trainer: Any) -> Literal["sft", "dpo"]:
@@ -394,8 +399,8 @@ def _about(trainer: Any, model: Any, items: Sequence[EncodedItem]) -> RunRecord:
         arms=[{"name": ARM, "title": type(trainer).__name__}],
         model={
             "name": model_name(model),
-            "parameters": sum(p.numel() for p in weights),
-            "trainable_parameters": sum(p.numel() for p in weights if p.requires_grad),
+            "parameters": n_parameters(weights),
+            "trainable_parameters": n_parameters(p for p in weights if p.requires_grad),
         },
         data={
             "name": "the trainer's data",

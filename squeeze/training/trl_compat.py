@@ -150,11 +150,6 @@ def unheard(trainer: Any) -> Iterator[None]:
         handler.callbacks = callbacks
 
 
-def shards_weights(trainer: Any) -> bool:
-    """Whether no process of a trainer holds the whole model (FSDP, DeepSpeed)."""
-    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
-
-
 def model_name(model: Any) -> str:
     """What a model was loaded from; its class where that is not known."""
     return str(getattr(model.config, "_name_or_path", "") or type(model).__name__)

@@ -110,16 +110,44 @@ def test_a_skip_does_not_hide_an_earlier_verdict(run, outcomes):
     assert outcomes() == {"T-1/toy": "supported"}
 
 
+BROKEN = {
+    "bad input": "from squeeze.errors import InputError\n    raise InputError('no such file')",
+    "a full GPU": "import torch\n    raise torch.OutOfMemoryError('CUDA out of memory')",
+    "a full machine": "raise MemoryError",
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_real_model_s_run_that_the_machine_ended_was_not_run(case, run, outcomes):
+    marked = "@pytest.mark.claim('T-2', 'pretrained')\ndef test_b({}):\n    {}\n"
+    run(marked.format("", BROKEN[case]))
+    assert outcomes() == {"T-2/pretrained": "not run"}
+    run(marked.format("ledger", "ledger.record(verdict(claim='T-2', level='pretrained'))"))
+    run(marked.format("", BROKEN[case]))
+    assert outcomes() == {"T-2/pretrained": "supported"}
+    run(marked.format("", "assert 1 == 2"))
+    assert outcomes() == {"T-2/pretrained": "inconclusive"}
+
+
+def test_bad_input_in_a_theorem_s_test_is_the_test_s_failure(run, outcomes):
+    run(
+        "@pytest.mark.claim('T-1', 'toy')\ndef test_b():\n"
+        "    from squeeze.errors import InputError\n    raise InputError('no')\n"
+    )
+    assert outcomes() == {"T-1/toy": "inconclusive"}
+
+
 QUICK = (
     "def test_a(ledger):\n"
     "    ledger.record(verdict(), verdict('{}', claim='T-2', level='pretrained'))\n"
 )
 
 
-def test_quick_records_no_verdict_of_a_real_model(run, outcomes):
-    result = run(QUICK.format("supported"), "--quick")
+@pytest.mark.parametrize("option", ["--quick", "--rehearse"])
+def test_quick_records_no_verdict_of_a_real_model(option, run, outcomes):
+    result = run(QUICK.format("supported"), option)
     assert outcomes() == {"T-1/toy": "supported"}
-    result.stdout.fnmatch_lines(["--quick:*", "T-2 *pretrained *supported*"])
+    result.stdout.fnmatch_lines([f"{option}:*", "T-2 *pretrained *supported*"])
 
 
 def test_quick_neither_confirms_nor_withdraws_an_earlier_verdict(run, outcomes):

@@ -1,4 +1,4 @@
-"""The callback in a training that two processes share."""
+"""The callback in a training that two processes share, by DDP and by DeepSpeed."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,20 @@ from tests.diagnosis import two_processes
 pytestmark = pytest.mark.cpu
 
 
-def test_two_processes_share_the_probe_and_stop_together(
-    tiny_directory: Path, tmp_path: Path
-) -> None:
-    two_processes.run(tiny_directory, tmp_path)
-    first, second = (json.loads((tmp_path / f"rank-{r}.json").read_text()) for r in (0, 1))
+@pytest.fixture(scope="module")
+def ddp(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training under DDP."""
+    out = tmp_path_factory.mktemp("ddp")
+    two_processes.run(tiny_directory, out)
+    return out
+
+
+def read(out: Path) -> list[dict]:
+    return [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_two_processes_share_the_probe_and_stop_together(ddp: Path) -> None:
+    first, second = read(ddp)
     assert first["world"] == 2
     assert [line["step"] for line in first["history"]] == [0, 1]
     timing = "squeeze/overhead"
@@ -23,5 +32,22 @@ def test_two_processes_share_the_probe_and_stop_together(
         assert {k: v for k, v in a.items() if k != timing} == {
             k: v for k, v in b.items() if k != timing
         }
-    frame = Trajectory.read(tmp_path / "squeeze" / "trajectory.parquet").frame
+    frame = Trajectory.read(ddp / "squeeze" / "trajectory.parquet").frame
     assert len(frame) == 2 * 5 * 2  # probes × pairs × (chosen, rejected), each scored once
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_under_deepspeed_the_callback_sees_what_it_sees_under_ddp(
+    stage: int, ddp: Path, tiny_directory: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("deepspeed", reason="needs DeepSpeed, which no extra installs")
+    auto = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+    options = {"zero_optimization": {"stage": stage}, "zero_allow_untested_optimizer": True}
+    two_processes.run(tiny_directory, tmp_path, deepspeed=options | dict.fromkeys(auto, "auto"))
+    expected, found = read(ddp)[0]["history"], read(tmp_path)[0]["history"]
+    assert [line["step"] for line in found] == [0, 1]
+    for a, b in zip(expected, found, strict=True):
+        for name in ("chosen", "rejected", "argmax", "entropy"):
+            assert b[f"squeeze/{name}"] == pytest.approx(a[f"squeeze/{name}"], rel=1e-5)
+    about = [json.loads((out / "squeeze" / "run.json").read_text()) for out in (ddp, tmp_path)]
+    assert about[0]["model"]["parameters"] == about[1]["model"]["parameters"]

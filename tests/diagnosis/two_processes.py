@@ -1,46 +1,25 @@
-"""A DPO training that two processes share, watched by the callback; `test_callback_ddp` starts it.
-
-A fork server imports torch, transformers and TRL once for both processes, which torchrun cannot.
-"""
+"""A DPO training that two processes share and the callback watches; see `test_callback_ddp`."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import sys
-import warnings
 from pathlib import Path
 
-from tests.training.processes import PATIENCE, environment, free_port
+from tests.training.processes import run_pair
 
 
-def run(model: Path, out: Path) -> None:
+def run(model: Path, out: Path, **options: object) -> None:
     """Train in two processes, which leave rank-0.json and rank-1.json in `out`.
 
-    Raises `RuntimeError` with what they printed if one of them fails.
+    `options` are the training's own. Raises `RuntimeError` with what they printed if one fails.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trl.trainer.dpo_trainer", "squeeze", __name__])
-    port = free_port()
-    processes = [
-        context.Process(target=_train, args=(model, out, rank, port), daemon=True)
-        for rank in (0, 1)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(PATIENCE)
-    if [process.exitcode for process in processes] != [0, 0]:
-        raise RuntimeError("\n".join(path.read_text()[-3000:] for path in out.glob("rank-*.out")))
+    run_pair(_train, out, model, options, preload="trl.trainer.dpo_trainer")
 
 
-def _train(model: Path, out: Path, rank: int, port: int) -> None:
-    os.environ |= environment(rank, 2, port)
-    output = os.open(out / f"rank-{rank}.out", os.O_WRONLY | os.O_CREAT)
-    os.dup2(output, sys.__stdout__.fileno())
-    os.dup2(output, sys.__stderr__.fileno())
-    warnings.simplefilter("ignore")
+def _train(out: Path, rank: int, model: Path, options: dict[str, object]) -> None:
+    if "deepspeed" in options:
+        os.environ["DS_ACCELERATOR"] = "cpu"
     import torch
     from trl import DPOConfig, DPOTrainer
 
@@ -64,6 +43,7 @@ def _train(model: Path, out: Path, rank: int, port: int) -> None:
         report_to="none",
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
+        **options,
     )
     pairs = preference_dataset(load_examples("enthusiastic_en")[:5])
     trainer = DPOTrainer(str(model), args=args, train_dataset=pairs, callbacks=[callback])

@@ -10,12 +10,13 @@ import multiprocessing
 import os
 import socket
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-# At most so long; a healthy pair needs some seconds.
-PATIENCE = 240
+# At most so long; a healthy pair needs some seconds, on a busy machine minutes.
+PATIENCE = 900
 _IMPORTED = (
     *(
         "trl.trainer.dpo_trainer",
@@ -82,6 +83,38 @@ class Group:
         """The files and directories that a process opened for writing, made, moved or removed."""
         lines = (self.notes / f"{rank}.files").read_text().splitlines()
         return [Path(line) for line in dict.fromkeys(lines)]
+
+
+def run_pair(work: Callable[..., None], out: Path, *arguments: object, preload: str) -> None:
+    """Run `work(out, rank, *arguments)` in two processes that can join; they print into `out`.
+
+    `preload` names the module that holds `work`, which is imported once for both. Raises
+    `RuntimeError` with what they printed if one of them fails or hangs.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([preload])
+    port = free_port()
+    processes = [
+        context.Process(target=_joined, args=(work, out, rank, port, arguments), daemon=True)
+        for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(PATIENCE)
+    if [process.exitcode for process in processes] != [0, 0]:
+        raise RuntimeError("\n".join(path.read_text()[-3000:] for path in out.glob("rank-*.out")))
+
+
+def _joined(
+    work: Callable[..., None], out: Path, rank: int, port: int, arguments: Sequence[object]
+) -> None:
+    os.environ |= environment(rank, 2, port)
+    output = os.open(out / f"rank-{rank}.out", os.O_WRONLY | os.O_CREAT)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    warnings.simplefilter("ignore")
+    work(out, rank, *arguments)
 
 
 def _work(arguments: list[str], notes: Path, rank: int, count: int, port: int) -> None:

@@ -1,7 +1,8 @@
 """The registered study on a GPU: every observation of level gpu, with LoRA and with all weights.
 
 `squeeze observe gpu` shows its progress; arms are cached, so a stopped study goes on. What is
-registered, LoRA's, is recorded; the same with all weights trained is printed (-rP).
+registered, LoRA's, is recorded; the same with all weights trained is printed (-rP). With
+`--rehearse` one seed of a tiny model runs through all of it.
 """
 
 import pytest
@@ -10,17 +11,28 @@ from squeeze import models
 from squeeze.study.observations import claims_at, judge
 from squeeze.study.registration import unregistered
 from squeeze.study.study import Observatory
+from tests.quick import RECIPE, SETTINGS
 
 pytestmark = pytest.mark.gpu
 FULL = {"finetuning": "full", "learning_rate": 5e-6, "sft_learning_rate": 1e-5}
 
 
 @pytest.fixture(scope="module", params=["lora", "full"])
-def observatory(request):
+def observatory(request, rehearsing, tmp_path_factory):
+    changed = FULL if request.param == "full" else {}
+    if rehearsing:
+        return Observatory(
+            "gpu",
+            (0,),
+            model=request.getfixturevalue("small_model"),
+            recipe=changed | RECIPE,
+            settings=SETTINGS,
+            cache=tmp_path_factory.mktemp("experiments"),
+        )
     name = request.config.getoption("--squeeze-model")
     if name in models.EMBEDDED and not models.is_cached(name):
         pytest.skip(f"{name} is not cached; run: squeeze models fetch {name}")
-    return Observatory("gpu", model=name, recipe=FULL if request.param == "full" else {})
+    return Observatory("gpu", model=name, recipe=changed)
 
 
 @pytest.mark.parametrize(

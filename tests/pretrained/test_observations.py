@@ -17,29 +17,11 @@ from squeeze.study.observations import claims_at, judge
 from squeeze.study.registration import plan, unregistered
 from squeeze.study.study import Observatory
 from tests.lm.regressions import regressions
+from tests.quick import RECIPE, SETTINGS
 
 pytestmark = pytest.mark.pretrained
 
 REFERENCE = Path(__file__).with_name("reference.json")
-QUICK_RECIPE = {
-    "pairs": 4,
-    "held_out": 2,
-    "probe_train": 2,
-    "epochs": 1,
-    "sft_epochs": 1,
-    "batch_size": 2,
-    "max_new_tokens": 8,
-}
-QUICK_SETTINGS = {
-    "long_sft_epochs": 1,
-    "doses": [0, 1],
-    "peakier_epochs": [1, 2],
-    "on_policy_rounds": 1,
-    "long_dpo_epochs": 2,
-    "long_answer_tokens": 8,
-    "losses": ["sigmoid", "ipo"],
-    "token_steps": 2,
-}
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +38,8 @@ def observatory(request, tmp_path_factory):
         "pretrained",
         (0,),
         model=name,
-        recipe=recipe | QUICK_RECIPE,
-        settings=QUICK_SETTINGS,
+        recipe=recipe | RECIPE,
+        settings=SETTINGS,
         cache=(temporary.parent if xdist.is_xdist_worker(request) else temporary) / "experiments",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,15 @@ if TYPE_CHECKING:
 BATCH = 32
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Answer:
+    """A generated answer: its text, how many tokens it has, and whether it came to an end."""
+
+    text: str
+    n_tokens: int
+    ended: bool
+
+
 def generate_texts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -24,7 +33,31 @@ def generate_texts(
     temperature: float = 1.0,
     batch_size: int = BATCH,
 ) -> list[str]:
-    """One answer to each prompt (token ids), as text without special tokens, in order.
+    """The texts of `generate_answers`."""
+    answers = generate_answers(
+        model,
+        tokenizer,
+        prompts_ids,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        temperature=temperature,
+        batch_size=batch_size,
+    )
+    return [answer.text for answer in answers]
+
+
+@torch.no_grad()
+def generate_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts_ids: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    seed: int = 0,
+    temperature: float = 1.0,
+    batch_size: int = BATCH,
+) -> list[Answer]:
+    """One answer to each prompt (token ids), its text without special tokens, in order.
 
     Samples from the full distribution at `temperature`; 0 is greedy decoding. Prompts are padded on
     the left with the tokenizer's pad token. The same seed, prompts and batch size give the same
@@ -39,7 +72,8 @@ def generate_texts(
     if temperature > 0:
         sampling |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
     devices = [model.device] if model.device.type == "cuda" else []
-    training, texts = model.training, []
+    training, answers = model.training, list[Answer]()
+    ends = _ends(model, tokenizer)
     model.eval()
     try:
         with torch.random.fork_rng(devices):
@@ -56,11 +90,20 @@ def generate_texts(
                     use_cache=True,
                     **sampling,
                 )
-                answers = output[:, ids.shape[1] :]
-                texts += tokenizer.batch_decode(answers, skip_special_tokens=True)
+                said = output[:, ids.shape[1] :]
+                texts = tokenizer.batch_decode(said, skip_special_tokens=True)
+                for text, row in zip(texts, said.tolist(), strict=True):
+                    end = next((i for i, token in enumerate(row) if token in ends), None)
+                    answers.append(Answer(text, len(row) if end is None else end, end is not None))
     finally:
         model.train(training)
-    return texts
+    return answers
+
+
+def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens at which the model's answers end."""
+    found = getattr(model.generation_config, "eos_token_id", None) or tokenizer.eos_token_id
+    return set(found) if isinstance(found, list) else {found}
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

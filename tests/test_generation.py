@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from squeeze.generation import generate_texts
+from squeeze.generation import generate_answers, generate_texts
 from tests.tiny_model import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.cpu
@@ -52,3 +52,16 @@ def test_sampling_leaves_random_state_and_mode_of_training_as_they_were(model, t
 def test_an_empty_prompt_is_refused(model, tokenizer):
     with pytest.raises(ValueError, match="at least one token"):
         generate_texts(model, tokenizer, [[]], max_new_tokens=4)
+
+
+def test_an_answer_ends_at_the_models_own_end_of_text(model, tokenizer, prompts, monkeypatch):
+    """The third token of a greedy answer is made the end of text: two at most stand before it."""
+    options = {"max_new_tokens": 6, "temperature": 0.0}
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [])
+    said = model.generate(torch.tensor([prompts[0]]), max_new_tokens=6, do_sample=False)
+    row = said[0, len(prompts[0]) :].tolist()
+    (whole,) = generate_answers(model, tokenizer, prompts[:1], **options)
+    assert (whole.n_tokens, whole.ended) == (6, tokenizer.eos_token_id in row)
+    monkeypatch.setattr(model.generation_config, "eos_token_id", row[2])
+    (cut,) = generate_answers(model, tokenizer, prompts[:1], **options)
+    assert (cut.n_tokens, cut.ended) == (row.index(row[2]), True)

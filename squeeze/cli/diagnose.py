@@ -62,6 +62,14 @@ def diagnose(
             help="Chat template: model, unmarked, chatml or plain.", rich_help_panel=_CHECKPOINTS
         ),
     ] = "model",
+    generate: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Let every model answer so many of the prompts, greedily and sampled; 0: none.",
+            rich_help_panel=_CHECKPOINTS,
+        ),
+    ] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     fail_on: Annotated[
         str,
@@ -113,7 +121,9 @@ def diagnose(
     if _from_checkpoints_wanted(runs or [], base, tuned or [], data):
         from squeeze.diagnosis.checkpoints import Checkpoints
 
-        given = Checkpoints(base, tuple(tuned or ()), data, pairs, template)
+        given = Checkpoints(
+            base, tuple(tuned or ()), data, pairs, template, generate=generate, beta=beta
+        )
         diagnoses = _from_checkpoints(given, report or Path("reports/diagnosis"), form, reports)
     elif watch is not None:
         diagnoses = _watched(runs or [], watch, beta)
@@ -211,7 +221,7 @@ def _from_checkpoints(
     from squeeze.training.trainers import quiet
 
     quiet()
-    diagnoses = [judge(compare(given, directory))]
+    diagnoses = [judge(compare(given, directory), beta=given.beta)]
     page = finish_run(diagnoses, directory, reports)
     tokens = read_json(directory / "samples.json")["tokens"]
     _show(diagnoses, form, reports, tokens)

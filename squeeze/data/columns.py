@@ -20,9 +20,9 @@ class Columns:
     - `chosen` and `rejected`: texts, messages, or whole conversations (`rejected_prompt` where the
       rejected answer has a prompt of its own);
     - `answers`: a list (or columns, `a+b`), the text of each in its `answer`, and which is better
-      in its `rank` (low is good) or `score` (high is good), in the row's `better` (the name or the
-      end of the name of the better column) or `preference` (negative: the first); without any of
-      these, the best comes first;
+      in its `rank` (low is good) or `score` (high is good; of columns, `a+b`), in the row's
+      `better` (the name or the end of the name of the better column, or the place in the list) or
+      `preference` (negative: the first); without any of these, the best comes first;
     - `completion` and `label`: one answer a row, wanted or not; without `completion` it is the
       prompt's last message;
     - `tree`: messages with their ranked replies (OpenAssistant).

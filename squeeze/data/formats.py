@@ -45,16 +45,19 @@ KINDS_OF: dict[str, Kind] = {
 # ---- names that columns have -------------------------------------------------------------------
 
 RANK = "rank|ranking|ranks|rankings"
-SCORE = "overall_score|score|rating|reward|fine-grained_score|quality|scores|ratings|rewards"
+SCORE = (
+    "overall_score|score|rating|reward|fine-grained_score|quality|scores|ratings|rewards|pm_score"
+)
 ANSWERS = "completions|answers|responses|candidates|outputs|generations|samples|choices"
 ANSWER = "response|answer|completion|text|content|output|message|generation"
 # What has formats of its own with "chosen" and "rejected", and what people call it besides.
 _ASKED = ("prompt", "instruction", "question", "query", "input", "messages", "conversations")
 _ASKED_TOO = (
     *("prompt_messages", "context", "history", "user_prompt", "user", "problem", "conversation"),
-    *("dialogue", "dialog", "post", "request", "task", "source_prompt", "chat"),
+    *("dialogue", "dialog", "post", "request", "source_prompt", "chat", "trajectory"),
 )
-PROMPT = "|".join((*_ASKED, *_ASKED_TOO))
+_WITHIN = ("question.full_text", "info.post")  # where the column itself holds an object
+PROMPT = "|".join((*_WITHIN, *_ASKED, *_ASKED_TOO))
 CHOSEN = (
     "chosen_response|chosen_messages|chosen_answer|chosen_completion|chosen_output|chosen_text"
     "|accepted|accepted_response|preferred|preferred_response|preferred_answer|preferred_output"
@@ -69,10 +72,13 @@ REJECTED = (
 )
 FIRST = (
     "response_0|response1|response_1|response_a|answer_0|answer1|answer_a|output_1|conversation_a"
+    "|completion_a|human_ref_a"
 )
 SECOND = (
     "response_2|response2|response_1|response_b|answer_1|answer2|answer_b|output_2|conversation_b"
+    "|completion_b|human_ref_b"
 )
+FIRST_SCORE, SECOND_SCORE = "score_0|score_a", "score_1|score_b"
 BETTER = "better_response_id|winner|better|chosen_index|preferred|choice|preference"
 PREFERENCE = "overall_preference|preference_strength"
 
@@ -258,7 +264,10 @@ _TABLE = (
     ),
     _format(
         *("rated", "a prompt and a list of answers, each with a rank or a score"),
-        [f"{PROMPT}:asked {ANSWERS}:rated", f"{PROMPT}:asked {ANSWERS}:texts {RANK}|{SCORE}:list"],
+        [
+            f"{PROMPT}:asked {ANSWERS}:rated chosen:absent",
+            f"{PROMPT}:asked {ANSWERS}:texts {RANK}|{SCORE}:list chosen:absent",
+        ],
         f"prompt={PROMPT} system=system answers={ANSWERS} answer={ANSWER} "
         f"rank={RANK} score={SCORE}",
         alone=(*_ALONE, ANSWERS.split("|")),
@@ -271,6 +280,26 @@ _TABLE = (
         f"preference={PREFERENCE}",
         alone=(*_ALONE, ("response_0", "response_2")),
         dialogues=True,
+    ),
+    _format(
+        *(
+            "two-scores",
+            "a prompt, two answers and a score of each (answer_0, score_0; SHP, WebGPT)",
+        ),
+        [f"{PROMPT}:asked {FIRST}:text {SECOND}:text {FIRST_SCORE}:label {SECOND_SCORE}:label"],
+        f"prompt={PROMPT} answers={FIRST}+{SECOND} score={FIRST_SCORE}+{SECOND_SCORE}",
+        alone=(*_ALONE, ("response_0", "response_2")),
+        dialogues=True,
+    ),
+    _format(
+        *("two-conversations", "two conversations on one question, and which one won (arenas)"),
+        [f"{PROMPT}:absent conversation_a:messages conversation_b:messages winner:label"],
+        "answers=conversation_a+conversation_b better=winner",
+    ),
+    _format(
+        *("choice", "a list of two answers and the place of the better one (summaries, choice)"),
+        [f"{PROMPT}:asked summaries:list choice:label"],
+        f"prompt={PROMPT} answers=summaries answer={ANSWER} better=choice",
     ),
     _format(
         *("tree", "OpenAssistant's message trees with ranked replies"),

@@ -264,7 +264,10 @@ class Layout:
         return make_example(identity, own, best, worst, extra, None if own == other else other)
 
     def _rated(self, row: Row) -> list[PreferenceExample]:
-        asked, dialogue = self._asked(row, required(row, self.columns.prompt))
+        asked: Turns = ()
+        dialogue = None
+        if self.columns.prompt:  # else each answer is a conversation with the question in it
+            asked, dialogue = self._asked(row, required(row, self.columns.prompt))
         rated = [
             (grade, self._answer(value, name, dialogue))
             for grade, value, name in rating.answers(row, self.columns)

@@ -20,7 +20,10 @@ PAIRS_BY = {
     "all": "every better answer against every worse one",
     "first-rest": "the best answer against each of the others",
 }
-_TEXTS = {"true": True, "1": True, "false": False, "0": False}
+_TEXTS = {
+    **dict.fromkeys(("true", "1", "yes", "desirable", "chosen", "good", "positive"), True),
+    **dict.fromkeys(("false", "0", "no", "undesirable", "rejected", "bad", "negative"), False),
+}
 _NO_ONE = ("tie", "tied", "both", "neither", "none", "same", "equal")
 
 
@@ -79,6 +82,8 @@ def _grade(row: Row, place: int, entry: Any, columns: Columns) -> float:
         listed = value_at(row, path)
         return listed[place] if isinstance(listed, list) and place < len(listed) else None
 
+    if columns.better:
+        return float(place == required(row, columns.better))
     if not columns.rank and not columns.score:
         return -float(place)
     score, rank = at(columns.score), at(columns.rank)
@@ -89,10 +94,15 @@ def _grade(row: Row, place: int, entry: Any, columns: Columns) -> float:
 
 
 def _grades_of_columns(row: Row, columns: Columns, names: Sequence[str]) -> list[float]:
-    """Grades of answers in columns of their own, by a preference, the better one's name, or place.
+    """Grades of answers in columns of their own, by scores, a preference, a name, or place.
 
     A preference is negative where the first is better; all grades are 0 where none is.
     """
+    if columns.score:
+        scores = [required(row, path) for path in columns.score.split("+")]
+        if not all(map(is_grade, scores)):
+            raise RowError("no grade", f"has {scores!r} as its answers' scores, not numbers")
+        return [float(score) for score in scores]
     if not columns.preference and not columns.better:
         return [-float(place) for place in range(len(names))]
     preferred = value_at(row, columns.preference) if columns.preference else None

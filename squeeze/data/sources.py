@@ -111,7 +111,8 @@ def _way_out(path: Path, row: Row) -> str:
 
 def guess(row: Row) -> dict[str, str]:
     """The columns of a row that look like parts of a pair: part → path, "" where none does."""
-    paths = {name: value for name, value in row.items() if isinstance(value, str | list | dict)}
+    texts = {name: v for name, v in row.items() if not name.lower().endswith("_id")}
+    paths = {name: value for name, value in texts.items() if isinstance(value, str | list | dict)}
     for name, value in row.items():
         if isinstance(value, dict):
             paths |= {f"{name}.{key}": v for key, v in value.items() if isinstance(v, str | list)}

@@ -14,18 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from squeeze.data.encoding import EncodedItem, apply_template, encode_item
+from squeeze.data.encoding import EncodedItem, apply_template, encode_item, encode_prompt
+from squeeze.data.examples import PreferenceExample
 from squeeze.data.loading import data_sha256, load_examples
 from squeeze.data.probe_set import build_probe_set
 from squeeze.diagnosis.probe import SPLIT, spaced
 from squeeze.diagnosis.readers import load
-from squeeze.diagnosis.series import RunSeries
+from squeeze.diagnosis.series import (
+    CHOSEN,
+    END_OF_TEXT,
+    LENGTH,
+    REJECTED,
+    REPETITION,
+    RunSeries,
+)
 from squeeze.errors import InputError
 from squeeze.files import write_json
+from squeeze.generation import generate_answers
 from squeeze.models import load_model, load_tokenizer, model_sha256
 from squeeze.provenance import environment
 from squeeze.run_directory import now
-from squeeze.scoring import ScoredResponse, score_responses
+from squeeze.scoring import score_responses
+from squeeze.text_statistics import repeated_share, units
 from squeeze.training.samples import chosen_tokens, token_changes
 from squeeze.trajectory import ProbePoint, Trajectory
 
@@ -34,6 +44,8 @@ if TYPE_CHECKING:
 
 ARM = "tuned"
 SHOWN_EXAMPLES = 8
+MAX_NEW_TOKENS = 64
+DECODINGS = {"greedy": 0.0, "sampled": 1.0}  # temperatures
 _ADAPTER = "adapter_config.json"
 
 
@@ -41,7 +53,8 @@ _ADAPTER = "adapter_config.json"
 class Checkpoints:
     """What is compared: `tuned` are models or adapters of `base`, in the order of training.
 
-    `pairs` limits the examples of `data`, evenly spaced; `template` is the chat template's name.
+    `pairs` limits the examples of `data`, evenly spaced; `template` is the chat template's name. To
+    the prompts of `generate` of them every model answers too. `beta` turns changes into rewards.
     """
 
     base: str
@@ -50,6 +63,8 @@ class Checkpoints:
     pairs: int = 32
     template: str = "model"
     max_length: int | None = None
+    generate: int = 4
+    beta: float | None = None
 
 
 def compare(given: Checkpoints, directory: Path) -> RunSeries:
@@ -66,11 +81,17 @@ def compare(given: Checkpoints, directory: Path) -> RunSeries:
     items = [
         encode_item(tokenizer, replace(item, split=SPLIT), given.max_length) for item in probe.items
     ]
-    trajectory, notes = Trajectory.empty(), []
+    trajectory, notes = Trajectory.empty(), list[str]()
+    asked = spaced(examples, given.generate) if given.generate else []
+    generations: list[dict[str, Any]] = []
     first: dict[str, Any] = {}
     last: dict[str, Any] = {}
     for number, name in enumerate((given.base, *given.tuned)):
-        responses = _scored(given.base, name if number else None, items)
+        model = _model(given.base, name if number else None, items)
+        responses = list(score_responses(model, items))
+        if asked:
+            phase = f"{number} {Path(name).name}" if number else "base"
+            generations += _answers(model, tokenizer, asked, number, phase)
         # Neither step nor epoch is known: the probes count the checkpoints.
         point = ProbePoint(ARM, "checkpoint", 0, 0.0, number)
         trajectory = trajectory.append(point, [r.summary() for r in responses])
@@ -82,10 +103,57 @@ def compare(given: Checkpoints, directory: Path) -> RunSeries:
     )
     about = _about(given, len(examples), notes)
     trajectory.write(directory / "trajectory.parquet")
-    write_json(directory / "samples.json", {"schema": 1, "tokens": changes, "generations": []})
+    write_json(
+        directory / "samples.json", {"schema": 1, "tokens": changes, "generations": generations}
+    )
     write_json(directory / "run.json", about)
     (run,) = load(directory)
+    notes += _rewards(run, given.beta)
     return replace(run, name=about["name"], format="checkpoints", notes=(*run.notes, *notes))
+
+
+def _answers(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[PreferenceExample],
+    probe: int,
+    phase: str,
+) -> list[dict[str, Any]]:
+    """Greedy and sampled answers to the examples' prompts, as entries of samples.json."""
+    prompts = [encode_prompt(tokenizer, example.prompt) for example in examples]
+    found = []
+    for decoding, temperature in DECODINGS.items():
+        said = generate_answers(
+            model, tokenizer, prompts, max_new_tokens=MAX_NEW_TOKENS, temperature=temperature
+        )
+        for example, answer in zip(examples, said, strict=True):
+            found.append(
+                {
+                    "arm": ARM,
+                    "phase": phase if decoding == "greedy" else f"{phase}, {decoding}",
+                    "epoch": probe,
+                    "example": example.id,
+                    "prompt": example.prompt[-1].content,
+                    "text": answer.text,
+                    "decoding": decoding,
+                    REPETITION: repeated_share(units(answer.text)),
+                    END_OF_TEXT: float(answer.ended),
+                    LENGTH: float(answer.n_tokens),
+                }
+            )
+    return found
+
+
+def _rewards(run: RunSeries, beta: float | None) -> list[str]:
+    """What DPO would have logged of the last model at that β, as a sentence."""
+    chosen, rejected = run.get(CHOSEN, SPLIT), run.get(REJECTED, SPLIT)
+    if beta is None or chosen is None or rejected is None:
+        return []
+    moved = [beta * float(s.values[-1] - s.values[0]) for s in (chosen, rejected)]
+    return [
+        f"at β = {beta:g} these are rewards of {moved[0]:+.3g} (chosen) and {moved[1]:+.3g} "
+        f"(rejected), a margin of {moved[0] - moved[1]:+.3g}"
+    ]
 
 
 def is_adapter(name: str) -> bool:
@@ -132,7 +200,7 @@ def _tokenizer(given: Checkpoints) -> PreTrainedTokenizerBase:
     return chosen
 
 
-def _scored(base: str, tuned: str | None, items: Sequence[EncodedItem]) -> list[ScoredResponse]:
+def _model(base: str, tuned: str | None, items: Sequence[EncodedItem]) -> Any:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if tuned is None or is_adapter(tuned):
         model: Any = _named("--base", load_model, base)
@@ -141,7 +209,7 @@ def _scored(base: str, tuned: str | None, items: Sequence[EncodedItem]) -> list[
     _require_vocabulary(model, items, tuned or base)
     if tuned is not None and is_adapter(tuned):
         model = _with_adapter(model, base, tuned)
-    return list(score_responses(model.to(device), items))
+    return model.to(device).eval()
 
 
 def _require_vocabulary(model: Any, items: Sequence[EncodedItem], name: str) -> None:

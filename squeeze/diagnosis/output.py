@@ -192,19 +192,23 @@ SHOWN_ANSWERS = 2
 
 
 def print_tokens(entries: Sequence[dict[str, Any]], console: Console) -> None:
-    """Where along the most squeezed chosen answers the mass went; `entries` as in samples.json."""
+    """Where along the most squeezed chosen answers the mass went, and which tokens gained most.
+
+    `entries` are those of samples.json.
+    """
     from squeeze.report.tokens import token_view, visible  # its package draws figures, slowly
 
-    for entry in [e for e in entries if e["delta_logp"] < 0][:SHOWN_ANSWERS]:
+    for entry in entries[:SHOWN_ANSWERS]:
         view = token_view(entry, 1.0)
         console.print()
-        title = f"chosen answer of {view.example}: {view.change:+.1f} nats; half of the loss on "
-        title += f"{view.half} of {len(view.tokens)} tokens"
+        title = f"chosen answer of {view.example}: {view.change:+.1f} nats"
+        if view.losing:
+            title += f"; half of the loss on {view.half} of {len(view.tokens)} tokens"
         table = Table(title=escape(title), title_justify="left", show_edge=False)
         for column in ("token", "position", "before", "after", "change", "favourite after"):
             left = column in ("token", "favourite after")
             table.add_column(column, justify="left" if left else "right")
-        for t in view.largest:
+        for t in (*view.largest, *view.gained):
             text, logp = t.favourite_after
             table.add_row(
                 Text(visible(t.text)),

@@ -17,6 +17,8 @@ CHOSEN, REJECTED, ARGMAX = "chosen_logp", "rejected_logp", "argmax_logp"
 CHOSEN_REWARD, REJECTED_REWARD, MARGIN = "chosen_reward", "rejected_reward", "reward_margin"
 ACCURACY, LOSS, ENTROPY, TOKEN_ACCURACY = "reward_accuracy", "loss", "entropy", "token_accuracy"
 REPETITION, NLL = "repetition", "nll"
+# Of what a checkpoint generates: the share of answers that end, and their length in tokens.
+END_OF_TEXT, LENGTH = "end_of_text", "length"
 OTHER = "other:"
 LOG_PROBS = (CHOSEN, REJECTED, ARGMAX)
 # Series that say something about the trained answers; the rest only accompanies them.

@@ -252,7 +252,7 @@ def _argmax(
 
 
 def _extra(run: RunSeries, split: str) -> list[Series]:
-    wanted = (q.ENTROPY, q.REPETITION, q.LOSS, q.ACCURACY)
+    wanted = (q.ENTROPY, q.REPETITION, q.END_OF_TEXT, q.LENGTH, q.LOSS, q.ACCURACY)
     return [
         s
         for s in run.series

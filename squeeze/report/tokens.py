@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 _LOSS, _GAIN = (230, 133, 50), (88, 160, 220)
-N_LARGEST = 6
+N_LARGEST, N_GAINED = 6, 3
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,10 @@ class TokenChange:
 
 @dataclass(frozen=True)
 class TokenView:
-    """One example's tokens; `half` tokens carry half of all that was lost, out of `losing`."""
+    """One example's tokens; `half` tokens carry half of all that was lost, out of `losing`.
+
+    `largest` are the largest losses and `gained` the largest gains.
+    """
 
     arm: str
     example: str
@@ -47,6 +50,7 @@ class TokenView:
     largest: tuple[TokenChange, ...]
     half: int
     losing: int
+    gained: tuple[TokenChange, ...] = ()
 
 
 def visible(text: str) -> str:
@@ -85,6 +89,7 @@ def _change(position: int, token: dict[str, Any], scale: float) -> TokenChange:
 def token_view(entry: dict[str, Any], scale: float) -> TokenView:
     """The view of one `tokens` entry, coloured on a common scale."""
     tokens = tuple(_change(i, t, scale) for i, t in enumerate(entry["tokens"], start=1))
+    gaining = sorted((t for t in tokens if t.change > 0), key=lambda t: -t.change)
     losing = sorted((t for t in tokens if t.change < 0), key=lambda t: t.change)
     lost = np.cumsum([-t.change for t in losing])
     half = int(np.searchsorted(lost, lost[-1] / 2)) + 1 if losing else 0
@@ -99,4 +104,5 @@ def token_view(entry: dict[str, Any], scale: float) -> TokenView:
         largest=tuple(losing[:N_LARGEST]),
         half=half,
         losing=len(losing),
+        gained=tuple(gaining[:N_GAINED]),
     )

@@ -43,6 +43,12 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "sharegpt": [{"conversations": [HUMAN], "chosen": GPT_YES, "rejected": GPT_NO}],
     "sharegpt list": [{"conversations": [HUMAN], "chosen": [GPT_YES], "rejected": [GPT_NO]}],
     "question": [{"question": "Q?", "chosen": "yes", "rejected": "no", "generations": 2}],
+    "question rated besides": [
+        {
+            **{"system": "", "input": "Q?", "chosen": "yes", "rejected": "no"},
+            **{"generations": ["yes", "no"], "rating": [9.0, 2.0]},
+        }
+    ],
     "question input": [{"input": "Q?", "chosen": "yes", "rejected": "no"}],
     "openai": [
         {
@@ -91,6 +97,9 @@ ROWS: dict[str, list[dict[str, Any]]] = {
             "rejected_response": "no\n<extra_id_1>",
         }
     ],
+    "pairs asked in a trajectory": [
+        {"task": "Coding", "trajectory": [HUMAN], "chosen": "yes", "rejected": "no"}
+    ],
     "pairs asked otherwise": [{"problem": "Q?", "chosen": "yes", "rejected": "no"}],
     "rated": [
         {"question": "Q?", "answers": [{"text": "no", "score": 1}, {"text": "yes", "score": "2"}]}
@@ -113,6 +122,28 @@ ROWS: dict[str, list[dict[str, Any]]] = {
             "winner": "model_b",
         }
     ],
+    "two-scores": [
+        {
+            "history": "Q?",
+            "human_ref_a": "no",
+            "human_ref_b": "yes",
+            "score_a": 3,
+            "score_b": 9,
+            "labels": 0,
+        }
+    ],
+    "two-scores within": [
+        {
+            "question": {"full_text": "Q?", "id": "1"},
+            **{"answer_0": "yes", "score_0": 1.0, "answer_1": "no", "score_1": -1.0},
+        }
+    ],
+    "two-conversations": [
+        {"conversation_a": [USER, NO], "conversation_b": [USER, YES], "winner": "model_b"}
+    ],
+    "choice": [
+        {"info": {"post": "Q?"}, "summaries": [{"text": "no"}, {"text": "yes"}], "choice": 1}
+    ],
     "tree": [
         {
             "prompt": {
@@ -128,6 +159,10 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "kto": [
         {"prompt": "Q?", "completion": "no", "label": False},
         {"prompt": "Q?", "completion": "yes", "label": True},
+    ],
+    "kto words": [
+        {"prompt": "Q?", "completion": "no", "label": "undesirable"},
+        {"prompt": "Q?", "completion": "yes", "label": "desirable"},
     ],
     "kto-sharegpt": [
         {"conversations": [HUMAN, GPT_YES], "label": True},

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -14,9 +16,11 @@ from squeeze.cli import app
 from squeeze.data.encoding import encode_item
 from squeeze.data.loading import load_examples
 from squeeze.data.probe_set import ProbeItem
+from squeeze.diagnosis import load as load_runs
 from squeeze.diagnosis.checkpoints import Checkpoints, compare
 from squeeze.errors import InputError
 from squeeze.models import load
+from squeeze.text_statistics import repeated_share, units
 from squeeze.trajectory import Trajectory
 from tests.tiny_model import save_tiny_model, tiny_model
 
@@ -50,7 +54,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_directory: Path) -> P
 
 
 def given(base: Path, *tuned: Path, data: str = DATA) -> Checkpoints:
-    return Checkpoints(str(base), tuple(map(str, tuned)), data, PAIRS)
+    return Checkpoints(str(base), tuple(map(str, tuned)), data, PAIRS, generate=0)
 
 
 def logp(model: Any, tokenizer: Any, number: int) -> float:
@@ -102,6 +106,25 @@ def test_the_same_model_twice_moves_nothing(tiny_directory: Path, tmp_path: Path
 
     d = diagnose(compare(given(tiny_directory, tiny_directory), tmp_path))
     assert d.verdict == "no learning"
+
+
+def test_every_model_answers_some_prompts_and_the_answers_are_judged_again_from_the_directory(
+    adapter: Path, tiny_directory: Path, tmp_path: Path
+) -> None:
+    asked = replace(given(tiny_directory, adapter), generate=2, beta=0.1)
+    run = compare(asked, tmp_path)
+    entries = json.loads((tmp_path / "samples.json").read_text())["generations"]
+    assert len(entries) == 2 * 2 * 2  # models, prompts, decodings
+    (again,) = load_runs(tmp_path)
+    for quantity in ("repetition", "end_of_text", "length"):
+        series = again.get(quantity, "probe")
+        assert series.examples.shape == (4, 2)
+        assert series.values.tolist() == run.get(quantity, "probe").values.tolist()
+    greedy = next(e for e in entries if e["decoding"] == "greedy")
+    assert greedy["length"] <= 64
+    assert greedy["repetition"] == repeated_share(units(greedy["text"]))
+    change = float(np.diff(run.get("chosen_logp", "probe").values)[0])
+    assert f"{0.1 * change:+.3g} (chosen)" in run.notes[-1]
 
 
 def test_several_checkpoints_are_one_trajectory(

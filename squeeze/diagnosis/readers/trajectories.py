@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from squeeze.diagnosis import series as q
+from squeeze.diagnosis.generated import of_directory
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.series import RunSeries, Series
 from squeeze.errors import InputError
@@ -65,6 +66,8 @@ def arm_series(trajectory: Trajectory, arm: str, path: Path) -> RunSeries:
             series = _series(rows, arm, kind, str(split), metric, quantity, steps, notes)
             if series is not None:
                 found.append(series)
+    if found:
+        found += of_directory(path.parent, arm, found[0].split, steps)
     if not any(s.quantity == q.CHOSEN for s in found):
         raise InputError(f"{path}: arm {arm!r} has no scores of the chosen answers")
     return RunSeries(

@@ -49,6 +49,8 @@ TOUCHED = (
     Touch("trl", "DPOTrainer._compute_loss", "another loss on TRL's forward pass", _TRL),
     Touch("trl", "DPOTrainer.log", "overridden by TRL; probes are logged past it", _TRL),
     Touch("trl", "DPOTrainer.create_model_card", "no card beside each checkpoint", _TRL),
+    Touch("trl", "GRPOTrainer._prepare_inputs", "rollouts to verify", _TRL),
+    Touch("trl", "RLOOTrainer._prepare_inputs", "rollouts to verify", _TRL),
     Touch("trl.trainer.utils", "_use_triton", "answers alone on a CPU", _TRL, optional=True),
     Touch("trl.trainer.utils", "selective_log_softmax", "a peer in the benchmark", _TRL),
     Touch("transformers", "Trainer.log", "probes in the trainer's log", _BOTH),
@@ -98,6 +100,19 @@ class PolicyLogpsTrainer(DPOTrainer):  # type: ignore[misc]
         length = inputs["completion_mask"].shape[1] - 1
         value = self.loss_of(seen[0].log_probs[:, -length:].float(), inputs)
         return (value, result[1]) if return_outputs else value
+
+
+def sampled_batch(trainer: Any) -> dict[str, Any]:
+    """The batch that a group-relative trainer samples from the next of its prompts, on its device.
+
+    Its names are TRL's: prompt_ids, completion_ids, their masks, advantages, and old log-probs
+    where the trainer keeps them.
+    """
+    trainer.model.train()
+    # set by transformers' loop, and read by the losses
+    trainer.current_gradient_accumulation_steps = 1
+    batch: dict[str, Any] = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    return batch
 
 
 @contextmanager

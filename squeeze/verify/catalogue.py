@@ -7,6 +7,7 @@ from squeeze.verify import checks_invariance  # noqa: F401
 from squeeze.verify import checks_step  # noqa: F401
 from squeeze.verify import checks_reference  # noqa: F401
 from squeeze.verify import checks_functions  # noqa: F401
+from squeeze.verify import checks_groups  # noqa: F401
 
 # isort: on
 from squeeze.verify.types import CHECKS

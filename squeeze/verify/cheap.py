@@ -11,6 +11,7 @@ from typing import Any
 
 from squeeze.errors import InputError
 from squeeze.verify.catalogue import CHECKS
+from squeeze.verify.families import is_group_relative
 from squeeze.verify.runner import ask
 from squeeze.verify.subject import InstanceSubject
 from squeeze.verify.types import Result
@@ -44,6 +45,11 @@ def cheap_checks(trainer: Any, model: Any = None, inputs: Any = None) -> list[Re
     rows: Sequence[dict[str, Any]] | None = inputs
     if model is not None and model is not trainer.model:
         raise InputError("the model is not the trainer's; leave it out")
+    if is_group_relative(trainer):
+        raise InputError(
+            "a group-relative trainer is not asked during training, as what it samples would "
+            "differ; ask it with `squeeze verify my_script:make_trainer`"
+        )
     try:
         subject = _Running(trainer, N_ROWS, rows=rows)
         rounded = trainer.args.bf16 or trainer.args.fp16

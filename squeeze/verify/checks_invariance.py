@@ -50,7 +50,10 @@ def padding(subject: TrainerSubject) -> Measured:
     with moved(subject.trainer.model, MOVED), torch.no_grad():
         plain, _ = subject.compute(subject.trainer, subject.rows)
         off = {}
-        for side, columns in (("left", (COLUMNS, 0)), ("right", (0, COLUMNS))):
+        sides = {"left": (COLUMNS, 0), "right": (0, COLUMNS)}
+        if subject.family.trains_prompts(subject.args):
+            del sides["left"]  # from there a sequence's first token would be predicted
+        for side, columns in sides.items():
 
             def change(batch: dict[str, Any], columns: tuple[int, int] = columns) -> dict[str, Any]:
                 return _padded(batch, *columns, pad_id)
@@ -171,6 +174,32 @@ def attention_implementation(subject: TrainerSubject) -> Measured:
             model.set_attn_implementation(name)
     off = relative(eager.item(), own.item())
     return Measured(off, f"loss with {name} {own.item():.6g}, with eager {eager.item():.6g}")
+
+
+@check(
+    "packing",
+    TrainerSubject,
+    standard="the loss of rows packed into one sequence, or laid end to end, is that of the rows",
+    cure="packed rows see each other: attention knows no boundaries (packing_strategy='wrapped', "
+    "or an attention implementation without them), or positions do not start anew",
+    tolerance=LOSS_TOLERANCE,
+    unit="relative",
+    needs=TOKENS,
+)
+def packing(subject: TrainerSubject) -> Measured:
+    """The rows apart with padding, and packed, or without padding."""
+    name = next((n for n in ("packing", "padding_free") if hasattr(subject.args, n)), None)
+    if name is None:
+        raise DoesNotApply("the trainer neither packs nor leaves padding out")
+    other = subject.variant(**{name: True})
+    if name == "padding_free" and not getattr(other, name, True):
+        raise DoesNotApply("the trainer takes padding_free and pads all the same")
+    rows = subject.rows_of(other)
+    with moved(subject.trainer.model, MOVED), moved(other.model, MOVED), torch.no_grad():
+        own, _ = subject.compute(subject.trainer, subject.rows)
+        changed, _ = subject.compute(other, rows)
+    off = relative(changed.item(), own.item())
+    return Measured(off, f"loss {own.item():.6g}; with {name}=True {changed.item():.6g}")
 
 
 @check(

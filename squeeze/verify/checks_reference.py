@@ -71,7 +71,10 @@ def reference_constant(subject: TrainerSubject) -> Measured:
 def reference_in_evaluation(subject: TrainerSubject) -> Measured:
     """Rewards that `evaluate` returns after a step."""
     trainer, policy = _after(subject)
-    found = trainer.evaluate(eval_dataset=trainer.train_dataset)
+    try:
+        found = trainer.evaluate(eval_dataset=trainer.train_dataset)
+    except (NotImplementedError, ValueError) as error:
+        raise DoesNotApply(f"evaluate() refuses these data after a step: {error}") from error
     logged = {name.removeprefix("eval_"): value for name, value in found.items()}
     if not any(name in logged for name in REWARDS):  # some log them, and return less
         logged = {k.removeprefix("eval_"): v for k, v in trainer.state.log_history[-1].items()}

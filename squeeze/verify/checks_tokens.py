@@ -15,7 +15,7 @@ from squeeze.verify.tokens import Traced, Traces, common_prefix
 from squeeze.verify.types import DoesNotApply, Measured, check
 
 BOTH = (TrainerSubject, DataSubject)
-CUT_SHARE = 0.05  # of the answers that may lose their end
+CUT_SHARE = 0.05  # of the answers that may be cut
 
 
 def _count(what: str, bad: Iterable[Traced], all_: Iterable[Traced]) -> Measured:
@@ -187,17 +187,17 @@ def distinct(subject: Any) -> Measured:
 @check(
     "uncut",
     *BOTH,
-    standard=f"truncation takes the end of no more than {CUT_SHARE:.0%} of the answers",
+    standard=f"truncation takes tokens of no more than {CUT_SHARE:.0%} of the answers",
     cure="raise max_length or shorten the answers: a cut answer teaches the model not to end",
     tolerance=CUT_SHARE,
     unit="share",
     needs=("not-emptied", "inference-tokens", "not-swapped"),
 )
 def uncut(subject: Any) -> Measured:
-    """The share of answers that lose their end."""
+    """The share of answers that lose their end, or the start of their prompt."""
     answers = _answers(subject)
-    cut = [t for t in answers if t.is_cut]
-    lost = Counter({t.where: len(t.expected.ids) - len(t.seen.ids) for t in cut})
+    cut = [t for t in answers if t.n_cut]
+    lost = Counter({t.where: t.n_cut for t in cut})
     worst = "; most: {} ({} tokens)".format(*lost.most_common(1)[0]) if lost else ""
     return Measured(len(cut) / len(answers), f"cut: {len(cut)} of {len(answers)} answers{worst}")
 
@@ -214,6 +214,8 @@ def uncut(subject: Any) -> Measured:
 def prompt_masked(subject: TrainerSubject) -> Measured:
     """Sequences with a token before the answer, or of padding, that the loss depends on."""
     answers = _loss_carriers(subject)
+    if subject.family.trains_prompts(subject.args):
+        raise DoesNotApply("the trainer is told to train on prompts as well")
 
     def carries(t: Traced) -> bool:
         return any(t.seen.carries[: len(t.expected.prompt_ids)]) or t.seen.padding_carries > 0
@@ -234,7 +236,7 @@ def prompt_masked(subject: TrainerSubject) -> Measured:
 def end_of_text(subject: Any) -> Measured:
     """Uncut answers that do not train an end-of-text token."""
     ends = _end_ids(subject)
-    answers = [t for t in _carriers_or_ids(subject) if not t.is_cut]
+    answers = [t for t in _carriers_or_ids(subject) if not t.n_cut]
     if not answers or not ends:
         raise DoesNotApply("every answer is cut" if ends else "the tokenizer has no such token")
 

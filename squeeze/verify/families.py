@@ -7,6 +7,7 @@ declare, and what its logged metrics should say.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from squeeze.losses import PairLogps, kto_unpaired
-from squeeze.verify.declared import cpo_loss, dpo_loss, orpo_loss
+from squeeze.verify.declared import cpo_loss, dpo_losses, orpo_loss
 from squeeze.verify.scorer import Answer, Scores
 from squeeze.verify.types import DoesNotApply
 
@@ -45,6 +46,10 @@ class Family:
         """What the trainer should log at these scores, as far as it concerns answers."""
         return {}
 
+    def trains_prompts(self, args: Any) -> bool:
+        """Whether the trainer is told that prompts carry loss as well."""
+        return False
+
 
 def _pair(policy: Scores, reference: Scores | None) -> PairLogps:
     half = len(policy.values) // 2
@@ -57,6 +62,16 @@ def _pair(policy: Scores, reference: Scores | None) -> PairLogps:
         chosen_length=policy.lengths[:half],
         rejected_length=policy.lengths[half:],
     )
+
+
+def _length_desensitized(scores: Scores, alpha: float) -> Scores:
+    """Log-probs less (1 − α) of what lies beyond a pair's shorter length; arXiv 2409.06411, Eq. 8.
+
+    The formula of `squeeze.losses.token_weights.ld_weights`, on answers of their own lengths.
+    """
+    shorter = scores.lengths.reshape(2, -1).amin(0).repeat(2)
+    tails = [t[int(n) :].sum() for t, n in zip(scores.tokens, shorter, strict=True)]
+    return replace(scores, values=scores.values - (1 - alpha) * torch.stack(tails))
 
 
 def _rewards(chosen: Tensor, rejected: Tensor) -> Metrics:
@@ -83,12 +98,24 @@ class Pairs(Family):
         return [(i, kind) for kind in ("chosen", "rejected") for i in range(len(rows))]
 
     def loss(self, policy: Scores, reference: Scores | None, args: Any, rows: Any) -> Tensor:
-        """`loss_type`, from `declared`."""
-        return dpo_loss(_pair(policy, reference), args)
+        """`loss_type`, from `declared`, each pair's times its weight with WPO's `use_weighting`."""
+        whole = _pair(policy, reference)
+        losses = dpo_losses(self.pair(policy, reference, args), args, whole)
+        if getattr(args, "use_weighting", False):
+            losses = losses * policy.alignments.reshape(2, -1).sum(0).exp()
+        return losses.mean()
+
+    def pair(self, policy: Scores, reference: Scores | None, args: Any) -> PairLogps:
+        """The log-probs that the loss reads, weighted by `ld_alpha` beyond the shorter length."""
+        alpha = getattr(args, "ld_alpha", None)
+        if alpha is None:
+            return _pair(policy, reference)
+        known = None if reference is None else _length_desensitized(reference, alpha)
+        return _pair(_length_desensitized(policy, alpha), known)
 
     def logged(self, policy: Scores, reference: Scores | None, args: Any, rows: Any) -> Metrics:
         """Rewards are β times the log-ratios; the entropy is a mean over the answers' tokens."""
-        pair = _pair(policy, reference)
+        pair = self.pair(policy, reference, args)
         rewards = _rewards(args.beta * pair.chosen_logratio, args.beta * pair.rejected_logratio)
         entropy = (policy.entropies.sum() / policy.lengths.sum()).item()
         return _logps(pair.chosen, pair.rejected) | rewards | {"entropy": entropy}
@@ -185,6 +212,10 @@ class Supervised(Family):
 
     name = "SFTTrainer"
 
+    def trains_prompts(self, args: Any) -> bool:
+        """`completion_only_loss=False`."""
+        return getattr(args, "completion_only_loss", None) is False
+
     def loss(self, policy: Scores, reference: Scores | None, args: Any, rows: Any) -> Tensor:
         """Maximum likelihood, a mean over the batch's tokens."""
         if getattr(args, "loss_type", "nll") not in ("nll", "chunked_nll"):
@@ -203,11 +234,14 @@ class Reward(Pairs):
     has_reference = False
 
     def loss(self, policy: Scores, reference: Scores | None, args: Any, rows: Any) -> Tensor:
-        """−log σ(r+ − r−), Bradley-Terry; Ouyang et al. 2022, arXiv 2203.02155, Eq. 1."""
-        if getattr(args, "center_rewards_coefficient", None) is not None:
-            raise DoesNotApply("no closed form is known here for center_rewards_coefficient")
+        """−log σ(r+ − r−), Bradley-Terry; Ouyang et al. 2022, arXiv 2203.02155, Eq. 1.
+
+        With `center_rewards_coefficient` plus it times (r+ + r−)²; arXiv 2312.09244, §2.1.
+        """
         pair = _pair(policy, None)
-        return -logsigmoid(pair.chosen - pair.rejected).mean()
+        loss = -logsigmoid(pair.chosen - pair.rejected)
+        centre = getattr(args, "center_rewards_coefficient", None) or 0.0
+        return (loss + centre * (pair.chosen + pair.rejected).square()).mean()
 
     def logged(self, policy: Scores, reference: Scores | None, args: Any, rows: Any) -> Metrics:
         """Margin and accuracy."""
@@ -217,9 +251,10 @@ class Reward(Pairs):
 
 
 class Groups(Family):
-    """GRPO and RLOO: several rollouts to a prompt."""
+    """GRPO and RLOO: several rollouts to a prompt; `squeeze.verify.groups` has what they are."""
 
-    name = "GRPOTrainer"
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -229,8 +264,8 @@ FAMILIES: Mapping[str, Family] = {
     "ORPOTrainer": OddsRatio(),
     "SFTTrainer": Supervised(),
     "RewardTrainer": Reward(),
-    "GRPOTrainer": Groups(),
-    "RLOOTrainer": Groups(),
+    "GRPOTrainer": Groups("GRPOTrainer"),
+    "RLOOTrainer": Groups("RLOOTrainer"),
 }
 
 
@@ -238,3 +273,8 @@ def family_of(trainer: Any) -> Family:
     """The family of a trainer by the names of its classes, nearest first; `Family()` if none."""
     names = [cls.__name__ for cls in type(trainer).__mro__]
     return next((FAMILIES[name] for name in names if name in FAMILIES), Family())
+
+
+def is_group_relative(trainer: Any) -> bool:
+    """Whether a trainer samples groups of rollouts, as GRPO and RLOO do."""
+    return isinstance(family_of(trainer), Groups)

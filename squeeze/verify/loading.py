@@ -13,7 +13,9 @@ from squeeze.data.encoding import apply_template
 from squeeze.data.loading import open_data
 from squeeze.errors import InputError
 from squeeze.models import load_tokenizer
+from squeeze.verify.families import is_group_relative
 from squeeze.verify.functions import LogpsSubject, LossSubject
+from squeeze.verify.groups import GroupInstance, GroupSubject
 from squeeze.verify.preflight import DataSubject
 from squeeze.verify.subject import InstanceSubject, TrainerSubject
 from squeeze.verify.trl_trainers import trl_subject
@@ -36,13 +38,29 @@ def subject_from(
     if isinstance(given, Subject):
         return given
     if isinstance(given, Trainer):
-        return InstanceSubject(given)
+        return GroupInstance(given) if is_group_relative(given) else InstanceSubject(given)
     if callable(given):
-        return TrainerSubject(given, name=name, model_directory=model_directory, data=data)
+        return _of_factory(given, name=name, model_directory=model_directory, data=data)
     raise InputError(
         f"{name} is a {type(given).__name__}; give a function make_trainer(model, data, "
         "**options), a Trainer, or a subject of squeeze.verify"
     )
+
+
+def _of_factory(given: Any, **settings: Any) -> TrainerSubject:
+    """A subject of the kind that the factory's trainer is, which is built once to see it."""
+    subject = TrainerSubject(given, **settings)
+    try:
+        if not is_group_relative(subject.trainer):
+            return subject
+    except InputError:  # a batch of rows is not one of whole groups
+        groups = GroupSubject(given, **settings)
+        try:
+            found = is_group_relative(groups.trainer)
+        except InputError:
+            return subject  # which says what is wrong when it is asked
+        return groups if found else subject
+    return GroupSubject(given, **settings)
 
 
 def load_subject(spec: str, *, model: str | None = None, data: str | None = None) -> Subject:

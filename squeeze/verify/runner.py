@@ -9,11 +9,14 @@ from typing import Any
 
 from squeeze.errors import InputError
 from squeeze.verify import catalogue
+from squeeze.verify.groups import GroupSubject
 from squeeze.verify.types import Check, DoesNotApply, Outcome, Result
 
 
 def checks_of(subject: Any) -> list[Check]:
     """The checks that are asked of this kind of subject, what they need before them."""
+    if isinstance(subject, GroupSubject):  # which is a TrainerSubject, and has checks of its own
+        return [c for c in catalogue.CHECKS.values() if GroupSubject in c.of]
     return [c for c in catalogue.CHECKS.values() if isinstance(subject, c.of)]
 
 

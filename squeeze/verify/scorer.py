@@ -31,43 +31,88 @@ class Answer:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of each answer: log-prob, or reward (nats); number of tokens; entropy summed over them."""
+    """Of each answer: log-prob, or reward (nats); number of tokens; entropy summed over them.
+
+    `tokens` are the log-probs of its tokens, whose sum the value is (none of a reward model);
+    `maxima` those of the most likely token in their places, `alignments` the means over them of
+    log π(y_t) − log Σ_v π(v)²; the last two detached.
+    """
 
     values: Float[Tensor, " answers"]
     lengths: Int[Tensor, " answers"]
     entropies: Float[Tensor, " answers"]
+    tokens: tuple[Float[Tensor, " tokens"], ...]
+    alignments: Float[Tensor, " answers"]
+    maxima: tuple[Float[Tensor, " tokens"], ...]
+
+    def take(self, order: Sequence[int]) -> Scores:
+        """The scores of some answers, in this order."""
+        rows = torch.tensor(list(order), dtype=torch.long)
+        return Scores(
+            self.values[rows],
+            self.lengths[rows],
+            self.entropies[rows],
+            tuple(self.tokens[i] for i in order),
+            self.alignments[rows],
+            tuple(self.maxima[i] for i in order),
+        )
+
+    @staticmethod
+    def join(parts: Sequence[Scores]) -> Scores:
+        """The scores of all answers of these, one after another."""
+        return Scores(
+            torch.cat([p.values for p in parts]),
+            torch.cat([p.lengths for p in parts]),
+            torch.cat([p.entropies for p in parts]),
+            tuple(t for p in parts for t in p.tokens),
+            torch.cat([p.alignments for p in parts]),
+            tuple(t for p in parts for t in p.maxima),
+        )
 
 
-def score_answers(model: Any, answers: Sequence[Answer]) -> Scores:
+def score_answers(model: Any, answers: Sequence[Answer], *, temperature: float = 1.0) -> Scores:
     """Scores of answers under a causal language model or a reward model (one logit), with gradient.
 
-    Adapters of a PEFT model count as they are set. The model is put in eval mode and restored.
+    Log-probs are those of logits divided by `temperature`. Adapters of a PEFT model count as they
+    are set. The model is put in eval mode and restored.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     was_training = inner.training
     inner.eval()
     try:
-        rows = [_score(inner, answer) for answer in answers]
+        rows = [_score(inner, answer, temperature) for answer in answers]
     finally:
         inner.train(was_training)
-    lengths = torch.tensor([len(a.ids) - a.start for a in answers])
-    return Scores(torch.stack([v for v, _ in rows]), lengths, torch.stack([e for _, e in rows]))
+    return Scores.join(rows)
 
 
-def _score(model: Any, answer: Answer) -> tuple[Tensor, Tensor]:
+def _score(model: Any, answer: Answer, temperature: float) -> Scores:
     ids = torch.tensor([answer.ids], device=model.device)
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
     if hasattr(model, "score"):  # a classification head: the last token's logit is the reward
-        return model.score(hidden[-1]).squeeze(), torch.zeros(())
+        nothing = torch.zeros(1)
+        length = torch.tensor([len(answer.ids) - answer.start])
+        return Scores(
+            model.score(hidden[-1]).reshape(1), length, nothing, (nothing,), nothing, (nothing,)
+        )
     head = lm_head(model)
     logits = hidden[answer.start - 1 : -1] @ head["head"].T
     if head["bias"] is not None:
         logits = logits + head["bias"]
     if head["softcap"] is not None:
         logits = head["softcap"] * torch.tanh(logits / head["softcap"])
-    logps = logits.float().log_softmax(-1)
-    taken = logps.gather(1, ids[0, answer.start :, None]).sum()
-    return taken, -(logps.exp() * logps).sum().detach()
+    logps = (logits.float() / temperature).log_softmax(-1)
+    tokens = logps.gather(1, ids[0, answer.start :, None])[:, 0]
+    fixed = logps.detach()
+    alignment = (tokens.detach() - (2 * fixed).logsumexp(-1)).mean()
+    return Scores(
+        tokens.sum()[None],
+        torch.tensor([len(tokens)]),
+        -(fixed.exp() * fixed).sum()[None],
+        (tokens,),
+        alignment[None],
+        (fixed.amax(-1),),
+    )
 
 
 def trainable(model: Any) -> list[Tensor]:

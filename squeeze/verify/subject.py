@@ -24,6 +24,7 @@ from squeeze.verify.families import Family, Metrics, family_of
 from squeeze.verify.scorer import Answer, Scores, gradient, moved, score_answers
 from squeeze.verify.tiny import save_tiny, tiny_rows
 from squeeze.verify.tokens import Expected, Traced, Traces, common_prefix, expect
+from squeeze.verify.trace import Sequence as Seen
 from squeeze.verify.trace import forwards, sequences
 from squeeze.verify.types import DoesNotApply
 
@@ -148,8 +149,17 @@ class TrainerSubject:
 
     @cached_property
     def trainer(self) -> Any:
-        """The trainer before it trains."""
-        return self.build()
+        """The trainer before it trains, its rows apart."""
+        trainer = self.build()
+        if not getattr(trainer.args, "packing", False):
+            return trainer
+        try:
+            return self.build(packing=False)
+        except DoesNotApply as reason:
+            raise InputError(
+                f"{self.name} packs its rows, which cannot be told apart then ({reason}); pass the "
+                "factory's options on to the configuration, over its own"
+            ) from reason
 
     @property
     def args(self) -> Any:
@@ -202,8 +212,15 @@ class TrainerSubject:
                     raise DoesNotApply(f"a batch of one row is {n} sequences, not {wanted}")
                 for (_, kind), sequence in zip(kinds, seen, strict=True):
                     answer = by_kind.get(kind) or by_kind["completion"]
-                    found.append(Traced(answer, sequence))
+                    found.append(self._traced(answer, sequence))
         return Traces(tuple(found), len(self.raw), len(self.raw) - len(self.rows), True)
+
+    def _traced(self, answer: Expected, seen: Seen) -> Traced:
+        n = len(answer.ids) - len(seen.ids)
+        keeps_end = getattr(self.args, "truncation_mode", "keep_start") == "keep_end"
+        if keeps_end and n > 0 and answer.ids[n:] == seen.ids:
+            return Traced(answer.from_token(n), seen, n)
+        return Traced(answer, seen)
 
     def _trace(self, rows: Sequence[dict[str, Any]]) -> list[Any]:
         with forwards(self.trainer.model) as passes:
@@ -235,9 +252,9 @@ class TrainerSubject:
         model.train(training)
         try:
             with torch.random.fork_rng():
-                _take_log(trainer)
+                take_log(trainer)
                 loss = trainer.compute_loss(model, batch)
-                logged = _take_log(trainer)
+                logged = take_log(trainer)
         finally:
             model.train(was_training)
         return loss, {k.removeprefix("eval_"): v for k, v in logged.items()}
@@ -250,6 +267,8 @@ class TrainerSubject:
         for position, kind in self.family.kinds(batch):
             one = traced[rows[position], kind]
             start = common_prefix(one.expected.prompt_ids, one.seen.ids)
+            if self.family.trains_prompts(self.args):
+                start = 1  # nothing predicts a sequence's first token
             found.append(Answer(one.seen.ids, start))
         return [*found, *self.family.others(batch)]
 
@@ -272,13 +291,10 @@ class TrainerSubject:
                     self._scores[state, row] = self._score_row(state, row)
         parts = [self._scores[state, row] for row in rows]
         n_kinds = len(self.family.kinds([self.rows[rows[0]]])) if rows else 0
-        order = [(i, k) for k in range(n_kinds) for i in range(len(rows))]  # kind by kind
-        order += [(i, k) for i, p in enumerate(parts) for k in range(n_kinds, len(p.values))]
-
-        def pick(name: str) -> Tensor:
-            return torch.stack([getattr(parts[i], name)[k] for i, k in order])
-
-        return Scores(pick("values"), pick("lengths"), pick("entropies"))
+        first = [sum(len(p.values) for p in parts[:i]) for i in range(len(parts))]
+        order = [first[i] + k for k in range(n_kinds) for i in range(len(rows))]  # kind by kind
+        order += [first[i] + k for i, p in enumerate(parts) for k in range(n_kinds, len(p.values))]
+        return Scores.join(parts).take(order)
 
     def _score_row(self, state: str, row: int) -> Scores:
         model = self.trainer.model
@@ -328,7 +344,7 @@ def _said(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
 
-def _take_log(trainer: Any) -> Metrics:
+def take_log(trainer: Any) -> Metrics:
     """What the trainer gathered for its next line, which it then forgets; nobody else sees it."""
     with unheard(trainer):
         # by this key some of TRL's trainers tell a line of training from one of evaluation

@@ -7,7 +7,7 @@ plain text), the answer what follows it, end-of-text included. TRL's data format
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from squeeze.errors import InputError
@@ -28,6 +28,11 @@ class Expected:
     prompt_ids: tuple[int, ...]
     ids: tuple[int, ...]
 
+    def from_token(self, n: int) -> Expected:
+        """What is left where truncation took the first `n` tokens (`truncation_mode` keep_end)."""
+        prompt_ids = self.ids[n : max(self.prompt_kept, n + 1)]
+        return replace(self, prompt_ids=prompt_ids, ids=self.ids[n:])
+
     @property
     def prompt_kept(self) -> int:
         """How many of the prompt's ids the whole text begins with; all, unless they differ."""
@@ -36,15 +41,19 @@ class Expected:
 
 @dataclass(frozen=True)
 class Traced:
-    """What one answer should be, and what the trainer's model reads of it."""
+    """What one answer should be, and what the trainer's model reads of it.
+
+    `n_start_cut` tokens that truncation took at the start are no longer part of `expected`.
+    """
 
     expected: Expected
     seen: Seen
+    n_start_cut: int = 0
 
     @property
-    def is_cut(self) -> bool:
-        """Whether truncation took tokens away."""
-        return len(self.seen.ids) < len(self.expected.ids)
+    def n_cut(self) -> int:
+        """How many tokens truncation took away."""
+        return self.n_start_cut + max(0, len(self.expected.ids) - len(self.seen.ids))
 
     @property
     def is_empty(self) -> bool:
@@ -101,6 +110,11 @@ def expect(
         ids = _ids(tokenizer, _joined(row["prompt"], row[kind], tokenizer))
         found.append(Expected(index, kind, prompt_ids, ids))
     return found
+
+
+def prompt_ids(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Token ids of a prompt as generation starts from them, text or messages."""
+    return _ids(tokenizer, prompt, generation=True)
 
 
 def _with_prompt(row: Mapping[str, Any], index: int) -> Mapping[str, Any]:

@@ -1,4 +1,5 @@
-"""TRL's own trainers by name, as factories: `dpo`, `kto`, `cpo`, `simpo`, `orpo`, `sft`, `reward`.
+"""TRL's own trainers by name, as factories: `dpo`, `kto`, `cpo`, `simpo`, `orpo`, `sft`, `reward`,
+`grpo`, `rloo`.
 
 Nothing of TRL is changed; a trainer that the installed version has not is an `InputError`.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from squeeze.errors import InputError
+from squeeze.verify.groups import GroupSubject
 from squeeze.verify.subject import TrainerSubject
 from squeeze.verify.tiny import tiny_rows
 
@@ -32,6 +34,15 @@ def _completions() -> list[dict[str, Any]]:
     return [{"prompt": row["prompt"], "completion": row["chosen"]} for row in tiny_rows()]
 
 
+def _prompts() -> list[dict[str, Any]]:
+    return [{"prompt": row["prompt"]} for row in tiny_rows()]
+
+
+def tiny_reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    """A reward that differs between rollouts: the sum of the token ids, modulo 7."""
+    return [float(sum(ids) % 7) for ids in completion_ids]
+
+
 # name -> TRL's prefix of trainer and configuration, experimental module, data, settings
 TRAINERS: Mapping[str, tuple[str, str, Callable[[], list[dict[str, Any]]], dict[str, Any]]] = {
     "dpo": ("DPO", "dpo", _pairs, {}),
@@ -41,7 +52,10 @@ TRAINERS: Mapping[str, tuple[str, str, Callable[[], list[dict[str, Any]]], dict[
     "orpo": ("ORPO", "orpo", _pairs, {}),
     "sft": ("SFT", "sft", _completions, {}),
     "reward": ("Reward", "reward", _pairs, {}),
+    "grpo": ("GRPO", "grpo", _prompts, {}),
+    "rloo": ("RLOO", "rloo", _prompts, {}),
 }
+GROUPS = ("grpo", "rloo")  # which sample, and are given `tiny_reward`
 
 
 def trl_class(prefix: str, module: str, kind: str) -> Any:
@@ -88,15 +102,18 @@ def trl_subject(
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(model.config._name_or_path)
+        rewards = {"reward_funcs": tiny_reward} if name in GROUPS else {}
         return cls(
             model=model,
+            **rewards,
             args=config(**chosen | options),
             train_dataset=data,
             processing_class=tokenizer,
         )
 
     label = f"TRL {cls.__name__}" + (f", {chosen['loss_type']}" if "loss_type" in chosen else "")
-    return TrainerSubject(
+    kind = GroupSubject if name in GROUPS else TrainerSubject
+    return kind(
         make,
         name=label,
         data=data or rows(),

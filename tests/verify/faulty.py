@@ -196,6 +196,17 @@ class OtherLossWithEager(Changed):
         return loss * (0.99 if model.config._attn_implementation == "eager" else 1.0)
 
 
+class PaddingFreeForgets(Changed):
+    """Really leaves padding out, which TRL 1.16 does not, and loses half of the loss."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.padding_free = self.args.padding_free
+
+    def spoil(self, loss, model, inputs):
+        return loss * (0.5 if self.padding_free else 1.0)
+
+
 class CacheOfOtherRows(Healthy):
     """The precomputed log-probs are those of the row before."""
 
@@ -354,6 +365,7 @@ FAULTS = [
     Fault("evaluation-mode", OtherLossInEvaluation),
     Fault("dropout-disabled", DPOTrainer),
     Fault("attention-implementation", OtherLossWithEager),
+    Fault("packing", PaddingFreeForgets),
     Fault("precomputed-reference", CacheOfOtherRows),
     Fault("first-order", GradientTwice),
     Fault("accumulation", AccumulationNotAveraged),

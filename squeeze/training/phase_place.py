@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import zipfile
 from collections.abc import Iterable
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+
+from squeeze.files import parse_json
 
 _BETWEEN = "between-probes"  # marks a checkpoint after whose step no probe was due
 _TORCH_FILES = ("optimizer.pt", "scheduler.pt")
@@ -72,7 +73,7 @@ class PhasePlace:
 def is_whole(checkpoint: Path, step: int) -> bool:
     """Whether a trainer's checkpoint holds all that an exact resumption needs, none of it cut."""
     try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        state = parse_json((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         weights = [*checkpoint.glob("*.safetensors")]
         for path in weights:
             with safe_open(path, framework="pt"):  # reads the header, which knows the size

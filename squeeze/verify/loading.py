@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from squeeze.data.encoding import apply_template
 from squeeze.data.loading import open_data
 from squeeze.errors import InputError
+from squeeze.files import parse_json
 from squeeze.models import load_tokenizer
+from squeeze.user_code import users_code
 from squeeze.verify.functions import LogpsSubject, LossSubject
 from squeeze.verify.preflight import DataSubject
 from squeeze.verify.subject import InstanceSubject, TrainerSubject
@@ -51,14 +52,12 @@ def load_subject(spec: str, *, model: str | None = None, data: str | None = None
     Raises `InputError` naming what is missing.
     """
     module_name, _, attribute = spec.partition(":")
-    if not attribute:
+    if not attribute or not all(part.isidentifier() for part in module_name.split(".")):
         raise InputError(f"{spec!r} names no function; write module:function")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    try:
+    with users_code(f"importing the module {module_name!r}"):
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise InputError(f"the module {module_name!r} cannot be imported: {error}") from error
     if not hasattr(module, attribute):
         raise InputError(f"{module_name} has no {attribute!r}")
     return subject_from(
@@ -138,7 +137,7 @@ def _row(line: str, path: Path, number: int) -> Mapping[str, Any] | None:
     if not line.strip():
         return None
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError as error:
         raise InputError(f"{path}, row {number} is not JSON ({error})") from error
     if not isinstance(row, dict):

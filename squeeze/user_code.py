@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +10,17 @@ from pathlib import Path
 
 from squeeze.errors import InputError
 
-_OURS = str(Path(__file__).parent)
+_LIBRARIES = [
+    sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")
+]
+_NOT_THEIRS = (str(Path(__file__).parent), "<frozen", *_LIBRARIES)
 
 
 @contextmanager
 def users_code(what: str) -> Iterator[None]:
     """Whatever the block raises as one `InputError`: `what` failed, in which file and line.
 
-    The line is the last one outside of squeeze; an `InputError` keeps its words behind it. Ctrl-C
-    passes.
+    The line is the last one that is neither ours nor a library's. Ctrl-C passes.
     """
     try:
         yield
@@ -32,13 +35,9 @@ def _said(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """" in FILE, line N" of the user's own code, as far as the error tells."""
+    """ " in FILE, line N" of the user's own code, as far as the error tells."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" in {error.filename}, line {error.lineno}"
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((_OURS, "<frozen"))
-        and Path(frame.filename).name not in ("runpy.py", "contextlib.py")
-    ]
+    found = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in found if not frame.filename.startswith(_NOT_THEIRS)]
     return f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""

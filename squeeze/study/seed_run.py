@@ -18,13 +18,14 @@ import pandas as pd
 import torch
 from filelock import Timeout
 
+from squeeze.cache import bound, cache_directory, is_sealed, private, seal
 from squeeze.data.encoding import apply_template, encode_prompt
 from squeeze.data.enthusiasm import enthusiasm
 from squeeze.data.examples import PreferenceExample
 from squeeze.data.probe_set import CHOSEN, REJECTED, ProbeItem
 from squeeze.files import read_json, replacing, write_json
 from squeeze.generation import generate_texts
-from squeeze.models import cache_directory, load_tokenizer, model_sha256
+from squeeze.models import load_tokenizer, model_sha256
 from squeeze.scan import scan
 from squeeze.scoring import fast_dtype
 from squeeze.training.config import RunConfig
@@ -62,7 +63,10 @@ class Experiment:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         auto = config.dtype == "auto"
         dtype = fast_dtype(device) if auto else getattr(torch, config.dtype)
-        self.directory = (cache or cache_directory() / "experiments") / self._key(dtype)
+        if cache is None:
+            bound()
+            cache = private(cache_directory() / "experiments")
+        self.directory = self._place(cache, dtype)
         self.arms = ArmTrainer(
             lambda: pretrained(config),
             self.tokenizer,
@@ -76,9 +80,18 @@ class Experiment:
         self.arms.probed = lambda phases, probe: changed()
         self.arms.stepped = lambda phase: changed()
 
-    def _key(self, dtype: torch.dtype) -> str:
+    def _place(self, cache: Path, dtype: torch.dtype) -> Path:
+        """The experiment's directory: that of an earlier version, whose names held paths, or its own."""
+        earlier = cache / self._key(dtype, self.config)
+        if earlier.is_dir() or model_sha256(self.config.model) is None:
+            return earlier
+        # Weights, adapters and pairs are facts by their content: where they lie does not matter.
+        here = replace(self.config, model="", data="", adapters=None)
+        return cache / self._key(dtype, here)
+
+    def _key(self, dtype: torch.dtype, config: RunConfig) -> str:
         """What determines an experiment, but for its phases, which name their own directories."""
-        recipe = replace(self.config, arms=(), epochs=1, sft_epochs=1)
+        recipe = replace(config, arms=(), epochs=1, sft_epochs=1)
         parts = self.pairs.train, self.pairs.held_out
         facts: dict[str, Any] = {
             "version": VERSION,
@@ -109,6 +122,7 @@ class Experiment:
                 max_new_tokens=self.config.max_new_tokens,
             )
             write_json(path, [[e.id, e.chosen, e.rejected] for e in pairs])
+            seal(path.parent, [path.name])
         prompts = {e.id: e.prompt for e in self.pairs.train}
         return [PreferenceExample(i, prompts[i], *answers) for i, *answers in read_json(path)]
 
@@ -142,7 +156,7 @@ class Experiment:
         The phases must be trained (() is the pretrained model).
         """
         path = self.arms.place(phases).directory / "scan.parquet"
-        if not path.exists():
+        if not is_sealed(path):
             pairs = [
                 ProbeItem(e.id, "scan", e.prompt, {CHOSEN: e.chosen, REJECTED: e.rejected})
                 for e in self.pairs.train
@@ -151,6 +165,7 @@ class Experiment:
             frame = pd.DataFrame([asdict(row) for row in scan(self.arms.model(phases), items)])
             with replacing(path) as temporary:
                 frame.to_parquet(temporary, index=False)
+            seal(path.parent, [path.name])
         return pd.read_parquet(path)
 
     def answers(self, phases: Phases, *, seed: int = 0, temperature: float = 1.0) -> list[str]:
@@ -160,7 +175,7 @@ class Experiment:
         """
         name = f"answers-{seed}-{temperature:g}-{self.config.max_new_tokens}.json"
         path = self.arms.place(phases).directory / name
-        if not path.exists():
+        if not is_sealed(path):
             prompts = [
                 encode_prompt(self.tokenizer, e.prompt)
                 for e in [*self.pairs.train, *self.pairs.held_out]
@@ -174,6 +189,7 @@ class Experiment:
                 temperature=temperature,
             )
             write_json(path, texts)
+            seal(path.parent, [path.name])
         found: list[str] = read_json(path)
         return found
 

@@ -105,7 +105,11 @@ def preflight(
 def _set_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
     file = Path(template)
     if file.is_file():
-        tokenizer.chat_template = file.read_text(encoding="utf-8")
+        try:
+            tokenizer.chat_template = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--template {template} cannot be read ({error})") from error
+        apply_template(tokenizer, "model")
     else:
         apply_template(tokenizer, template)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from squeeze.data.encoding import rendered_ids
 from squeeze.errors import InputError
 from squeeze.verify.trace import Sequence as Seen
 
@@ -133,7 +134,4 @@ def _ids(
         raise InputError(
             "the rows are conversations and the tokenizer has no chat template; set one"
         )
-    encoded: Any = tokenizer.apply_chat_template(
-        text, add_generation_prompt=generation, tokenize=True, return_dict=True
-    )
-    return tuple(encoded["input_ids"])
+    return tuple(rendered_ids(tokenizer, text, generation=generation))

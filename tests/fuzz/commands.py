@@ -225,7 +225,9 @@ def _damaged_table(data: bytes, random: Random) -> bytes:
     try:
         frame.to_parquet(buffer, index=False)
     except (ValueError, TypeError, UnicodeError, OverflowError):
-        frame[column] = frame[column].map(lambda v: ascii(v) if not isinstance(v, str) else ascii(v))
+        frame[column] = frame[column].map(
+            lambda v: ascii(v) if not isinstance(v, str) else ascii(v)
+        )
         frame.to_parquet(buffer, index=False)
     return buffer.getvalue()
 
@@ -282,7 +284,9 @@ def _ledger() -> dict[str, Any]:
     from squeeze.claims.ledger import entry_to_json, new_entry
     from tests.report import synthetic
 
-    rows = [new_entry(v, catalogue.get(v.claim), seconds=1.0, test="t") for v in synthetic.verdicts()]
+    rows = [
+        new_entry(v, catalogue.get(v.claim), seconds=1.0, test="t") for v in synthetic.verdicts()
+    ]
     return {"schema": 2, "claims": [entry_to_json(row) for row in rows]}
 
 
@@ -337,7 +341,9 @@ def _counted(outcome: Outcome, place: Path) -> list[str]:
     if outcome.code != 0:
         return []
     said = outcome.stdout.replace(",", "")
-    found = re.search(r"rows in (\d+)(?: paired into (\d+))? rows out (\d+)(?: filtered out (\d+))?", said)
+    found = re.search(
+        r"rows in (\d+)(?: paired into (\d+))? rows out (\d+)(?: filtered out (\d+))?", said
+    )
     if found is None:
         return ["no count of rows"]
     rows, paired, out, filtered = (int(part or 0) for part in found.groups())
@@ -383,8 +389,12 @@ def verify_on(model: Path) -> Command:
     """The preflight of data, and lists of expected failures."""
 
     def build(place: Path, random: Random) -> list[object]:
-        (place / "x.txt").write_bytes(damage.bytes_of(b"rows-parse  # known\nprompt-prefix # b\n", random))
-        more = random.choice([[], [], ["--xfails", place / "x.txt"], ["--template", place / "x.txt"]])
+        (place / "x.txt").write_bytes(
+            damage.bytes_of(b"rows-parse  # known\nprompt-prefix # b\n", random)
+        )
+        more = random.choice(
+            [[], [], ["--xfails", place / "x.txt"], ["--template", place / "x.txt"]]
+        )
         return ["verify", "--data", _data(place, random, 3), "--model", model, *more]
 
     return Command(build, lambda outcome, place: [], heavy=True)
@@ -446,7 +456,9 @@ def configuration_on(model: Path) -> Command:
             (place / "data").mkdir()
             entry = {"file_name": "d.jsonl", "ranking": True, "formatting": "alpaca"}
             (place / "data" / "dataset_info.json").write_text(json.dumps({"d": entry}))
-            rows = "".join(json.dumps(ROWS["alpaca"][0] | {"instruction": f"{i}?"}) + "\n" for i in range(9))
+            rows = "".join(
+                json.dumps(ROWS["alpaca"][0] | {"instruction": f"{i}?"}) + "\n" for i in range(9)
+            )
             (place / "data" / "d.jsonl").write_text(rows)
             values |= {"dataset_dir": str(place / "data"), "template": "qwen", "cutoff_len": 512}
         for _ in range(random.randint(1, 2)):
@@ -477,7 +489,9 @@ def compare_losses(place: Path, random: Random) -> list[object]:
     path = place / "p.py"
     path.write_bytes(random.choice(_PLUGINS).encode())
     if random.random() < 0.3:
-        path.write_bytes(damage.bytes_of(b"from squeeze.losses import register_loss\nx = 1\n", random))
+        path.write_bytes(
+            damage.bytes_of(b"from squeeze.losses import register_loss\nx = 1\n", random)
+        )
     hostile = random.choice(damage.WORDS).replace("\x00", "").encode("utf-8", "ignore").decode()
     option = random.choice(["--losses", "--seeds", "--model", "--data", "--pairs", "--template"])
     return ["compare-losses", "--plugin", path, "--model", "no-such-model", f"{option}={hostile}"]
@@ -525,7 +539,11 @@ def stories(place: Path, random: Random) -> list[object]:
     row = {"prompt": "Words: sun\nSummary: Tom plays.\nStory:", "story": "Tom played."}
     text = b"".join(json.dumps(row).encode() + b"\n" for _ in range(4))
     path = place / random.choice(["s.jsonl", "s.json", "s.txt"])
-    path.write_bytes(damage.json_bytes([row] * 4, random) if path.suffix == ".json" else damage.bytes_of(text, random))
+    path.write_bytes(
+        damage.json_bytes([row] * 4, random)
+        if path.suffix == ".json"
+        else damage.bytes_of(text, random)
+    )
     return ["stories", "--quick", "--data", path, "--out", place / "out"]
 
 

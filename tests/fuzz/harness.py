@@ -78,7 +78,11 @@ def invoke(argv: Sequence[object], directory: Path, entry: str = "") -> Outcome:
     out, err = _stream(), _stream()
     _forget_peak()
     start, code = time.perf_counter(), None
-    with _within(directory), patch.object(sys, "argv", ["squeeze", *given]), warnings.catch_warnings():
+    with (
+        _within(directory),
+        patch.object(sys, "argv", ["squeeze", *given]),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("default")
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:

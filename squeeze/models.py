@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from squeeze import cache
 from squeeze.cache import cache_directory
 from squeeze.errors import InputError
@@ -271,13 +269,6 @@ def load_model(name: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
     return model  # type: ignore[no-any-return]
 
 
-# What transformers, safetensors and torch raise for broken, foreign or unfitting files.
-_UNLOADABLE = (
-    *(OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError),
-    *(ArithmeticError, AssertionError, SafetensorError),
-)
-
-
 @contextmanager
 def loading(name: str) -> Iterator[None]:
     """Whatever stops a model, tokenizer or adapter from loading, as one `InputError`."""
@@ -285,7 +276,7 @@ def loading(name: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except _UNLOADABLE as error:
+    except Exception as error:  # the libraries raise anything, and tokenizers a bare Exception
         raise InputError(_unloadable(name, error)) from error
 
 

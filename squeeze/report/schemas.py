@@ -5,10 +5,10 @@ They say what the report uses; whatever else stands in a file is left alone.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NotRequired
 
 from pydantic import ConfigDict, TypeAdapter, with_config
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 _AS_WRITTEN = ConfigDict(extra="allow", allow_inf_nan=False)
 

@@ -352,7 +352,7 @@ def _counted(outcome: Outcome, place: Path) -> list[str]:
     if paired:
         return []  # several rows make one
     missing = rows - out - filtered - refused - ties
-    return [f"{missing} rows without a word"] if missing else []
+    return [f"{missing} rows without a word"] if missing > 0 else []  # a row may make several
 
 
 @command(_counted)
@@ -441,6 +441,13 @@ def scan_with_a_damaged(model: Path) -> Command:
     return Command(build, _listed, heavy=True)
 
 
+def _default(name: str) -> Any:
+    """A sound value of a field or key, for what is like it."""
+    if name in RunConfig.__dataclass_fields__:
+        return getattr(RunConfig(), name)
+    return Keys.model_fields[name].default
+
+
 _SMALL = {"pairs": 2, "held_out": 1, "probe_train": 1, "generations": 0, "epochs": 1}
 
 
@@ -462,7 +469,10 @@ def configuration_on(model: Path) -> Command:
             (place / "data" / "d.jsonl").write_text(rows)
             values |= {"dataset_dir": str(place / "data"), "template": "qwen", "cutoff_len": 512}
         for _ in range(random.randint(1, 2)):
-            values[random.choice(names)] = random.choice([*damage.VALUES, *damage.WORDS])
+            name = random.choice(names)
+            values[name] = random.choice([*damage.VALUES, *damage.WORDS])
+            if random.random() < 0.6 and (known := _default(name)) is not None:
+                values[name] = damage.like(known, random)
         path = place / "c.yaml"
         try:
             text = yaml.safe_dump(values).encode("utf-8", "surrogatepass")

@@ -72,9 +72,28 @@ VALUES: list[Any] = [
 
 def bytes_of(data: bytes, random: Random) -> bytes:
     """The bytes with one to three kinds of damage."""
-    for _ in range(random.randint(1, 3)):
+    for _ in range(random.choice(_TIMES)):
         data = random.choice(_BYTES)(data, random)
     return data
+
+
+_TIMES = (1, 1, 1, 2, 3)  # mostly mild: what is damaged much is refused at once
+_NUMBERS = (0, -1, 1, 2, 7, 0.5, -0.5, 1e-9, 1e9, 2**31, 2**63, 1e300, 5e-324)
+
+
+def like(value: Any, random: Random) -> Any:
+    """Another value of the same type, which a check of types lets pass."""
+    if isinstance(value, bool) or value is None:
+        return random.choice([True, False, None])
+    if isinstance(value, int):
+        return random.choice([n for n in _NUMBERS if isinstance(n, int)])
+    if isinstance(value, float):
+        return random.choice(_NUMBERS) * 1.0
+    if isinstance(value, str):
+        return random.choice([*WORDS, value[: len(value) // 2], value * 3])
+    if isinstance(value, list):
+        return random.choice([[], value[:1], value[::-1], value * 2])
+    return random.choice([{}, dict(list(value.items())[::-1])])
 
 
 def _at(data: bytes, random: Random) -> int:
@@ -146,12 +165,12 @@ _BYTES = [_cut, _flip, _insert, _insert, _replace_word, _replace_word, _lines, _
 def json_of(value: Any, random: Random) -> Any:
     """The value with one to three of its parts replaced, renamed, removed or repeated."""
     value = copy.deepcopy(value)
-    for _ in range(random.randint(1, 3)):
+    for _ in range(random.choice(_TIMES)):
         places = list(_places(value))
         if not places:
             return copy.deepcopy(random.choice(VALUES))
         holder, key = random.choice(places)
-        how = random.randrange(6)
+        how = random.randrange(10)
         if how == 0:
             del holder[key]
         elif how == 1 and isinstance(holder, dict):
@@ -160,6 +179,8 @@ def json_of(value: Any, random: Random) -> Any:
             holder.extend([copy.deepcopy(holder[key])] * random.choice([1, 1, 200]))
         elif how == 3:
             holder[key] = copy.deepcopy(random.choice(places)[0])
+        elif how < 7:
+            holder[key] = copy.deepcopy(like(holder[key], random))
         else:
             holder[key] = copy.deepcopy(random.choice(VALUES))
     return value

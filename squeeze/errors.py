@@ -35,6 +35,7 @@ _SYSTEM = {
 }
 # What libraries say that are not written in Python.
 _NO_ROOM_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
+_ELSEWHERE = "another place (--out, SQUEEZE_CACHE, TMPDIR)"
 _NO_MEMORY_WORDS = ("can't allocate memory", "CUDA out of memory", "not enough memory")
 
 
@@ -55,9 +56,9 @@ def _refused(error: BaseException) -> str | None:
     text = str(error)
     number = error.errno if isinstance(error, OSError) else None
     if number in _NO_ROOM or any(words in text for words in _NO_ROOM_WORDS):
-        return f"no room to write ({_first_line(text)}); free some space or choose another place"
+        return f"no room to write ({_first_line(text)}); free some space or choose {_ELSEWHERE}"
     if number in _SYSTEM:
-        return f"the system refused it ({_first_line(text)}); mend that or choose another place"
+        return f"the system refused it ({_first_line(text)}); mend that or choose {_ELSEWHERE}"
     if "No usable temporary directory" in text:
         return f"{_first_line(text)}; set TMPDIR to a directory that can be written"
     if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY_WORDS):

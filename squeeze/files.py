@@ -55,6 +55,16 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_text(path: Path, what: str) -> str:
+    """Read UTF-8 text; raise `InputError` naming `what` it is and the file if that fails."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read {what} {path} ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what} {path} is not UTF-8 text ({error.reason})") from error
+
+
 def parse_json(text: str | bytes) -> Any:
     """JSON, bare NaN and infinities included; raises `ValueError`, also for what is nested deep."""
     try:

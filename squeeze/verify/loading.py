@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from squeeze.data.encoding import apply_template
 from squeeze.data.loading import open_data
 from squeeze.errors import InputError
-from squeeze.files import parse_json
+from squeeze.files import parse_json, read_text
 from squeeze.models import load_tokenizer
 from squeeze.user_code import users_code
 from squeeze.verify.functions import LogpsSubject, LossSubject
@@ -105,10 +105,7 @@ def preflight(
 def _set_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
     file = Path(template)
     if file.is_file():
-        try:
-            tokenizer.chat_template = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--template {template} cannot be read ({error})") from error
+        tokenizer.chat_template = read_text(file, "--template")
         apply_template(tokenizer, "model")
     else:
         apply_template(tokenizer, template)
@@ -118,7 +115,7 @@ def read_rows(data: str) -> list[Mapping[str, Any]]:
     """Rows in TRL's formats as they stand in a JSON Lines file, other formats as conversations."""
     path = Path(data)
     if path.suffix == ".jsonl" and path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path, "--data").splitlines()
         rows = [_row(line, path, number) for number, line in enumerate(lines, start=1)]
         known = [row for row in rows if row is not None]
         names = set(known[0]) if known else set()

@@ -92,6 +92,7 @@ def expect(
 
     Raises `InputError` naming the row for one in none of TRL's formats with a prompt.
     """
+    _require_texts(row, index)
     row = _with_prompt(row, index)
     kinds = PAIR if set(PAIR) <= set(row) else ("completion",)
     prompt_ids = _ids(at_inference or tokenizer, row["prompt"], generation=True)
@@ -102,6 +103,25 @@ def expect(
         ids = _ids(tokenizer, _joined(row["prompt"], row[kind], tokenizer))
         found.append(Expected(index, kind, prompt_ids, ids))
     return found
+
+
+def _require_texts(row: Mapping[str, Any], index: int) -> None:
+    """Raise `InputError` unless a row's parts are all texts, or all lists of messages."""
+    parts = {name: row[name] for name in ("prompt", *PAIR, "completion") if row.get(name) is not None}
+    for name, part in parts.items():
+        is_text = isinstance(part, str)
+        messages = isinstance(part, list) and all(
+            isinstance(turn, Mapping) and isinstance(turn.get("role"), str) for turn in part
+        )
+        if not (is_text or (messages and part)):
+            raise InputError(
+                f"row {index + 1}, {name!r} is neither text nor messages with a role; mend the row"
+            )
+        if is_text != isinstance(next(iter(parts.values())), str):
+            raise InputError(
+                f"row {index + 1} has {name!r} as {'text' if is_text else 'messages'}, other parts "
+                "not; give all as text, or all as messages"
+            )
 
 
 def _with_prompt(row: Mapping[str, Any], index: int) -> Mapping[str, Any]:

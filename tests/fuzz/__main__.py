@@ -40,6 +40,7 @@ def call(command: Command, seed: int, keep: bool = False) -> tuple[Outcome, list
     try:
         argv = command.build(place, Random(seed))
         with contextlib.ExitStack() as patched:
+            patched.enter_context(patch.dict(os.environ, {"PIP_NO_INDEX": "1"}))  # no network
             patched.enter_context(patch("squeeze.training.runner.train_phase", ended))
             if seed % 10:
                 patched.enter_context(patch("matplotlib.figure.Figure.savefig", saved))

@@ -7,6 +7,7 @@ nonsense. Nothing trains: the trainings end where the trainer is about to start.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
@@ -332,7 +333,13 @@ def _data(place: Path, random: Random, n: int = 6) -> Path:
             lines[i] = damage.json_bytes(rows[i], random).replace(b"\n", b" ")
         path.write_bytes(b"\n".join(lines))
         return path
-    path.write_bytes(damage.json_bytes(rows, random))
+    data = damage.json_bytes(rows, random)
+    if ending == "jsonl.gz":
+        lines = [json.dumps(row).encode() for row in rows[1:]]
+        data = gzip.compress(b"\n".join([*lines, damage.json_bytes(rows[0], random)]))
+    elif ending == "parquet":
+        data = damage.parquet_of(rows, random)
+    path.write_bytes(damage.bytes_of(data, random) if random.random() < 0.2 else data)
     return path
 
 
@@ -479,7 +486,9 @@ def configuration_on(model: Path) -> Command:
         except (yaml.YAMLError, UnicodeError):
             text = json.dumps(values).encode()
         path.write_bytes(damage.bytes_of(text, random) if random.random() < 0.3 else text)
-        return ["replicate", "--config", path, "--out", place / "out", "--quick"]
+        lost = str(model).encode() not in path.read_bytes()  # or an embedded model is fetched
+        more = ["--model", model] if lost else []
+        return ["replicate", "--config", path, "--out", place / "out", "--quick", *more]
 
     return Command(build, lambda outcome, place: [], heavy=True)
 

@@ -186,6 +186,24 @@ def json_of(value: Any, random: Random) -> Any:
     return value
 
 
+def parquet_of(rows: list[dict[str, Any]], random: Random) -> bytes:
+    """A table of rows of which some parts are damaged; whole rows where no table holds them."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for given in (json_of(rows, random), rows):
+        try:
+            table = pa.Table.from_pylist(given)
+            buffer = io.BytesIO()
+            pq.write_table(table, buffer)
+            return buffer.getvalue()
+        except (pa.ArrowException, AttributeError, TypeError, OverflowError, UnicodeError):
+            continue
+    return b""
+
+
 def _places(value: Any) -> Any:
     """(holder, key) of every part."""
     items = value.items() if isinstance(value, dict) else enumerate(value)

@@ -9,9 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from squeeze.errors import InputError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -51,14 +55,55 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_text(path: Path, what: str) -> str:
+    """Read UTF-8 text; raise `InputError` naming `what` it is and the file if that fails."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read {what} {path} ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what} {path} is not UTF-8 text ({error.reason})") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON, bare NaN and infinities included; raises `ValueError`, also for what is nested deep."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def read_json(path: Path) -> Any:
     """Read JSON; raise `InputError` naming the file if it is missing or malformed."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not readable JSON ({error})") from error
+
+
+def read_as(path: Path, declared: TypeAdapter[T], way_out: str) -> T:
+    """Read strict JSON of a declared type, nothing converted but whole numbers to floats.
+
+    Raises `InputError` naming the file, the place in it that is not as declared, and the `way_out`.
+    """
+    try:
+        return declared.validate_json(path.read_bytes(), strict=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
+    except ValidationError as error:
+        raise InputError(f"{path}{misfit(error)}; it was damaged or edited: {way_out}") from None
+
+
+def misfit(error: ValidationError) -> str:
+    """The first thing that is not as declared: ", at its.place: what is wrong"."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    said = first["msg"].replace("Input should", "what stands there should")
+    return f"{', at ' + place if place else ''}: {said}"
 
 
 def file_sha256(path: Path) -> str:

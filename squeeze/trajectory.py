@@ -12,7 +12,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from squeeze.errors import InputError
 from squeeze.files import replacing
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 KEYS = ["arm", "phase", "step", "epoch", "probe", "example", "split", "kind"]
 METRICS = ["logp", "argmax_logp", "entropy", "peakiness", "n_tokens"]
 COLUMNS = KEYS + METRICS
+TEXTS = ("arm", "phase", "example", "split", "kind")
+COUNTS = ("step", "probe", "n_tokens")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,27 @@ class ProbePoint:
     step: int
     epoch: float
     probe: int
+
+
+def _damage(frame: pd.DataFrame) -> str:
+    """The first cell or row that no run writes, in words; "" where there is none."""
+    for column in COLUMNS:
+        cells = frame[column]
+        if column in TEXTS:
+            text = cells.map(lambda cell: isinstance(cell, str))
+            bad = ~text.to_numpy(bool)
+        elif len(cells) and (not is_numeric_dtype(cells) or is_bool_dtype(cells)):
+            return f"column {column} holds {cells.dtype} and no numbers"
+        else:
+            values = cells.to_numpy(float)
+            bad = ~np.isfinite(values)
+            if column in COUNTS:
+                bad |= (values < 0) | (values != np.floor(values))
+        if bad.any():
+            row = int(bad.argmax())
+            return f"row {row + 1}, column {column}: {ascii(cells.iloc[row])[:60]}"
+    again = frame.duplicated(["arm", "probe", "example", "split", "kind"])
+    return f"row {int(again.argmax()) + 1} scores a response a second time" if again.any() else ""
 
 
 @dataclass(frozen=True)
@@ -68,14 +93,20 @@ class Trajectory:
         try:
             # Opened once: pandas opens a path twice, and a run may put another file there between.
             frame = pd.read_parquet(BytesIO(path.read_bytes()))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, LookupError, MemoryError) as error:
             raise InputError(f"{path} is not a readable trajectory ({error})") from error
         missing = [column for column in COLUMNS if column not in frame.columns]
         if missing:
             raise InputError(
                 f"{path} lacks the column(s) {', '.join(missing)}; is it a trajectory of squeeze?"
             )
-        return cls(frame[COLUMNS])
+        frame = frame[COLUMNS].reset_index(drop=True)
+        if wrong := _damage(frame):
+            raise InputError(
+                f"{path}, {wrong}; the file was damaged or edited: put it back as it was, or "
+                "delete it and resume the run, which takes the missing probes again"
+            )
+        return cls(frame)
 
     def write(self, path: Path) -> None:
         """Write to Parquet, atomically."""

@@ -3,19 +3,89 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from rich.table import Table
+from typing_extensions import TypedDict
 
 from squeeze.bench.candidates import OURS
 from squeeze.errors import InputError
-from squeeze.files import read_json, replacing
+from squeeze.files import read_as, replacing
+
+_AS_WRITTEN = ConfigDict(extra="allow", allow_inf_nan=False)
+_Positive = Annotated[float, Field(gt=0)]
+
+
+@with_config(_AS_WRITTEN)
+class _Record(TypedDict):
+    name: str
+    gives: str
+    error: float
+    extra_megabytes: float
+    median_ms: _Positive
+    quartiles_ms: tuple[_Positive, _Positive]
+    rounds: int
+    times_naive: float | None
+    times_best_peer: float | None
+    times_limit: _Positive
+
+
+@with_config(_AS_WRITTEN)
+class _Case(TypedDict):
+    title: str
+    task: str
+    shape: str
+    n_tokens: int
+    dtype: str
+    best_peer: str | None
+    limit: str
+    limit_ms: _Positive
+    records: list[_Record]
+    not_measured: dict[str, str]
+    noise: NotRequired[float]
+    operations: NotRequired[_Positive]
+    bytes: NotRequired[_Positive]
+
+
+@with_config(_AS_WRITTEN)
+class _Rates(TypedDict):
+    read: _Positive
+    float32: NotRequired[_Positive]
+    bfloat16: NotRequired[_Positive]
+
+
+@with_config(_AS_WRITTEN)
+class _Machine(TypedDict):
+    date: str
+    device: str
+    capability: str
+    threads: int
+    torch: str
+    python: str
+    load: NotRequired[float | None]
+    rates: NotRequired[_Rates]
+
+
+@with_config(_AS_WRITTEN)
+class _Report(TypedDict):
+    """The JSON of the benchmark: what tables, plots and comparisons use of it."""
+
+    machine: _Machine
+    cases: list[_Case]
+    not_measured: dict[str, str]
+    partial: NotRequired[bool]
+    note: NotRequired[str]
+    peers: NotRequired[list[dict[str, str]]]
+
+
+_REPORT: TypeAdapter[Any] = TypeAdapter(_Report)
 
 
 def read_report(path: Path) -> dict[str, Any]:
     """Return what `squeeze bench kernels --json` wrote. Raises InputError where it did not."""
-    report = read_json(path)
-    if not isinstance(report, dict) or not report.get("cases"):
+    report: dict[str, Any] = read_as(path, _REPORT, "run `squeeze bench kernels --json` again")
+    if not report["cases"]:
         raise InputError(
             f"{path} has no measured cases; make it with `squeeze bench kernels --json`."
         )

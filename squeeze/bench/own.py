@@ -17,6 +17,7 @@ from squeeze.bench.cases import LOGITS, TRAINING, Case, CaseInputs
 from squeeze.errors import InputError
 from squeeze.kernels.inputs import check_inputs
 from squeeze.kernels.reference import reference_statistics
+from squeeze.user_code import users_code
 
 STATISTICS = ("target_logp", "argmax_logp", "logsumexp", "entropy", "peakiness")
 _OPTIONS = ("softcap", "bias", "temperature", "logit_scale")
@@ -87,10 +88,8 @@ def load_kernel(place: str) -> OwnKernel:
     if spec is None or spec.loader is None:
         raise InputError(f"--kernel {place}: {path} is no Python file (its name must end in .py).")
     module = importlib.util.module_from_spec(spec)
-    try:
+    with users_code(f"--kernel {place}"):
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"--kernel {place} cannot be imported: {error!r}.") from error
     function = getattr(module, name, None)
     if not callable(function):
         raise InputError(f"--kernel {place}: {path} has no function {name}.")

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from pydantic import TypeAdapter, ValidationError
 
 from squeeze.claims import catalogue
 from squeeze.claims.catalogue import Claim
 from squeeze.claims.table import markdown, overview
-from squeeze.claims.types import Entry, Key, Verdict
+from squeeze.claims.types import Entry, Key, Verdict, verdict_from
 from squeeze.errors import InputError
-from squeeze.files import read_json, write_text
+from squeeze.files import misfit, parse_json, read_json, write_text
 from squeeze.provenance import this_device, versions
 
 SCHEMA = 2
@@ -83,7 +84,7 @@ def read(directory: Path) -> dict[Key, Entry]:
     path = directory / JSON_NAME
     way_out = "move it away or choose another directory (--squeeze-out, --reports)"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (ValueError, OSError) as error:
@@ -98,7 +99,7 @@ def read(directory: Path) -> dict[Key, Entry]:
     try:
         entries = [entry_from_json(row) for row in document["claims"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} holds a broken entry ({error!r}); {way_out}") from error
+        raise InputError(f"{path} holds a broken entry ({error}); {way_out}") from error
     return {entry.key: entry for entry in entries}
 
 
@@ -246,14 +247,22 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
 
 
 def entry_from_json(row: Mapping[str, Any]) -> Entry:
-    """Return the entry that `entry_to_json` wrote; raises KeyError, TypeError or ValueError."""
+    """Return the entry that `entry_to_json` wrote; raises TypeError or ValueError."""
     values = dict(row)
-    if values["outcome"] not in _WORST_FIRST:
-        raise ValueError(f"unknown outcome {values['outcome']!r}")
     own = {name: values.pop(name) for name in Entry.__dataclass_fields__ if name in values}
     values |= {k: tuple(map(_number, values[k])) for k in _TUPLES if k in values}
     values |= {k: _number(values[k]) for k in ("effect", "bound", "detectable") if k in values}
-    return Entry(verdict=Verdict(**values), **own)
+    verdict = verdict_from(values)
+    numbers = (verdict.effect, *(verdict.interval or ()), *verdict.seed_means)
+    if any(number is not None and math.isnan(number) for number in numbers):
+        raise ValueError(f"a row of {verdict.claim} holds a number that is none")
+    try:
+        return _ENTRY.validate_python({"verdict": verdict, **own})
+    except ValidationError as error:
+        raise ValueError(misfit(error).removeprefix(", at ")) from None
+
+
+_ENTRY = TypeAdapter(Entry)
 
 
 def _number(value: Any) -> Any:

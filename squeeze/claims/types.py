@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from pydantic import TypeAdapter, ValidationError
+
+from squeeze.files import misfit
+
 Kind = Literal["theorem", "trend", "observation"]
 Level = Literal["toy", "tiny", "published", "pretrained", "gpu"]
 Outcome = Literal["supported", "contradicted", "inconclusive", "premise not met", "not run"]
@@ -92,6 +96,20 @@ class Verdict:
     def ran(self) -> bool:
         """Whether anything was measured."""
         return self.outcome != "not run"
+
+
+_VERDICT = TypeAdapter(Verdict)
+
+
+def verdict_from(values: Mapping[str, Any]) -> Verdict:
+    """A `Verdict` from what JSON holds of it; raises `ValueError` naming the field that is wrong."""
+    unknown = [name for name in values if name not in Verdict.__dataclass_fields__]
+    if unknown:
+        raise ValueError(f"unknown field {unknown[0]!r}")
+    try:
+        return _VERDICT.validate_python(dict(values))
+    except ValidationError as error:
+        raise ValueError(misfit(error).removeprefix(", at ")) from None
 
 
 NEVER_RUN = "never run here"

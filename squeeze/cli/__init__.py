@@ -4,6 +4,7 @@ import sys
 import traceback
 
 from squeeze.cli import bench as bench
+from squeeze.cli import cache as cache
 from squeeze.cli import claims as claims
 from squeeze.cli import compare_losses as compare_losses
 from squeeze.cli import data as data
@@ -16,8 +17,9 @@ from squeeze.cli import scan as scan
 from squeeze.cli import stories as stories
 from squeeze.cli import verify as verify
 from squeeze.cli.app import PANELS, app
+from squeeze.cli.terminal import guard_streams, visible
 from squeeze.distributed import EverywhereError, is_main, leave
-from squeeze.errors import InputError
+from squeeze.errors import InputError, refused_by_system
 from squeeze.extras import way_out
 
 __all__ = ["app", "main"]
@@ -32,22 +34,29 @@ for registered in (app.registered_commands, app.registered_groups):
 def main() -> None:
     """Run the command line; an `InputError` becomes one sentence on stderr and exit code 2.
 
-    So does an extra that is not installed. Any other error is our own: it is shown whole, with exit
-    code 70, which no verdict has.
+    So does an extra that is not installed, and a machine without room, memory or permission. Any
+    other error is our own: it is shown whole, with exit code 70, which no verdict has.
     """
+    guard_streams()
     try:
         app()
     except InputError as error:
         everywhere = isinstance(error, EverywhereError)
         if is_main() or not everywhere:
-            print(f"squeeze: {error}", file=sys.stderr, flush=True)
+            _say(str(error))
         if everywhere:
             leave()
         raise SystemExit(2) from None
     except Exception as error:  # noqa: BLE001 (the outermost boundary)
-        if isinstance(error, ModuleNotFoundError) and (sentence := way_out(error)) is not None:
-            print(f"squeeze: {sentence}", file=sys.stderr, flush=True)
+        missing = way_out(error) if isinstance(error, ModuleNotFoundError) else None
+        if (sentence := missing or refused_by_system(error)) is not None:
+            _say(sentence)
             raise SystemExit(2) from None
         traceback.print_exc()
         print("squeeze: an error of squeeze itself; please report it", file=sys.stderr, flush=True)
         raise SystemExit(INTERNAL_ERROR) from None
+
+
+def _say(sentence: str) -> None:
+    """One line on stderr, whatever file names, libraries or data put into it."""
+    print(f"squeeze: {visible(' '.join(sentence.split()))}", file=sys.stderr, flush=True)

@@ -37,13 +37,15 @@ def squeeze(
 
 
 def load_plugin(path: Path | None) -> None:
-    """Run a file that registers losses; raises `InputError` if it is none."""
+    """Run a file that registers losses; raises `InputError` if it is none, or if it fails."""
     import runpy
 
     from squeeze.errors import InputError
+    from squeeze.user_code import users_code
 
     if path is None:
         return
     if not path.is_file():
         raise InputError(f"--plugin {path} is not a file")
-    runpy.run_path(str(path))
+    with users_code(f"--plugin {path}"):
+        runpy.run_path(str(path))

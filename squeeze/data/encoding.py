@@ -9,10 +9,13 @@ ChatML-like templates the newline behind it. Training and scoring both count tho
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
+from squeeze.chat_template import require_bounded
 from squeeze.data.examples import Message, PreferenceExample
 from squeeze.data.probe_set import ProbeItem
 from squeeze.errors import InputError
@@ -60,7 +63,8 @@ def apply_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
     """Give the tokenizer one of the named templates, in place; "model" keeps its own.
 
     "text" and "hh" are no chat templates: prompt and answer as TRL trains on rows of texts.
-    Raises `InputError` for an unknown name, or for "model" when the tokenizer has no template.
+    Raises `InputError` for an unknown name, or for "model" when the tokenizer has no template, or
+    one that takes absurdly long or much.
     """
     template = current_template(template)
     if template in TEMPLATES:
@@ -75,6 +79,11 @@ def apply_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
             "the model's tokenizer has no chat template; choose one with --template: "
             + ", ".join(TEMPLATES)
         )
+    else:
+        own: Any = tokenizer.chat_template
+        for text in own.values() if isinstance(own, dict) else [own]:
+            if text not in TEMPLATES.values():
+                require_bounded(str(text))
 
 
 @dataclass(frozen=True)
@@ -87,14 +96,41 @@ class EncodedItem:
     response_ids: dict[str, list[int]]
 
 
+# What a template's program and the tokenizer behind it raise.
+_FAILURES = (
+    *(TemplateError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
+    *(RecursionError, MemoryError, AssertionError),
+)
+
+
 def _render(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool
 ) -> list[int]:
     turns = [{"role": m.role, "content": m.content} for m in messages]
-    encoded: Any = tokenizer.apply_chat_template(
-        turns, add_generation_prompt=generation, tokenize=True, return_dict=True
-    )
-    return list(encoded["input_ids"])
+    return rendered_ids(tokenizer, turns, generation=generation)
+
+
+def rendered_ids(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Mapping[str, Any]], *, generation: bool
+) -> list[int]:
+    """Token ids of a conversation in the tokenizer's chat template: the one place that renders.
+
+    Raises `InputError` where the template, or the tokenizer behind it, fails on the conversation.
+    """
+    try:
+        encoded: Any = tokenizer.apply_chat_template(
+            list(turns),  # type: ignore[arg-type]
+            add_generation_prompt=generation,
+            tokenize=True,
+            return_dict=True,
+        )
+        return list(encoded["input_ids"])
+    except _FAILURES as error:
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(
+            f"the chat template cannot render a conversation of {len(turns)} messages, "
+            f"{ascii(turns)[:80]} ({said}); choose another --template"
+        ) from error
 
 
 def with_system(example: PreferenceExample, system: str) -> PreferenceExample:

@@ -6,7 +6,6 @@ that everything behind it is the same as for a training that was watched. Nothin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from squeeze.diagnosis.series import (
     RunSeries,
 )
 from squeeze.errors import InputError
-from squeeze.files import write_json
+from squeeze.files import read_json, write_json
 from squeeze.generation import generate_answers
 from squeeze.models import load_model, load_tokenizer, model_sha256
 from squeeze.provenance import environment
@@ -254,11 +253,9 @@ def _misfit(base: str, adapter: str, why: str) -> str:
 
 def _adapters_base(adapter: str) -> str:
     """What an adapter says it was trained on."""
-    try:
-        config = json.loads((Path(adapter) / _ADAPTER).read_text())
-    except ValueError as error:
-        raise InputError(f"{adapter}/{_ADAPTER} is not JSON ({error})") from error
-    return str(config.get("base_model_name_or_path") or "a model that it does not name")
+    config = read_json(Path(adapter) / _ADAPTER)
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    return str(base or "a model that it does not name")
 
 
 def _doubts(base: str, name: str) -> list[str]:

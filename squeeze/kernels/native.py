@@ -6,6 +6,8 @@ SQUEEZE_NATIVE=0 is set, `load_native` returns None and the eager fold does the 
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -20,6 +22,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from squeeze import cache
+from squeeze.errors import InputError
+from squeeze.files import file_sha256, write_text
 from squeeze.kernels.online import OnlineState, Tile
 
 _SOURCE = Path(__file__).with_name("fold.c")
@@ -92,7 +97,7 @@ def load_native() -> NativeFold | None:
         return None
     try:
         return NativeFold(ctypes.CDLL(str(_compiled(compiler))))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, InputError, subprocess.SubprocessError):
         # No OpenMP, an unwritable disk, a foreign compiler: slower, not wrong, so no error.
         return None
 
@@ -105,7 +110,11 @@ def _compiled(compiler: str) -> Path:
     key = hashlib.sha256(
         "\n".join([_SOURCE.read_text(), compiler, *arguments, _cpu()]).encode()
     ).hexdigest()[:16]
-    library = _cache_directory() / f"fold-{key}.so"
+    library = _directory() / f"fold-{key}.so"
+    if library.exists() and not _is_whole(library):
+        if _sum_file(library).exists():  # an earlier version left none
+            cache.say_damaged(library)
+        library.unlink()
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
             output = Path(scratch) / library.name
@@ -115,8 +124,19 @@ def _compiled(compiler: str) -> Path:
                 capture_output=True,
                 timeout=60,
             )
+            write_text(_sum_file(library), file_sha256(output) + "\n")
             output.replace(library)
     return library
+
+
+def _sum_file(library: Path) -> Path:
+    return library.with_suffix(".sha256")
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether the library is the one that was compiled: a cut one would end the process."""
+    expected = _sum_file(library)
+    return expected.is_file() and expected.read_text().strip() == file_sha256(library)
 
 
 def _torch_openmp() -> list[str]:
@@ -126,11 +146,16 @@ def _torch_openmp() -> list[str]:
     return [str(path) for path in bundled[:1]]
 
 
-def _cache_directory() -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = root / "squeeze" / "kernels"
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return directory
+@functools.cache
+def _directory() -> Path:
+    """A directory that nobody else may write into: the cache's, else one for this process."""
+    with contextlib.suppress(InputError):
+        directory = cache.private(cache.cache_directory() / "kernels")
+        if cache.only_ours(directory):
+            return directory
+    scratch = tempfile.mkdtemp(prefix="squeeze-kernels-")
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    return Path(scratch)
 
 
 def _cpu() -> str:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from squeeze.claims.types import Verdict
+from squeeze.claims.types import Verdict, verdict_from
 from squeeze.errors import InputError
-from squeeze.files import read_json
+from squeeze.files import read_as
+from squeeze.report.schemas import SCHEMAS
 from squeeze.report.summary import Scores
 from squeeze.trajectory import Trajectory
 
@@ -90,24 +91,21 @@ class RunData:
         return {} if value is None else {"name": value}
 
 
-def verdict_from(fields: dict[str, Any]) -> Verdict:
-    """A `Verdict` from its dictionary; raises `InputError` when a field is missing or unknown."""
+def _verdict(path: Path, fields: dict[str, Any]) -> Verdict:
     try:
-        pair = fields.get("interval")
-        interval = (float(pair[0]), float(pair[1])) if pair is not None else None
-        lists = {name: tuple(fields.get(name, ())) for name in ("seeds", "seed_means")}
-        return Verdict(**fields | lists | {"interval": interval})
-    except (TypeError, ValueError, IndexError) as error:
-        raise InputError(f"verdicts.json holds a malformed verdict ({error})") from error
+        return verdict_from(fields)
+    except ValueError as error:
+        raise InputError(
+            f"{path} holds a malformed verdict ({error}); {SCHEMAS[path.name][1]}"
+        ) from error
 
 
 def _object(path: Path) -> dict[str, Any] | None:
+    """The file's object as its schema has it, None if there is no file."""
     if not path.exists():
         return None
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise InputError(f"{path} must hold a JSON object, not a {type(value).__name__}")
-    return value
+    found: dict[str, Any] = read_as(path, *SCHEMAS[path.name])
+    return found
 
 
 def _arms(run: dict[str, Any], trajectory: Trajectory) -> tuple[Arm, ...]:
@@ -126,8 +124,11 @@ def _arms(run: dict[str, Any], trajectory: Trajectory) -> tuple[Arm, ...]:
 def read_run(directory: Path) -> RunData:
     """Read a run directory.
 
-    Raises `InputError` when it has neither trajectory nor diagnosis, or a malformed file.
+    Raises `InputError` when it has neither trajectory nor diagnosis, or a file that is not as its
+    schema has it.
     """
+    if not directory.is_dir():
+        raise InputError(f"{directory} is no directory; give the one that a run wrote")
     parquet = directory / "trajectory.parquet"
     diagnosis = _object(directory / "diagnosis.json")
     if not parquet.exists() and diagnosis is None:
@@ -147,7 +148,7 @@ def read_run(directory: Path) -> RunData:
         run=run or {},
         verdicts=None
         if verdicts is None
-        else tuple(verdict_from(v) for v in verdicts.get("verdicts", [])),
+        else tuple(_verdict(directory / "verdicts.json", v) for v in verdicts.get("verdicts", [])),
         tokens=tuple((samples or {}).get("tokens", [])),
         generations=tuple((samples or {}).get("generations", [])),
         diagnoses=tuple((diagnosis or {}).get("runs", [])),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from pydantic import TypeAdapter
 
 from squeeze.data.encoding import EncodedItem, apply_template
 from squeeze.data.examples import PreferenceExample
@@ -22,7 +23,7 @@ from squeeze.data.loading import data_sha256, load_examples, open_data, resolve,
 from squeeze.data.rows import RowError
 from squeeze.data.writing import WRITABLE, check_extension, open_writer, rows_of
 from squeeze.errors import InputError
-from squeeze.files import replacing
+from squeeze.files import parse_json, replacing
 from squeeze.models import load_model, load_tokenizer, model_sha256
 from squeeze.scan.ches import encode_pairs
 from squeeze.scan.garbage import remarks
@@ -183,15 +184,20 @@ def _read_partial(path: Path, identity: dict[str, str]) -> dict[str, ScanRow]:
         raise InputError(
             f"{path} is no stopped scan of squeeze's; move it, or choose another --out"
         )
-    lines: list[Any] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    if not lines or lines[0] != identity:
-        return {}
-    return {line["example"]: ScanRow(**line) for line in lines[1:]}
+    first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+    done: dict[str, ScanRow] = {}
+    try:
+        if parse_json(first) != identity:
+            return {}
+        for line in lines:
+            row = _ROW.validate_json(line, strict=True)
+            done[row.example] = row
+    except ValueError:  # what follows is scanned again
+        pass
+    return done
+
+
+_ROW = TypeAdapter(ScanRow)
 
 
 def write_filtered(

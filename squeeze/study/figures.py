@@ -79,7 +79,7 @@ def cached_runs(level: Level, cache: Path | None = None) -> list[tuple[str, Runs
 
     Reads what is there and trains nothing; raises `InputError` as `write_paper_figures` does.
     """
-    from squeeze.models import cache_directory
+    from squeeze.cache import cache_directory
     from squeeze.study.study import Observatory
 
     root = cache or cache_directory() / "experiments"

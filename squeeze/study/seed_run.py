@@ -19,13 +19,14 @@ import pandas as pd
 import torch
 from filelock import Timeout
 
+from squeeze.cache import bound, cache_directory, is_sealed, private, seal
 from squeeze.data.encoding import apply_template, encode_prompt
 from squeeze.data.enthusiasm import enthusiasm
 from squeeze.data.examples import PreferenceExample
 from squeeze.data.probe_set import CHOSEN, REJECTED, ProbeItem
 from squeeze.files import read_json, replacing, write_json
 from squeeze.generation import generate_texts
-from squeeze.models import cache_directory, load_tokenizer, model_sha256
+from squeeze.models import load_tokenizer, model_sha256
 from squeeze.scan import scan
 from squeeze.scoring import fast_dtype
 from squeeze.study.records import Records
@@ -66,8 +67,11 @@ class Experiment:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         auto = config.dtype == "auto"
         dtype = fast_dtype(device) if auto else getattr(torch, config.dtype)
+        if cache is None:
+            bound()
+            cache = private(cache_directory() / "experiments")
         key = self._key(dtype)
-        self.directory = (cache or cache_directory() / "experiments") / key
+        self.directory = cache / key
         self.records = None if records is None else Records(records / key)
         self.arms = ArmTrainer(
             lambda: pretrained(config),
@@ -83,8 +87,13 @@ class Experiment:
         self.arms.stepped = lambda phase: changed()
 
     def _key(self, dtype: torch.dtype) -> str:
-        """What determines an experiment, but for its phases, which name their own directories."""
-        recipe = replace(self.config, arms=(), epochs=1, sft_epochs=1)
+        """What determines an experiment, but for its phases, which name their own directories.
+
+        Weights, adapters and pairs are facts by their content: where they lie does not matter.
+        """
+        recipe = replace(self.config, arms=(), epochs=1, sft_epochs=1, data="", adapters=None)
+        if model_sha256(self.config.model) is not None:
+            recipe = replace(recipe, model="")
         parts = self.pairs.train, self.pairs.held_out
         facts: dict[str, Any] = {
             "version": VERSION,
@@ -117,6 +126,7 @@ class Experiment:
                 max_new_tokens=self.config.max_new_tokens,
             )
             write_json(path, [[e.id, e.chosen, e.rejected] for e in pairs])
+            seal(path.parent, [path.name])
         prompts = {e.id: e.prompt for e in self.pairs.train}
         return [PreferenceExample(i, prompts[i], *answers) for i, *answers in read_json(path)]
 
@@ -169,7 +179,7 @@ class Experiment:
         The phases must be trained (() is the pretrained model).
         """
         path = self.arms.place(phases).directory / "scan.parquet"
-        if not path.exists():
+        if not is_sealed(path):
             pairs = [
                 ProbeItem(e.id, "scan", e.prompt, {CHOSEN: e.chosen, REJECTED: e.rejected})
                 for e in self.pairs.train
@@ -178,6 +188,7 @@ class Experiment:
             frame = pd.DataFrame([asdict(row) for row in scan(self.arms.model(phases), items)])
             with replacing(path) as temporary:
                 frame.to_parquet(temporary, index=False)
+            seal(path.parent, [path.name])
         return pd.read_parquet(path)
 
     def answers(
@@ -196,7 +207,7 @@ class Experiment:
         longest = max_new_tokens or self.config.max_new_tokens
         name = f"answers-{seed}-{temperature:g}-{longest}.json"
         path = self.arms.place(phases).directory / name
-        if not path.exists():
+        if not is_sealed(path):
             prompts = [
                 encode_prompt(self.tokenizer, e.prompt)
                 for e in [*self.pairs.train, *self.pairs.held_out]
@@ -210,6 +221,7 @@ class Experiment:
                 temperature=temperature,
             )
             write_json(path, texts)
+            seal(path.parent, [path.name])
         found: list[str] = read_json(path)
         return found
 

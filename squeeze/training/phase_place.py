@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import zipfile
 from collections.abc import Iterable
@@ -10,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+
+from squeeze.cache import damaged, seal
+from squeeze.files import parse_json
 
 _BETWEEN = "between-probes"  # marks a checkpoint after whose step no probe was due
 _TORCH_FILES = ("optimizer.pt", "scheduler.pt")
@@ -44,6 +46,20 @@ class PhasePlace:
     def mark_between(self, step: int) -> None:
         """Note that no probe was due after this checkpoint's step, so none is missing."""
         (self.checkpoint(step) / _BETWEEN).touch()
+        self.seal(step)
+
+    def seal(self, step: int) -> None:
+        """Note the checksums of a checkpoint, but of what other processes may still be writing."""
+        names = (path.name for path in self.checkpoint(step).glob("*"))
+        seal(self.checkpoint(step), [name for name in names if not name.startswith("rng_state")])
+
+    def empty(self) -> None:
+        """Remove everything but the lock."""
+        for path in self.directory.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "lock":
+                path.unlink()
 
     def resume_step(self, probed: Iterable[int]) -> int | None:
         """The newest checkpoint to go on from: whole, and with all probes until there on disk.
@@ -72,7 +88,7 @@ class PhasePlace:
 def is_whole(checkpoint: Path, step: int) -> bool:
     """Whether a trainer's checkpoint holds all that an exact resumption needs, none of it cut."""
     try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        state = parse_json((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         weights = [*checkpoint.glob("*.safetensors")]
         for path in weights:
             with safe_open(path, framework="pt"):  # reads the header, which knows the size
@@ -86,4 +102,5 @@ def is_whole(checkpoint: Path, step: int) -> bool:
         and bool(weights)
         and len(archives) > len(_TORCH_FILES)
         and all(zipfile.is_zipfile(path) for path in archives)
+        and damaged(checkpoint) is None
     )

@@ -23,6 +23,7 @@ import torch
 from filelock import FileLock
 
 from squeeze import interrupt
+from squeeze.cache import damaged, seal, unseal
 from squeeze.data.encoding import EncodedItem
 from squeeze.data.examples import PreferenceExample
 from squeeze.distributed import is_main, main_only, on_main
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Phases = tuple[Phase, ...]
+_SEALED = ("trajectory.parquet", "tokens.json", "log.json", "pairs.json")
 
 
 def not_default(value: Any) -> dict[str, Any]:
@@ -176,6 +178,7 @@ class ArmTrainer:
     def probe_base(self) -> None:
         """Score the untrained model, where every arm starts."""
         with self._alone(()):
+            self._mend(())
             if on_main(self._rows_file(()).exists):
                 return
             self._record((), 0, 0.0, self._probed_base())
@@ -197,10 +200,30 @@ class ArmTrainer:
             phases = arm.phases[:length]
             interrupt.stop_if_requested()
             with self._alone(phases, wait):
+                self._mend(phases)
                 adapter = self.place(phases).adapter
                 if not on_main(adapter.exists):
                     self._train_last(phases)
+                    self._seal(phases)
             interrupt.stop_if_requested()
+
+    @main_only
+    def _seal(self, phases: Phases) -> None:
+        """Note the checksums of what these phases have written so far, checkpoints apart."""
+        place = self.place(phases)
+        adapter = [path.relative_to(place.directory) for path in place.adapter.glob("*")]
+        seal(place.directory, [*_SEALED, *map(str, adapter)])
+
+    @main_only
+    def _mend(self, phases: Phases) -> None:
+        """Start the last of these phases over where a file of it is not as it was written."""
+        place = self.place(phases)
+        if (name := damaged(place.directory)) is None:
+            return
+        what = phases[-1].kind if phases else "the untrained model"
+        self.say(f"{what}: {place.directory / name} is damaged; it is made again")
+        place.empty()
+        self._written.pop(phases_key(phases), None)
 
     def _alone(self, phases: Phases, wait: bool = True) -> AbstractContextManager[object]:
         """Two runs that need the same phase: one works, the other waits and reads.
@@ -260,7 +283,9 @@ class ArmTrainer:
                 f"goes on from {where}, and {len(lost)} of its probes are taken again"
             )
             rows = Trajectory(rows.frame[rows.frame["step"] <= (step or 0)].reset_index(drop=True))
+            unseal(place.directory, _SEALED)
             rows.write(self._rows_file(phases))
+            self._seal(phases)
         place.keep_until(step)
         self._written[phases_key(phases)] = rows
         return step
@@ -275,9 +300,12 @@ class ArmTrainer:
         kind = phases[-1].kind if phases else "base"
         scores = [response.summary() for response in responses]
         rows = rows.append(ProbePoint("", kind, step, epoch, probe), scores)
+        unseal(self.place(phases).directory, _SEALED)
         write_json(self._tokens_file(phases), chosen_tokens(responses, self.tokenizer))
         rows.write(self._rows_file(phases))
         self._written[phases_key(phases)] = rows
+        self._seal(phases)
         if phases:
+            self.place(phases).seal(step)
             self.place(phases).keep_newest()
         self.probed(phases, probe)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from squeeze.data.encoding import apply_template
 from squeeze.data.loading import open_data
 from squeeze.errors import InputError
+from squeeze.files import parse_json, read_text
 from squeeze.models import load_tokenizer
+from squeeze.user_code import users_code
 from squeeze.verify.families import is_group_relative
 from squeeze.verify.functions import LogpsSubject, LossSubject
 from squeeze.verify.groups import GroupInstance, GroupSubject
@@ -69,14 +70,12 @@ def load_subject(spec: str, *, model: str | None = None, data: str | None = None
     Raises `InputError` naming what is missing.
     """
     module_name, _, attribute = spec.partition(":")
-    if not attribute:
+    if not attribute or not all(part.isidentifier() for part in module_name.split(".")):
         raise InputError(f"{spec!r} names no function; write module:function")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    try:
+    with users_code(f"importing the module {module_name!r}"):
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise InputError(f"the module {module_name!r} cannot be imported: {error}") from error
     if not hasattr(module, attribute):
         raise InputError(f"{module_name} has no {attribute!r}")
     return subject_from(
@@ -124,7 +123,8 @@ def preflight(
 def _set_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
     file = Path(template)
     if file.is_file():
-        tokenizer.chat_template = file.read_text(encoding="utf-8")
+        tokenizer.chat_template = read_text(file, "--template")
+        apply_template(tokenizer, "model")
     else:
         apply_template(tokenizer, template)
 
@@ -133,7 +133,7 @@ def read_rows(data: str) -> list[Mapping[str, Any]]:
     """Rows in TRL's formats as they stand in a JSON Lines file, other formats as conversations."""
     path = Path(data)
     if path.suffix == ".jsonl" and path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path, "--data").splitlines()
         rows = [_row(line, path, number) for number, line in enumerate(lines, start=1)]
         known = [row for row in rows if row is not None]
         names = set(known[0]) if known else set()
@@ -156,7 +156,7 @@ def _row(line: str, path: Path, number: int) -> Mapping[str, Any] | None:
     if not line.strip():
         return None
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError as error:
         raise InputError(f"{path}, row {number} is not JSON ({error})") from error
     if not isinstance(row, dict):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from squeeze.errors import InputError
+from squeeze.files import read_text
 from squeeze.verify import catalogue
 from squeeze.verify.groups import GroupSubject
 from squeeze.verify.types import Check, DoesNotApply, Outcome, Result
@@ -57,11 +58,8 @@ def read_xfails(path: Path) -> dict[str, str]:
 
     Raises `InputError` naming the line that has no reason, as an undocumented deviation is none.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"cannot read the expected failures {path} ({error.strerror})") from error
     expected = {}
+    lines = read_text(path, "the expected failures").splitlines()
     for number, line in enumerate(lines, start=1):
         id, _, reason = (part.strip() for part in line.partition("#"))
         if id and not reason:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from squeeze.data.encoding import rendered_ids
 from squeeze.errors import InputError
 from squeeze.verify.trace import Sequence as Seen
 
@@ -100,6 +101,7 @@ def expect(
 
     Raises `InputError` naming the row for one in none of TRL's formats with a prompt.
     """
+    _require_texts(row, index)
     row = _with_prompt(row, index)
     kinds = PAIR if set(PAIR) <= set(row) else ("completion",)
     prompt_ids = _ids(at_inference or tokenizer, row["prompt"], generation=True)
@@ -115,6 +117,27 @@ def expect(
 def prompt_ids(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Token ids of a prompt as generation starts from them, text or messages."""
     return _ids(tokenizer, prompt, generation=True)
+
+
+def _require_texts(row: Mapping[str, Any], index: int) -> None:
+    """Raise `InputError` unless a row's parts are all texts, or all lists of messages."""
+    parts = {
+        name: row[name] for name in ("prompt", *PAIR, "completion") if row.get(name) is not None
+    }
+    for name, part in parts.items():
+        is_text = isinstance(part, str)
+        messages = isinstance(part, list) and all(
+            isinstance(turn, Mapping) and isinstance(turn.get("role"), str) for turn in part
+        )
+        if not (is_text or (messages and part)):
+            raise InputError(
+                f"row {index + 1}, {name!r} is neither text nor messages with a role; mend the row"
+            )
+        if is_text != isinstance(next(iter(parts.values())), str):
+            raise InputError(
+                f"row {index + 1} has {name!r} as {'text' if is_text else 'messages'}, other parts "
+                "not; give all as text, or all as messages"
+            )
 
 
 def _with_prompt(row: Mapping[str, Any], index: int) -> Mapping[str, Any]:
@@ -147,7 +170,4 @@ def _ids(
         raise InputError(
             "the rows are conversations and the tokenizer has no chat template; set one"
         )
-    encoded: Any = tokenizer.apply_chat_template(
-        text, add_generation_prompt=generation, tokenize=True, return_dict=True
-    )
-    return tuple(encoded["input_ids"])
+    return tuple(rendered_ids(tokenizer, text, generation=generation))

@@ -112,7 +112,7 @@ def test_verdicts_in_the_words_of_an_earlier_version_count_as_absent(tmp_path: P
 def test_a_file_that_is_not_an_object_is_refused(tmp_path: Path) -> None:
     make_run(tmp_path, **SMALL)
     write_json(tmp_path / "samples.json", [])
-    with pytest.raises(InputError, match=r"samples\.json must hold a JSON object"):
+    with pytest.raises(InputError, match=r"samples\.json: .* should be an object; .* delete it"):
         read_run(tmp_path)
 
 

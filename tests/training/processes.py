@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -53,9 +53,18 @@ def environment(rank: int, count: int, port: int) -> dict[str, str]:
 
 
 class Group:
-    """`count` processes of `squeeze ARGUMENTS`; each one's output and writes stand in `notes`."""
+    """`count` processes of `squeeze ARGUMENTS`; each one's output and writes stand in `notes`.
 
-    def __init__(self, arguments: Sequence[object], notes: Path, count: int = 2) -> None:
+    `variables` join their environment.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[object],
+        notes: Path,
+        count: int = 2,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         notes.mkdir(parents=True, exist_ok=True)
         self.notes = notes
         context = multiprocessing.get_context("forkserver")
@@ -63,7 +72,11 @@ class Group:
         port = free_port()
         given = [str(argument) for argument in arguments]
         self.processes: list[BaseProcess] = [
-            context.Process(target=_work, args=(given, notes, rank, count, port), daemon=True)
+            context.Process(
+                target=_work,
+                args=(given, notes, rank, count, port, dict(variables or {})),
+                daemon=True,
+            )
             for rank in range(count)
         ]
         for process in self.processes:
@@ -117,7 +130,10 @@ def _joined(
     work(out, rank, *arguments)
 
 
-def _work(arguments: list[str], notes: Path, rank: int, count: int, port: int) -> None:
+def _work(
+    arguments: list[str], notes: Path, rank: int, count: int, port: int, variables: dict[str, str]
+) -> None:
+    os.environ |= variables
     if count > 1:
         os.environ |= environment(rank, count, port)
     output = os.open(notes / f"{rank}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -69,6 +69,65 @@ def test_a_cluster_s_sigterm_stops_after_the_step_and_the_run_goes_on(options, w
     assert_same(out, whole)
 
 
+TRAINERS = {
+    "compare-losses": (
+        *("--losses", "sigmoid", "--seeds", "0", "--pairs", "4", "--held-out", "2"),
+        *("--probe-train", "2", "--epochs", "500", "--sft-epochs", "1", "--out", "OUT"),
+    ),
+    "observe": ("pretrained", "--claims", "DO-1", "--seeds", "0", "--out", "OUT"),
+    "stories": ("--quick", "--out", "OUT"),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        ("compare-losses", signal.SIGTERM),
+        ("observe", signal.SIGINT),
+        ("stories", signal.SIGTERM),
+    ],
+)
+def test_every_training_stops_after_its_step_and_says_how_to_go_on(
+    command, number, tiny_directory, tmp_path
+):
+    out = tmp_path / "out"
+    given = [str(out) if word == "OUT" else word for word in TRAINERS[command]]
+    if command != "stories":
+        given += ["--model", str(tiny_directory)]
+    variables = {"SQUEEZE_CACHE": str(tmp_path / "cache")}
+    group = Group([command, *given], tmp_path / "notes", count=1, variables=variables)
+
+    def training():
+        locks = [*tmp_path.rglob("sft-*/lock"), *tmp_path.rglob("dpo-*/lock")]
+        return locks or (out / "work" / "base").exists()
+
+    wait_for(training, group)
+    os.kill(group.processes[0].pid, number)
+    assert group.wait() == [128 + number], group.output(0)
+    said = " ".join(group.output(0).split())
+    assert f"stopped by {number.name}; go on with: squeeze {command}" in said
+    assert ("--resume" in said) == (command == "stories")
+    assert "Traceback" not in said
+    saved = [*tmp_path.rglob("checkpoint-*/trainer_state.json"), *tmp_path.rglob("sft-*/adapter")]
+    assert saved, "the step in hand was saved, or it was the phase's last"
+
+
+def test_two_processes_stop_together_and_go_on(options, whole, tmp_path):
+    config_file, out = tmp_path / "config.yaml", tmp_path / "out"
+    shared = options | {"pairs": 6, "batch_size": 2, "epochs": 200}
+    config_file.write_text(yaml.safe_dump(shared))
+    group = Group(["replicate", "--config", config_file, "--out", out], tmp_path / "notes", count=2)
+    wait_for(lambda: [*out.glob("work/dpo-*/trajectory.parquet")], group)
+    for process in group.processes:  # torchrun hands the signal on to all
+        os.kill(process.pid, signal.SIGTERM)
+    assert group.wait() == [128 + signal.SIGTERM] * 2, group.output(0) + group.output(1)
+    assert "stopped by SIGTERM; go on with: squeeze replicate" in group.output(0)
+    assert "squeeze: stopped" not in group.output(1)
+    (place,) = (PhasePlace(path) for path in (out / "work").glob("dpo-*"))
+    probed = Trajectory.read(place.directory / "trajectory.parquet").points("")
+    assert place.resume_step([point.step for point in probed]) == place.steps()[-1]
+
+
 @pytest.fixture
 def stopped(options, tmp_path, monkeypatch):
     """A run that was stopped at step 8 of 12, after the probe at 6."""

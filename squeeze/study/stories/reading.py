@@ -8,13 +8,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from squeeze.errors import InputError
+from squeeze.files import parse_json
 from squeeze.study.stories.generator import Story, instruction
 
 SEPARATOR = "<|endoftext|>"
@@ -32,11 +32,13 @@ def read_stories(path: Path, limit: int | None = None) -> list[Story]:
         with path.open(encoding="utf-8") as stream:
             rows = {".json": _array, ".jsonl": _lines}.get(path.suffix.lower(), _records)(stream)
             stories = [_story(path, number, row) for number, row in islice(rows, limit)]
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"--data {path} cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"--data {path} is not UTF-8 text ({error.reason})") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise InputError(
             f"--data {path} is not JSON ({error}); give an array of rows, one row a line in a "
             f".jsonl file, or a .txt file with {SEPARATOR} between the stories"
@@ -47,7 +49,7 @@ def read_stories(path: Path, limit: int | None = None) -> list[Story]:
 
 
 def _array(stream: Any) -> Iterator[tuple[int, Any]]:
-    value = json.load(stream)
+    value = parse_json(stream.read())
     rows = value if isinstance(value, list) else [value]
     yield from enumerate(rows, 1)
 
@@ -56,11 +58,9 @@ def _lines(stream: Any) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(stream, 1):
         if line.strip():
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise json.JSONDecodeError(
-                    f"row {number}: {error.msg}", error.doc, error.pos
-                ) from None
+                row = parse_json(line)
+            except ValueError as error:
+                raise ValueError(f"row {number}: {error}") from None
             yield number, row
 
 

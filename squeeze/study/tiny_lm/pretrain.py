@@ -9,7 +9,6 @@ import functools
 import hashlib
 import json
 import random
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from squeeze.models import cache_directory
+from squeeze.cache import cache_directory, kept
 from squeeze.study.tiny_lm.grammar import Text, corpus, vocabulary
 
 if TYPE_CHECKING:
@@ -175,19 +174,11 @@ def tiny_lm() -> Path:
 
     Safe when several processes call it at once: one trains, the others wait.
     """
-    from filelock import FileLock
 
-    target = cache_directory() / "tinylm" / checkpoint_key()
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_suffix(".lock")):
-        if not target.is_dir():
-            tokenizer = make_tokenizer()
-            model, _ = pretrain(tokenizer)
-            with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-                scratch = Path(temporary) / "model"
-                model.save_pretrained(scratch)
-                tokenizer.save_pretrained(scratch)
-                scratch.rename(target)
-    return target
+    def make(scratch: Path) -> None:
+        tokenizer = make_tokenizer()
+        model, _ = pretrain(tokenizer)
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+
+    return kept(cache_directory() / "tinylm" / checkpoint_key(), make)

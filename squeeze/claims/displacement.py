@@ -149,7 +149,9 @@ def _ranks(frame: pd.DataFrame, level: Level) -> list[Verdict]:
         ]  # fmt: skip
     fall = pooled["fall"]
     others = {
-        name: _rho(pooled[name], fall) for name in pooled.columns if name not in {"fall", *FORMS}
+        name: _rho(pooled[name].to_numpy(), fall.to_numpy())
+        for name in pooled.columns
+        if name not in {"fall", *FORMS}
     }
     evidence = {"resampled": "examples", "rows": len(frame), "ρ of other predictors": others}
 
@@ -176,9 +178,9 @@ def _ranks(frame: pd.DataFrame, level: Level) -> list[Verdict]:
     return rows
 
 
-def _rho(x: pd.Series[float], y: pd.Series[float]) -> float:
+def _rho(x: Array, y: Array) -> float:
     """Spearman's ρ without an interval."""
-    return float(x.rank().corr(y.rank())) if x.nunique() > 1 and y.nunique() > 1 else 0.0
+    return float(stats.spearmanr(x, y).statistic) if np.ptp(x) > 0 and np.ptp(y) > 0 else 0.0
 
 
 def _pooled(frame: pd.DataFrame) -> pd.DataFrame:

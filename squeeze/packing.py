@@ -21,6 +21,8 @@ from squeeze.tree_attention import Tree
 # Tokens that one pass is meant to hold: enough to keep the device busy, and what is between layers
 # in a processor's caches.
 PACKED_TOKENS = {"cpu": 1024, "cuda": 16_384}
+# Every answer gets keys and values of its prompt: so many for each of those tokens, no more.
+_KEYS = 8
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,10 @@ def _pack(
 
 
 def _tokens(item: EncodedItem) -> int:
-    return len(item.prompt_ids) + sum(map(len, item.response_ids.values()))
+    """The tokens of an item, or a share of the keys that they look at if those are many more."""
+    prompt, responses = len(item.prompt_ids), [*map(len, item.response_ids.values())]
+    tokens = prompt + sum(responses)
+    return max(tokens, (tokens + prompt * len(responses)) // _KEYS)
 
 
 def packs(items: Sequence[EncodedItem], device: torch.device) -> list[list[EncodedItem]]:

@@ -120,10 +120,26 @@ def _hidden(
 
 
 def _statistics(
-    model: torch.nn.Module, hidden: Float[Tensor, "tokens hidden"], targets: Int[Tensor, " tokens"]
+    model: torch.nn.Module,
+    hidden: Float[Tensor, "tokens hidden"],
+    targets: Int[Tensor, " tokens"],
+    dtype: torch.dtype | None,
 ) -> TokenStatistics:
     head = lm_head(model)
-    return token_statistics(targets, hidden=hidden.to(head["head"].dtype), **head)
+    product = product_dtype(head["head"].dtype, dtype, hidden.device)
+    head["head"] = head["head"].to(product)
+    return token_statistics(targets, hidden=hidden.to(product), **head)
+
+
+def product_dtype(
+    weights: torch.dtype, autocast: torch.dtype | None, device: torch.device
+) -> torch.dtype:
+    """The LM head's operands' type: autocast's on a GPU, whose 16-bit products have float32 logits.
+
+    Elsewhere they have the operands' type, so the weights' is kept; nothing is widened.
+    """
+    narrows = device.type == "cuda" and autocast is not None
+    return autocast if narrows and weights == torch.float32 else weights  # type: ignore[return-value]
 
 
 def _read(
@@ -133,12 +149,12 @@ def _read(
     inner = unwrapped(model)
     if not sharded:
         hidden = _hidden(inner, passes, dtype)
-        return [_statistics(inner, hidden, torch.cat([one.targets for one in passes]))]
+        return [_statistics(inner, hidden, torch.cat([one.targets for one in passes]), dtype)]
     parts = []
     for one in passes:
 
         def read(hidden: Tensor, one: Pass = one) -> TokenStatistics:
-            return _statistics(inner, hidden[one.rows], one.targets)
+            return _statistics(inner, hidden[one.rows], one.targets, dtype)
 
         with autocast(device_of(model), dtype), _attending(inner, one.inputs):
             parts.append(read_inside(model, read, one.inputs))

@@ -1,14 +1,17 @@
 """Attention over prompts and many answers to each, packed into one row: each answer sees its own.
 
 A mask over the pack would say the same, but pays for every pair of tokens; here each answer meets
-its prompt and itself only. Keys and values of a beginning that all prompts share (a system message)
-are computed once and kept. What is packed, and what is done with the result, is `scoring`'s.
+its prompt and itself only, beside answers of like length, and no layer waits for the device. Keys
+and values of a beginning that all prompts share (a system message) are computed once and kept. What
+is packed, and what is done with the result, is `packing`'s and `scoring`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,28 +25,61 @@ if TYPE_CHECKING:
 NAME = "squeeze_tree"
 
 
-class _Blocks:
-    """Stretches of a packed row, of the given lengths one after the other from `start` on.
+@dataclass(frozen=True)
+class _Block:
+    """A prompt or an answer: where its tokens stand, and where the prompt that it answers does."""
 
-    `index` [blocks, longest] says where each token stands, padded with another token's place;
-    `valid` is false at the padding.
+    start: int
+    length: int
+    prompt_start: int = 0
+    prompt_length: int = 0
+
+
+class _Group:
+    """Blocks of like lengths, whose attention is one product.
+
+    `queries` [blocks, longest] and `keys` [blocks, seen] say where in the row (and in what stands
+    before it) they are, padded with the first place; `mask` [blocks, 1, longest, seen] is false at
+    padded keys. Padded queries see the keys of another token, and are not read.
     """
 
-    def __init__(self, start: int, lengths: Sequence[int], device: torch.device) -> None:
-        self.longest = max(lengths, default=0)
-        steps = torch.arange(self.longest, device=device)
-        self.lengths = torch.tensor(list(lengths), dtype=torch.long, device=device)
-        starts = start + self.lengths.cumsum(0) - self.lengths
-        self.valid = steps < self.lengths[:, None]
+    def __init__(self, blocks: Sequence[_Block], past: int, device: torch.device) -> None:
+        own, of_prompt = (
+            _Places([(getattr(b, start), getattr(b, length)) for b in blocks])
+            for start, length in (("start", "length"), ("prompt_start", "prompt_length"))
+        )
+        n, longest = own.index.shape
+        before = torch.arange(past).expand(n, -1)
+        keys = torch.cat([before, past + of_prompt.index, past + own.index], dim=1)
+        seen = torch.nn.functional.pad(of_prompt.valid, (past, 0), value=True)
+        causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+        shape = (n, longest, -1)
+        mask = torch.cat([seen[:, None].expand(shape), causal.expand(shape)], dim=2)
+        self.queries, self.keys = own.index.to(device), keys.to(device)
+        self.mask = mask[:, None].to(device)
+        self.own = own  # on the host
+
+
+class _Places:
+    """Stretches of a row as one table of places, padded with the first place of the row."""
+
+    def __init__(self, stretches: Sequence[tuple[int, int]]) -> None:
+        starts, lengths = torch.tensor(stretches).T
+        steps = torch.arange(int(lengths.max()))
+        self.valid = steps < lengths[:, None]
         self.index = torch.where(self.valid, starts[:, None] + steps, 0)
 
-    def of(self, states: Float[Tensor, "1 heads length width"]) -> Tensor:
-        """The blocks' rows of keys, values or queries, [blocks, heads, longest, width]."""
-        return states[0][:, self.index].transpose(0, 1)
 
-    def back(self, found: Float[Tensor, "blocks heads longest width"]) -> Tensor:
-        """Their tokens without the padding, as they stand in the row: [tokens, heads, width]."""
-        return found.transpose(1, 2)[self.valid]
+def _alike(blocks: Sequence[_Block], length: Callable[[_Block], int]) -> Iterator[list[_Block]]:
+    """The blocks, longest first, in lists whose longest is at most twice as long as any other."""
+    group: list[_Block] = []
+    for block in sorted(blocks, key=length, reverse=True):
+        if group and 2 * length(block) < length(group[0]):
+            yield group
+            group = []
+        group.append(block)
+    if group:
+        yield group
 
 
 class Tree:
@@ -67,26 +103,28 @@ class Tree:
         self.remember = remember
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}
         self.before = before.seen if before else {}
-        past = before.length if before else 0
-        flat = [length for lengths in answers for length in lengths]
-        self.prompts = _Blocks(0, prompts, device)
-        self.answers = _Blocks(self.length, flat, device)
-        owners = [number for number, lengths in enumerate(answers) for _ in lengths]
-        self.owner = torch.tensor(owners, dtype=torch.long, device=device)
-        # Padding is at the end of a block, where no token of it looks; but answers look at prompts.
-        self.prompt_mask = _causal(self.prompts.longest, past, device)
-        shape = (len(flat), 1, self.answers.longest, -1)
-        seen = torch.nn.functional.pad(self.prompts.valid, (past, 0), value=True)[self.owner]
-        own = _causal(self.answers.longest, 0, device)
-        self.answer_mask = torch.cat(
-            [seen[:, None, None].expand(shape), own[None, None].expand(shape)], dim=-1
-        )
-
-
-def _causal(length: int, past: int, device: torch.device) -> Tensor:
-    """Which of `past` + `length` keys each of the last `length` tokens sees."""
-    ones = torch.ones(length, past + length, dtype=torch.bool, device=device)
-    return ones.tril(diagonal=past)
+        starts = accumulate(prompts, initial=0)
+        blocks = [_Block(start, length) for start, length in zip(starts, prompts, strict=False)]
+        end = self.length
+        for owner, lengths in zip(blocks.copy(), answers, strict=True):
+            for length in lengths:
+                blocks.append(_Block(end, length, owner.start, owner.length))
+                end += length
+        some = [block for block in blocks if block.length]
+        # An answer is padded to at most twice its length, and so is the prompt that it looks at.
+        self.groups = [
+            _Group(group, before.length if before else 0, device)
+            for like_prompts in _alike(some, lambda b: b.prompt_length)
+            for group in _alike(like_prompts, lambda b: b.length)
+        ]
+        # Where in the groups' padded products, one after the other, each token's stands.
+        order = torch.zeros(end, dtype=torch.long)
+        first = 0
+        for group in self.groups:
+            places = first + torch.arange(group.own.valid.numel()).view_as(group.own.valid)
+            order[group.own.index[group.own.valid]] = places[group.own.valid]
+            first += group.own.valid.numel()
+        self.order = order.to(device)
 
 
 def _tree_attention(
@@ -104,28 +142,22 @@ def _tree_attention(
     layer: Any = module.layer_idx
     if tree.remember:
         tree.seen[layer] = (key, value)
-    groups = query.shape[1] // key.shape[1]
-    key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-    prompt_key, prompt_value = tree.prompts.of(key), tree.prompts.of(value)
     if layer in tree.before:
-        many = (len(prompt_key), -1, -1, -1)
-        before = [x.repeat_interleave(groups, dim=1).expand(many) for x in tree.before[layer]]
-        prompt_key = torch.cat([before[0].to(key.dtype), prompt_key], dim=2)
-        prompt_value = torch.cat([before[1].to(value.dtype), prompt_value], dim=2)
-    of_prompts = scaled_dot_product_attention(
-        tree.prompts.of(query), prompt_key, prompt_value, attn_mask=tree.prompt_mask, scale=scaling
-    )
-    parts = [tree.prompts.back(of_prompts)]
-    if tree.answers.longest:
-        of_answers = scaled_dot_product_attention(
-            tree.answers.of(query),
-            torch.cat([prompt_key[tree.owner], tree.answers.of(key)], dim=2),
-            torch.cat([prompt_value[tree.owner], tree.answers.of(value)], dim=2),
-            attn_mask=tree.answer_mask,
+        pairs = zip(tree.before[layer], (key, value), strict=True)
+        key, value = (torch.cat([past.to(own.dtype), own], dim=2) for past, own in pairs)
+    heads = query.shape[1] // key.shape[1]
+    keys, values = (x[0].repeat_interleave(heads, dim=0) for x in (key, value))
+    parts = []
+    for group in tree.groups:
+        found = scaled_dot_product_attention(
+            query[0][:, group.queries].transpose(0, 1),
+            keys[:, group.keys].transpose(0, 1),
+            values[:, group.keys].transpose(0, 1),
+            attn_mask=group.mask,
             scale=scaling,
         )
-        parts.append(tree.answers.back(of_answers))
-    return torch.cat(parts)[None], None
+        parts.append(found.transpose(1, 2).flatten(0, 1))
+    return torch.cat(parts)[tree.order][None], None
 
 
 def supports_tree(model: PreTrainedModel) -> bool:

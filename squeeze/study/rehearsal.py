@@ -118,7 +118,7 @@ def rehearse(
         )
         trainer.train()
         # The first steps allocate and compile; a median, as a batch of another length does so too.
-        found[kind] = median(b - a for a, b in pairwise(ends[len(ends) // 2 :]))
+        found[kind] = median(b - a for a, b in pairwise(ends[(len(ends) - 1) // 2 :]))
         model = trainer.model.unload()
     del untrained
     return {

@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from squeeze.diagnosis.callback import _require_rows
+from squeeze.errors import InputError
 from squeeze.trajectory import Trajectory
 from tests.diagnosis import two_processes
 
@@ -51,3 +54,11 @@ def test_under_deepspeed_the_callback_sees_what_it_sees_under_ddp(
             assert b[f"squeeze/{name}"] == pytest.approx(a[f"squeeze/{name}"], rel=1e-5)
     about = [json.loads((out / "squeeze" / "run.json").read_text()) for out in (ddp, tmp_path)]
     assert about[0]["model"]["parameters"] == about[1]["model"]["parameters"]
+
+
+@pytest.mark.parametrize(("name", "words"), [("cp", "context"), ("sp", "sequence")])
+def test_processes_that_share_each_row_are_refused_with_the_reason(name: str, words: str) -> None:
+    plan = SimpleNamespace(**{f"{name}_enabled": True})
+    trainer = SimpleNamespace(accelerator=SimpleNamespace(parallelism_config=plan))
+    with pytest.raises(InputError, match=f"{words} parallelism cuts every row.*squeeze diagnose"):
+        _require_rows(trainer)

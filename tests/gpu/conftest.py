@@ -34,7 +34,8 @@ def small_model(tmp_path_factory):
     """The rehearsal's model, of the 4B model's architecture, as a directory."""
     from tests.tiny_model import save_tiny_model
 
-    return str(save_tiny_model(tmp_path_factory.mktemp("small") / "qwen3", "qwen3"))
+    place = tmp_path_factory.mktemp("small") / "qwen3"
+    return str(save_tiny_model(place, "qwen3", max_position_embeddings=2048))
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ def test_the_triton_kernels_pass_their_cases_on_hardware(name, device):
     command = [sys.executable, "-m", "pytest", "-q", "-m", "", str(CASES / name)]
     if device.type == "cpu":  # all cases run so in tests/kernels/test_triton.py
         environment["TRITON_INTERPRET"] = "1"
-        command += ["-k", "random", "-W", "ignore::RuntimeWarning"]
+        command += ["-k", "random or hidden_states_give", "-W", "ignore::RuntimeWarning"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
     assert "passed" in done.stdout
@@ -60,7 +60,10 @@ def test_sixteen_bit_tiles_meet_the_bounds_of_float32_logits(dtype, device):
     logits = hidden.double() @ head.double().T
     # 6 √H u Σ|h||w| for the product; u is twice 2⁻²⁴ for the GPU's exponential (triton_cases.py)
     products = (hidden.double().abs() @ head.double().abs().T).amax(-1)
-    bounds = error_bounds(logits, targets, 2.0**-23, 6 * 24 * products * 2.0**-24)
+    product = 6 * 24 * products * 2.0**-24
+    if device.type == "cpu":  # whose 16-bit products have 16-bit logits
+        product = product + logits.abs().amax(-1) * torch.finfo(dtype).eps
+    bounds = error_bounds(logits, targets, 2.0**-23, product)
     inputs = check_inputs(targets, hidden=hidden, head=head)
     found = token_statistics(targets, hidden=hidden, head=head)
     assert_close(found, reference_statistics(inputs), bounds)

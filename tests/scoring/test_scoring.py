@@ -9,7 +9,7 @@ from squeeze.data.encoding import EncodedItem, encode_item
 from squeeze.data.loading import load_examples, split
 from squeeze.data.probe_set import build_probe_set
 from squeeze.errors import InputError
-from squeeze.scoring import score, score_responses
+from squeeze.scoring import product_dtype, score, score_responses
 from tests.tiny_model import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.cpu
@@ -127,6 +127,19 @@ def test_16_bit_weights_are_scored_exactly_where_the_cpu_would_emulate_them(
     assert model.dtype == torch.bfloat16
     expected = by_definition(model.float(), items[0], "chosen")["logp"]
     assert rows[0].logp == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("weights", "autocast", "device", "expected"),
+    [
+        (torch.float32, torch.bfloat16, "cuda", torch.bfloat16),
+        (torch.float32, torch.bfloat16, "cpu", torch.float32),
+        (torch.float32, None, "cuda", torch.float32),
+        (torch.float16, torch.bfloat16, "cuda", torch.float16),
+    ],
+)
+def test_under_autocast_a_gpu_multiplies_the_head_in_16_bits(weights, autocast, device, expected):
+    assert product_dtype(weights, autocast, torch.device(device)) == expected
 
 
 def test_16_bit_weights_are_multiplied_as_they_are_where_the_cpu_can(items, monkeypatch):

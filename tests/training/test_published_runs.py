@@ -1,14 +1,16 @@
 """The published Qwen3-4B replication: shipped configurations, its JSON and PNG, the rehearsal."""
 
+import gc
 import json
 from importlib.resources import files
 
 import pytest
-from transformers import Qwen3Config
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from squeeze.data.loading import load_examples
 from squeeze.models import load
 from squeeze.scoring import ResponseScores
+from squeeze.study import rehearsal
 from squeeze.study.rehearsal import QWEN3_4B, projected_hours, rehearse
 from squeeze.training.config import make_config, read_config
 from squeeze.training.curves_output import draw_curves_png, write_curves_json
@@ -65,23 +67,42 @@ def test_the_curves_files_hold_configuration_and_the_three_series(tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+SMALL = QWEN3_4B | {
+    "vocab_size": 300,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+}
+
+
+def rehearsed(out, arms, steps):
+    config = make_config({"arms": arms, "batch_size": 1, "dtype": "float32"})
+    return rehearse(Qwen3Config(**SMALL), load_examples("enthusiastic_en")[:2], config, out, steps)
+
+
 def test_the_rehearsal_measures_every_phase_of_a_small_model_with_the_same_architecture(tmp_path):
-    small = QWEN3_4B | {
-        "vocab_size": 300,
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-    }
-    config = make_config({"arms": "extend-dpo", "batch_size": 1, "dtype": "float32"})
-    found = rehearse(
-        Qwen3Config(**small), load_examples("enthusiastic_en")[:2], config, tmp_path, steps=2
-    )
+    found = rehearsed(tmp_path, "extend-dpo", steps=2)
     assert set(found["seconds_per_step"]) == {"sft", "dpo"}
     assert min(found["seconds_per_step"].values()) > 0
     assert found["projected_hours"] > 0
+
+
+def test_the_rehearsal_holds_both_models_of_a_run_and_counts_no_cold_step(tmp_path, monkeypatch):
+    copies = []
+    ends = iter([10.0, 20.0, 30.0, 31.0, 32.0, 33.0])  # the first three steps are slow
+
+    def now(_):
+        models = [o for o in gc.get_objects() if type(o) is Qwen3ForCausalLM]
+        copies.append(sum(model.config.vocab_size == 300 for model in models))
+        return next(ends)
+
+    monkeypatch.setattr(rehearsal, "_now", now)
+    found = rehearsed(tmp_path, "dpo", steps=6)
+    assert set(copies) == {2}
+    assert found["seconds_per_step"] == {"dpo": 1.0}
 
 
 def test_the_projection_counts_steps_and_evaluations_of_every_phase_once():

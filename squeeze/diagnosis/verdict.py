@@ -166,7 +166,7 @@ def _rule(v: View) -> tuple[Name, str, list[str]]:
     if v.chosen is None:
         return "undetermined", "the log has margins but not where the chosen answers go", []
     n = v.chosen.fit.n
-    if not v.chosen.fit.known_noise:
+    if not v.chosen.fit.known_noise or n < 2:
         lines = "1 evaluation" if n == 1 else f"{n} evaluations"
         return (
             "undetermined",

@@ -22,6 +22,7 @@ from squeeze.diagnosis.readers.restarts import without_aborted_start, without_co
 from squeeze.diagnosis.series import (
     CHOSEN,
     CHOSEN_REWARD,
+    DIVERGES,
     LOG_PROBS,
     LOSS,
     NLL,
@@ -145,8 +146,7 @@ def _diverged(
             "diverged",
             f"diverged at {place}: {named} {'is' if len(broken) == 1 else 'are'} NaN or infinite "
             f"from there to the end ({first.steps.size} values)",
-            cause="a learning rate that is too high, half precision that overflows, or a batch "
-            f"whose answers are empty; {judged}",
+            cause=f"{DIVERGES}; {judged}",
             split=first.meaning.split,
         ),
     )

@@ -11,7 +11,6 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,8 +21,9 @@ from squeeze.data.encoding import EncodedItem
 from squeeze.diagnosis.alarm import Alarm
 from squeeze.diagnosis.pace import Pace
 from squeeze.diagnosis.probe import Probe, given_items, trainer_items
-from squeeze.diagnosis.readers.trajectories import arm_series
+from squeeze.diagnosis.readers.trajectories import arm_series, divergence
 from squeeze.diagnosis.record import ARM, Record, headline
+from squeeze.diagnosis.series import Finding
 from squeeze.diagnosis.verdict import VERDICTS, Diagnosis, diagnose
 from squeeze.distributed import on_main
 from squeeze.errors import InputError
@@ -166,6 +166,8 @@ class SqueezeCallback(TrainerCallback):
         self._alarm, self._warned, self._diverged = Alarm(self.patience), False, False
         self._best = float("-inf")
         self._record.about = known or _about(self._trainer, kwargs["model"], items)
+        self._record.about.more.pop("diverged", None)  # of a training that is gone on with
+        self._findings: tuple[Finding, ...] = ()
         self._prober = Prober(items, self.dtype or _autocast(args))
         dtype = str(self._prober.dtype or torch.float32).split(".")[1]
         self._record.write_about(status="running", scoring={"dtype": dtype})
@@ -274,10 +276,8 @@ class SqueezeCallback(TrainerCallback):
         self._mark = time.perf_counter()
 
     def _judged(self) -> Diagnosis:
-        found = diagnose(arm_series(self._record.trajectory, ARM, self._record.trajectory_file))
-        if self._record.probes > 1:
-            return found
-        return replace(found, verdict="undetermined", reason="one probe so far, nothing to compare")
+        record = self._record
+        return diagnose(arm_series(record.trajectory, ARM, record.trajectory_file, self._findings))
 
     def _keep_best(self, state: TrainerState, chosen: float) -> None:
         """Save the model where chosen is likelier than ever; the untrained one the user has."""
@@ -324,7 +324,10 @@ class SqueezeCallback(TrainerCallback):
     def _give_up(self, why: str, state: TrainerState, control: TrainerControl) -> None:
         """The model gives no finite log-probs any more: what can be watched ends here."""
         self._diverged = True
+        self._findings = (divergence(state.global_step, why),)
+        self.diagnosis = self._judged()
         self._warn(f"watching ends: {why}", state, control)
+        self._record.write_about(diverged={"step": state.global_step, "why": why})
         self._write_state("running")
         self._record.write_about(not_run=[{"what": "Later probes", "why": why}])
 

@@ -53,7 +53,9 @@ STEP_NAMES = (
     *("training/global_step", "global_step/max_steps", "iters", "update", "training_step"),
     *("_step", "epoch", "epochs", "train/epoch", "epoca", "época"),
 )
-RUN_NAMES = ("run", "run_id", "run_name", "arm", "experiment", "exp_name")
+RUN_NAMES = ("run", "run_id", "run id", "run_name", "arm", "experiment", "exp_name")
+# What tells rows of different runs apart in a table of results, which has no steps.
+SETTINGS = ("model", "method", "variant", "setting", "name", "beta", "β", "alpha", "seed")
 
 
 @dataclass(frozen=True)

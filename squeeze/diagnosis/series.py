@@ -74,6 +74,13 @@ class Finding:
         return f"{self.what}{place}" + (f": {self.cause}" if self.cause else "")
 
 
+# What usually makes a run diverge.
+DIVERGES = (
+    "a learning rate that is too high, half precision that overflows, or a batch whose answers are "
+    "empty"
+)
+
+
 @dataclass(frozen=True)
 class RunSeries:
     """All series of one run. `axis` says what `steps` count; `notes` what was mended or doubted.

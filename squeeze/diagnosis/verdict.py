@@ -28,7 +28,7 @@ from squeeze.diagnosis.movements import (
 from squeeze.diagnosis.other_trainings import nothing_to_judge, of_method, of_rl
 from squeeze.diagnosis.series import Finding, RunSeries, Series
 from squeeze.diagnosis.trend import FEWEST, Change, Fit
-from squeeze.diagnosis.view import PER_TOKEN_BELOW, Measured, View, both, view
+from squeeze.diagnosis.view import MATERIAL_REWARD, PER_TOKEN_BELOW, Measured, View, both, view
 from squeeze.errors import InputError
 
 # From best to worst; "undetermined" is no bad news, but no good news either.
@@ -166,12 +166,12 @@ def _rule(v: View) -> tuple[Name, str, list[str]]:
     if v.chosen is None:
         return "undetermined", "the log has margins but not where the chosen answers go", []
     n = v.chosen.fit.n
-    if not v.chosen.fit.known_noise:
+    if not v.chosen.fit.known_noise or n < 2:
         lines = "1 evaluation" if n == 1 else f"{n} evaluations"
         return (
             "undetermined",
             f"{lines} cannot show a trend; at least {FEWEST} are needed, better {SHORT} or more",
-            [],
+            _against_reference(v.chosen),
         )
     degenerate = _degenerate(v)
     if degenerate:
@@ -187,6 +187,22 @@ def _rule(v: View) -> tuple[Name, str, list[str]]:
     if plateau is not None and not rose:
         return _fallen(v, plateau, None, -np.inf)
     return _not_fallen(v, fall)
+
+
+def _against_reference(chosen: Measured) -> list[str]:
+    """Where the last of a few rewards of one set stands, as the reference is known exactly."""
+    last = float(chosen.series.values[-1])
+    if (
+        chosen.anchor is None
+        or chosen.series.batches
+        or abs(last - chosen.anchor) < MATERIAL_REWARD
+    ):
+        return []
+    where = "below" if last < chosen.anchor else "above"
+    return [
+        f"chosen ends at {last:.3g}, {where} the reference's {chosen.anchor:.3g}, which is exact; "
+        "how sure that is of other prompts is not known"
+    ]
 
 
 def _plateau(f: Fit, n: int, threshold: float) -> Change | None:

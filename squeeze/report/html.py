@@ -56,6 +56,8 @@ def _plots(content: Content) -> dict[str, interactive.Figure]:
     for index, diagnosed in enumerate(run.diagnoses):
         for unit, figure in interactive.log_curves(diagnosed).items():
             plots[f"log-{index}-{unit}"] = figure
+    for unit, figure in interactive.compared(run.diagnoses).items():
+        plots[f"together-{unit}"] = figure
     for metric in interactive.SIDE:
         plots[f"side-{metric}"] = interactive.side_figure(run, metric, split)
     return {name: figure for name, figure in plots.items() if figure["data"]}

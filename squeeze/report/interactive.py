@@ -9,6 +9,7 @@ All text that comes from data is escaped here, since plotly interprets HTML in l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -250,6 +251,46 @@ def log_curves(diagnosed: dict[str, Any]) -> dict[str, Figure]:
     layout = _layout(340, xaxis=_AXIS | title, yaxis=_AXIS | {"zeroline": False})
     layout |= {"showlegend": True, "legend": {"orientation": "h", "y": 1.12}}
     return {unit: _figure(traces, layout) for unit, traces in data.items()}
+
+
+def compared(diagnoses: Sequence[dict[str, Any]]) -> dict[str, Figure]:
+    """The trends of several logs on shared axes, by unit: a colour a run, rejected dashed.
+
+    Of every run the split that decided. Where the runs count different things, x is the share of
+    each run that was done.
+    """
+    axes = {str(d["axis"]) for d in diagnoses}
+    title = axes.copy().pop() if len(axes) == 1 else "share of the run"
+    data: dict[str, dict[str, list[Any]]] = {}
+    for index, d in enumerate(diagnoses):
+        for curve in d["curves"]:
+            if curve["split"] != d["split"]:
+                continue
+            steps, last = curve["trend_steps"], max(map(abs, curve["trend_steps"])) or 1.0
+            name = escape(f"{d['run']}: {style(curve['kind']).name}")
+            data.setdefault(curve["unit"], {}).setdefault(d["run"], []).append(
+                _trace(
+                    "scatter",
+                    x=steps if len(axes) == 1 else [step / last for step in steps],
+                    y=_rounded(curve["trend"]),
+                    mode="lines",
+                    line={
+                        "color": ARM_COLOURS[index % len(ARM_COLOURS)],
+                        "dash": {"chosen": "solid", "rejected": "dash"}.get(curve["kind"], "dot"),
+                    },
+                    name=name,
+                    showlegend=True,
+                    hovertemplate=f"{name} %{{y:.4~g}}",
+                )
+            )
+    axis = {"title": {"text": escape(title), "standoff": 8}, "showgrid": False}
+    layout = _layout(380, xaxis=_AXIS | axis, yaxis=_AXIS | {"zeroline": False})
+    layout |= {"showlegend": True, "legend": {"orientation": "h", "y": 1.12}}
+    return {
+        unit: _figure([trace for traces in runs.values() for trace in traces], layout)
+        for unit, runs in data.items()
+        if len(runs) > 1
+    }
 
 
 def split_options(run: RunData) -> list[tuple[str, str]]:

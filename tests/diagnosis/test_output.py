@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from squeeze.cli import INTERNAL_ERROR, app, main
 from squeeze.diagnosis import diagnose, load
 from squeeze.diagnosis.growing import watch
 from squeeze.diagnosis.summary import as_csv, markdown
+from squeeze.report.interactive import compared
 from tests.diagnosis.logs import jsonl, noisy, trl_records
 
 pytestmark = pytest.mark.cpu
@@ -105,3 +107,20 @@ def test_error_of_our_own_never_exits_as_a_matched_verdict(
         main()
     assert left.value.code == INTERNAL_ERROR == 70
     assert "of our own making" in capsys.readouterr().err
+
+
+def test_compared_logs_are_drawn_on_one_axis(falling: Path, tmp_path: Path) -> None:
+    """Steps against epochs: x is then the share of each run."""
+    by_epoch = [{k: v for k, v in r.items() if k != "step"} for r in trl_records(seed=1)]
+    other = jsonl(tmp_path / "other.jsonl", by_epoch)
+    invoke("compare", falling, other, "--report", tmp_path / "page")
+    runs = json.loads((tmp_path / "page" / "diagnosis.json").read_text())["runs"]
+    figure = compared(runs)["reward"]
+    assert figure["layout"]["xaxis"]["title"]["text"] == "share of the run"
+    assert {max(t["x"]) for t in figure["data"]} == {1.0}
+    assert [t["name"] for t in figure["data"] if t["line"]["dash"] == "solid"] == [
+        "falling: chosen",
+        "other: chosen",
+    ]
+    assert 'id="together-reward"' in (tmp_path / "page" / "index.html").read_text()
+    assert compared(runs[:1]) == {}

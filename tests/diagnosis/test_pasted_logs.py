@@ -209,3 +209,55 @@ def test_grpo_console_of_verl_is_named_and_its_entropy_told(tmp_path: Path) -> N
     d = judged(tmp_path / "a.log", text)
     assert (d.verdict, d.run.method) == ("undetermined", "grpo")
     assert any("entropy falls" in c for c in d.cautions)
+
+
+def test_closing_evaluation_says_where_it_stands_against_the_reference(tmp_path: Path) -> None:
+    shown = "***** eval metrics *****\n  eval_loss = 0.7496\n  eval_rewards/chosen = -4.5221\n"
+    d = judged(tmp_path / "a.log", shown + "  eval_rewards/rejected = -8.3184\n")
+    assert d.verdict == "undetermined"
+    assert any("ends at -4.52, below the reference" in c for c in d.cautions)
+
+
+def test_table_of_results_has_a_run_a_row_and_no_trend(tmp_path: Path) -> None:
+    rows = [f"| v{i} | {-0.1 * i:.2f} | {-0.4 * i:.2f} |" for i in range(8)]
+    (path := tmp_path / "a.md").write_text(
+        "\n".join(["| Model | rewards/chosen | rewards/rejected |", "|---|---|---|", *rows])
+    )
+    found = load(path)
+    assert [run.name for run in found] == [f"v{i}" for i in range(8)]
+    assert {diagnose(run).verdict for run in found} == {"undetermined"}
+
+
+def by_epoch(i: int, r: dict[str, float]) -> str:
+    chosen, rejected = r["rewards/chosen"], r["rewards/rejected"]
+    return (
+        f"Epoch {1 + i // 20}/3 | Step {10 * (i % 20 + 1)}/200 | reward_chosen: {chosen:.4f} | "
+        f"reward_rejected: {rejected:.4f}"
+    )
+
+
+def test_steps_that_begin_again_with_every_epoch_are_counted_on(tmp_path: Path) -> None:
+    d = judged(tmp_path / "a.log", "\n".join(by_epoch(i, r) for i, r in enumerate(RECORDS)))
+    assert d.run.series[0].steps.tolist() == [10.0 * (i + 1) for i in range(60)]
+
+
+def test_steps_with_thousands_apart_are_whole(tmp_path: Path) -> None:
+    rows = [f"| {100 * (i + 1):,} | {r['rewards/chosen']:.4f} |" for i, r in enumerate(RECORDS)]
+    text = "\n".join(["| Step | rewards/chosen |", "|---|---|", *rows])
+    assert judged(tmp_path / "a.md", text).run.series[0].steps[-1] == 6000
+
+
+def test_log_of_sft_before_that_of_dpo_is_left_out(tmp_path: Path) -> None:
+    sft = [str({"loss": 2.2 - 0.02 * i, "epoch": (i + 1) / 40}) for i in range(40)]
+    d = judged(tmp_path / "a.log", "\n".join([*sft, *CONSOLE]))
+    assert d.verdict == "displacement"
+    assert any("40 lines before line 41 are of another training" in n for n in d.run.notes)
+
+
+def test_nested_lines_are_read(tmp_path: Path) -> None:
+    def nested(r: dict[str, float]) -> str:
+        rewards = {"chosen": r["rewards/chosen"], "rejected": r["rewards/rejected"]}
+        return json.dumps({"event": "log", "data": {"step": r["step"], "rewards": rewards}})
+
+    d = judged(tmp_path / "a.jsonl", shown(nested))
+    assert (d.verdict, d.run.axis) == ("displacement", "step")

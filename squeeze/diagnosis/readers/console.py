@@ -191,7 +191,9 @@ def _counted(line: str) -> dict[str, Any]:
     step = next((found[name] for name in ("step", "iter", "iteration") if name in found), None)
     if step is None and of is not None and "epoch" not in found:
         step = of["at"]
-    return {} if step is None else {"step": step}
+    if step is None:
+        return {}
+    return {"step": step} | ({"epoch": found["epoch"]} if "epoch" in found else {})
 
 
 def _pairs(line: str) -> dict[str, Any]:

@@ -12,6 +12,21 @@ from squeeze.errors import InputError
 _LOG_SUFFIXES = (".jsonl", ".csv", ".tsv", ".json", ".log", ".txt", ".out", ".md", ".ipynb")
 
 
+_SCORES = ("trajectory.parquet", "squeeze/trajectory.parquet")
+
+
+def _scores(source: Source) -> list[Path]:
+    """Scores of single examples in a directory: ours, the callback's."""
+    found = [source.path / name for name in _SCORES] if source.is_directory else []
+    return [path for path in found if path.is_file()]
+
+
+@reader("scores of single examples", recognise=lambda s: len(_scores(s)) > 0, order=5)
+def read_scores(source: Source) -> Found:
+    """Read the best evidence that a directory can hold, whatever else lies in it."""
+    return read_source(Source(_scores(source)[0]))
+
+
 @reader("run directory", recognise=lambda s: s.is_directory, order=95)
 def read(source: Source) -> Found:
     """Read the log of a run directory: `log_in` says which.
@@ -34,13 +49,9 @@ def read_source(source: Source) -> Found:
 
 
 def log_in(directory: Path) -> Path:
-    """Scores of single examples first (ours, the callback's), then the trainer's own log.
-
-    Then its newest checkpoint's, and a log that is the only one.
-    """
-    for name in ("trajectory.parquet", "squeeze/trajectory.parquet", "trainer_state.json"):
-        if (directory / name).is_file():
-            return directory / name
+    """The trainer's own log first, then its newest checkpoint's, and a log that is the only one."""
+    if (directory / "trainer_state.json").is_file():
+        return directory / "trainer_state.json"
     checkpoints = sorted(
         directory.glob("checkpoint-*/trainer_state.json"), key=lambda p: _step(p.parent.name)
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from squeeze.diagnosis.readers.records import Table
+from squeeze.diagnosis.readers.records import Table, flat
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.readers.text import parse_json
 from squeeze.errors import InputError
@@ -51,7 +51,8 @@ def read(source: Source) -> list[Table]:
                 f"{path}, line {number} holds {type(value).__name__}, not an object of named "
                 "values; a log has one JSON object a line"
             )
-        records.append(value)
+        nested = any(isinstance(v, dict) for v in value.values())
+        records.append(flat(value) if nested else value)
         numbers.append(number)
     if {"current_steps", "total_steps"} <= {c for record in records for c in record}:
         return [_llamafactory(source, records, numbers, notes)]

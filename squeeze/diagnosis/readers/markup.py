@@ -94,8 +94,9 @@ def as_table(source: Source, rows: Rows, kind: str) -> Table:
     kept = [row for row in body if not _SUMMARY.match(row[1][0])]
     if len(kept) < len(body):
         notes.append(f"{len(body) - len(kept)} summary rows (mean, total, ...) were left out")
-    cells = [[with_point(cell) for cell in row] for _, row in kept]
-    if cells != [[cell.strip() for cell in row] for _, row in kept]:
+    texts = [[_whole(*pair) for pair in zip(header, row, strict=True)] for _, row in kept]
+    cells = [[with_point(cell) for cell in row] for row in texts]
+    if cells != [[cell.strip() for cell in row] for row in texts]:
         notes.append("decimal commas were read as points")
     records: list[dict[str, Any]] = [dict(zip(header, row, strict=True)) for row in cells]
     numbers = [number for number, _ in kept]
@@ -103,6 +104,12 @@ def as_table(source: Source, rows: Rows, kind: str) -> Table:
         raise InputError(f"{source.path}: the table at line {rows[0][0]} has a header but no rows")
     path = source.path
     return Table(path.stem, str(path), kind, records, numbers, tuple(notes))
+
+
+def _whole(name: str, cell: str) -> str:
+    """A step with thousands apart, 1,200, in one."""
+    whole = is_step(name) and re.fullmatch(r"\d{1,3}(,\d{3})+", cell.strip())
+    return cell.replace(",", "") if whole else cell
 
 
 def is_telling(rows: Rows) -> bool:

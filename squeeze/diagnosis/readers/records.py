@@ -46,6 +46,24 @@ class Table:
         return replace(self, notes=(*self.notes, *notes))
 
 
+_HOLDERS = {"metrics", "data", "logs", "log", "payload", "values", "fields"}
+
+
+def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested records ({"epoch": 4, "train": {"chosen": ...}}) as one level, joined by '/'.
+
+    Names that only say that something is held ("metrics") fall away.
+    """
+    found: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            holds = not prefix and str(key).lower() in _HOLDERS
+            found |= flat(value, "" if holds else f"{prefix}{key}/")
+        elif not isinstance(value, list):
+            found[f"{prefix}{key}"] = value
+    return found
+
+
 # What stands in a cell that holds nothing: pandas' and databases' words, and tables' dashes.
 _MISSING = {"", "null", "none", "n/a", "na", "no log", "nolog", "-", "--", "\u2013", "\u2014"}
 

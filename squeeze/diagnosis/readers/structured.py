@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
-from squeeze.diagnosis.readers.records import Table
+from squeeze.diagnosis.readers.records import Table, flat
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.series import TELLING
 from squeeze.errors import InputError
@@ -87,7 +87,7 @@ def _trainer_state(path: Path, document: Mapping[str, Any]) -> Table:
 
 def _single(path: Path, document: Mapping[str, Any]) -> list[Table]:
     """One evaluation by itself, as transformers' all_results.json."""
-    record = {k: v for k, v in _flat(document).items() if isinstance(v, (int, float))}
+    record = {k: v for k, v in flat(document).items() if isinstance(v, (int, float))}
     if not any(_telling(c) for c in record):
         return []
     return [Table(path.stem, str(path), "JSON with values", [record], unit="evaluation")]
@@ -107,23 +107,12 @@ def _find(path: Path, node: Any, name: str, depth: int) -> list[Table]:
 
 def _records(node: Any) -> list[dict[str, Any]] | None:
     if isinstance(node, list) and node and all(isinstance(r, Mapping) for r in node):
-        flat = [_flat(r) for r in node]
-        return flat if any(_telling(c) for r in flat for c in r) else None
+        rows = [flat(r) for r in node]
+        return rows if any(_telling(c) for r in rows for c in r) else None
     if not isinstance(node, Mapping):
         return None
     keyed = _keyed_by_step(node)
     return keyed if keyed is not None else _columns(node)
-
-
-def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested records ({"epoch": 4, "train": {"chosen": ...}}) as one level, joined by '/'."""
-    flat: dict[str, Any] = {}
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}/")
-        elif not isinstance(value, list):
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _columns(node: Mapping[str, Any]) -> list[dict[str, Any]] | None:
@@ -160,8 +149,8 @@ def _keyed_by_step(node: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         steps = [float(str(k).lower().removeprefix("epoch").strip(" _-")) for k in node]
     except ValueError:
         return None
-    flat = [{"step": s} | _flat(v) for s, v in zip(steps, node.values(), strict=True)]
-    return flat if any(_telling(c) for r in flat for c in r) else None
+    rows = [{"step": s} | flat(v) for s, v in zip(steps, node.values(), strict=True)]
+    return rows if any(_telling(c) for r in rows for c in r) else None
 
 
 def _is_series(value: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from squeeze.diagnosis.names import RUN_NAMES, Meaning, is_step, of_fixed_set
+from squeeze.diagnosis.names import RUN_NAMES, SETTINGS, Meaning, is_step, of_fixed_set
 from squeeze.diagnosis.names import STEP_NAMES as STEPS_BY_RANK
 from squeeze.diagnosis.readers.columns import by_value, method, some, with_split_of_rows
 from squeeze.diagnosis.readers.columns import meanings as recognised
@@ -22,6 +22,7 @@ from squeeze.diagnosis.readers.restarts import without_aborted_start, without_co
 from squeeze.diagnosis.series import (
     CHOSEN,
     CHOSEN_REWARD,
+    DIVERGES,
     LOG_PROBS,
     LOSS,
     NLL,
@@ -52,6 +53,7 @@ def build(table: Table) -> RunSeries:
     meanings = by_value(table, recognised(table))
     telling = [c for c, m in meanings.items() if m.quantity in TELLING] or list(meanings)
     axis, positions, axis_notes = _axis(table, columns, list(meanings))
+    table, positions = _without_another_phase(table, telling, positions)
     if axis == table.unit:
         table = without_copies(table, telling)
         positions = np.arange(len(table.records), dtype=np.float64)
@@ -145,8 +147,7 @@ def _diverged(
             "diverged",
             f"diverged at {place}: {named} {'is' if len(broken) == 1 else 'are'} NaN or infinite "
             f"from there to the end ({first.steps.size} values)",
-            cause="a learning rate that is too high, half precision that overflows, or a batch "
-            f"whose answers are empty; {judged}",
+            cause=f"{DIVERGES}; {judged}",
             split=first.meaning.split,
         ),
     )
@@ -203,11 +204,11 @@ def _axis(table: Table, columns: list[str], telling: list[str]) -> tuple[str, Ar
             for i, r in enumerate(table.records)
         ]
         steps = np.array(values, dtype=np.float64)
-        missing = [i for i in used if not math.isfinite(steps[i])]
-        if missing:
-            if len(missing) < len(used):
+        absent = [i for i in used if not math.isfinite(steps[i])]
+        if absent:
+            if len(absent) < len(used):
                 notes.append(
-                    f"{column!r} is missing in {len(missing)} of {len(used)} lines, "
+                    f"{column!r} is missing in {len(absent)} of {len(used)} lines, "
                     "so it was not used to order them"
                 )
             continue
@@ -215,8 +216,44 @@ def _axis(table: Table, columns: list[str], telling: list[str]) -> tuple[str, Ar
             continue
         if len(used) > 1 and np.ptp(steps[used]) == 0:  # it counts something else
             continue
+        if "epoch" not in column.lower():
+            steps = _over_epochs(table, columns, steps, used)
         return _counts(column), steps, notes
     return table.unit, order, notes
+
+
+def _without_another_phase(
+    table: Table, telling: Sequence[str], steps: Array
+) -> tuple[Table, Array]:
+    """Without what comes before the first line on pairs, where the steps then begin again (SFT)."""
+    first = next(
+        (i for i, r in enumerate(table.records) if any(not missing(r.get(c)) for c in telling)), 0
+    )
+    before = steps[:first][np.isfinite(steps[:first])]
+    if before.size == 0 or not steps[first] <= before.max():
+        return table, steps
+    rest = range(first, len(table.records))
+    note = f"the {first} lines before {table.at(first)} are of another training and were left out"
+    return table.only(rest).noted(note), steps[first:]
+
+
+def _over_epochs(table: Table, columns: list[str], steps: Array, used: Sequence[int]) -> Array:
+    """Steps that begin again with every epoch, counted on over all of them; else the same."""
+    counted = steps[used]
+    back = np.flatnonzero(np.diff(counted) < 0)
+    epoch = next((c for c in columns if c.strip().lower() in ("epoch", "epochs")), None)
+    if back.size == 0 or epoch is None:
+        return steps
+    epochs = np.array([number(table.records[i].get(epoch), "", epoch) for i in used])
+    grows = np.flatnonzero(np.diff(epochs) > 0)
+    whole = np.isfinite(epochs).all() and np.all(epochs == np.round(epochs))
+    if not whole or np.any(np.diff(epochs) < 0) or not np.array_equal(grows, back):
+        return steps
+    longest = np.maximum.reduceat(counted, np.r_[0, back + 1])
+    before = np.r_[0.0, np.cumsum(longest)]
+    going = steps.copy()
+    going[used] = counted + before[np.searchsorted(back, np.arange(len(used)) - 1, side="right")]
+    return going
 
 
 def _counts(column: str) -> str:
@@ -349,10 +386,17 @@ def _conflicts(steps: Array, values: Array, unique: Array) -> int:
     return int(np.count_nonzero(high - low > 1e-9 * np.maximum(1.0, np.abs(high))))
 
 
+def _varies(table: Table, column: str) -> bool:
+    return len({str(r.get(column)) for r in table.records}) > 1
+
+
 def split_by_run(table: Table) -> list[Table]:
-    """One table a run where a column names the run; else the table itself."""
+    """One table a run where a column names the run, or its setting; else the table itself."""
     columns = {str(c).lower(): c for record in table.records for c in record}
     name = next((columns[c] for c in RUN_NAMES if c in columns), None)
+    if name is None and not any(is_step(c) for c in columns):  # a table of results
+        named = [columns[c] for c in SETTINGS if c in columns]
+        name = next((c for c in named if _varies(table, c)), None)
     if name is None:
         return [table]
     groups: dict[str, list[int]] = {}

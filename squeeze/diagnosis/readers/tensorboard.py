@@ -29,12 +29,10 @@ def _event_files(source: Source) -> list[Path]:
     """Event files; those of a directory only where it holds no better log."""
     if not source.is_directory:
         return [source.path] if source.path.name.startswith(_PREFIX) else []
-    if any((source.path / name).exists() for name in ("trajectory.parquet", "trainer_state.json")):
+    if (source.path / "trainer_state.json").exists():
         return []
     found = sorted(source.path.rglob(f"{_PREFIX}*"))
-    others = [*source.path.glob("checkpoint-*/trainer_state.json")]
-    others += source.path.glob("squeeze/trajectory.parquet")
-    return [] if others else found
+    return [] if any(source.path.glob("checkpoint-*/trainer_state.json")) else found
 
 
 @reader("TensorBoard event files", recognise=lambda s: len(_event_files(s)) > 0, order=20)

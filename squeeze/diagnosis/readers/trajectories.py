@@ -11,8 +11,9 @@ import numpy as np
 from squeeze.diagnosis import series as q
 from squeeze.diagnosis.generated import of_directory
 from squeeze.diagnosis.readers.registry import Source, reader
-from squeeze.diagnosis.series import RunSeries, Series
+from squeeze.diagnosis.series import DIVERGES, Finding, RunSeries, Series
 from squeeze.errors import InputError
+from squeeze.files import read_json
 from squeeze.trajectory import Trajectory
 
 _QUANTITIES = (
@@ -37,10 +38,27 @@ def read_trajectory(path: Path) -> list[RunSeries]:
     trajectory = Trajectory.read(path)
     if trajectory.frame.empty:
         raise InputError(f"{path} holds no scores yet; wait for the first probe")
-    return [arm_series(trajectory, arm, path) for arm in trajectory.arms()]
+    findings = _diverged(path.parent / "run.json")
+    return [arm_series(trajectory, arm, path, findings) for arm in trajectory.arms()]
 
 
-def arm_series(trajectory: Trajectory, arm: str, path: Path) -> RunSeries:
+def _diverged(path: Path) -> tuple[Finding, ...]:
+    """That a run's weights stopped being numbers, where its record says so."""
+    record = read_json(path) if path.is_file() else None
+    told = record.get("diverged") if isinstance(record, dict) else None
+    if not isinstance(told, dict):
+        return ()
+    return (divergence(int(told.get("step", 0)), str(told.get("why", ""))),)
+
+
+def divergence(step: int, why: str) -> Finding:
+    """The finding that a probe at that optimizer step had no finite log-probs."""
+    return Finding("diverged", f"diverged before step {step}: {why}", cause=DIVERGES)
+
+
+def arm_series(
+    trajectory: Trajectory, arm: str, path: Path, findings: tuple[Finding, ...] = ()
+) -> RunSeries:
     """The series of an arm's last phase, from the probe before it on; `path` is its source.
 
     Raises `InputError` if the arm has no chosen scores.
@@ -78,6 +96,7 @@ def arm_series(trajectory: Trajectory, arm: str, path: Path) -> RunSeries:
         series=tuple(found),
         phase=phase if phase in ("sft", "dpo") else "",
         notes=tuple(dict.fromkeys(notes)),
+        findings=findings,
     )
 
 

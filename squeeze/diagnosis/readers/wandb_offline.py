@@ -30,11 +30,10 @@ def _run_files(source: Source) -> list[Path]:
     if source.is_directory:
         own = sorted(source.path.glob("*.wandb"))
         runs = source.path.glob("wandb/*run-*/*.wandb")
-        better = [source.path / "trainer_state.json", source.path / "trajectory.parquet"]
         if own:
             return own
         held = sorted(source.path.glob("*run-*/*.wandb"))
-        return held or ([] if any(p.exists() for p in better) else sorted(runs))
+        return held or ([] if (source.path / "trainer_state.json").exists() else sorted(runs))
     return [source.path] if source.suffix == ".wandb" else []
 
 

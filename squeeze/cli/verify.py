@@ -20,10 +20,14 @@ Option = typer.Option
 def verify_command(
     subject: Annotated[
         str | None,
-        typer.Argument(help="module:make_trainer, a function (model, data, **options) -> Trainer."),
+        typer.Argument(
+            help="module:make_trainer, a function (model, data, **options) -> Trainer; or a YAML "
+            "of LLaMA-Factory."
+        ),
     ] = None,
     trl: Annotated[
-        str | None, Option(help="TRL's trainer: dpo, kto, cpo, simpo, orpo, sft, reward, ….")
+        str | None,
+        Option(help="TRL's trainer: dpo, kto, cpo, simpo, orpo, sft, reward, grpo, rloo."),
     ] = None,
     loss_type: Annotated[str | None, Option(help="With --trl: its loss_type.")] = None,
     data: Annotated[

@@ -168,7 +168,7 @@ def _shift_leaves(subject: TrainerSubject) -> bool:
 )
 def swap(subject: TrainerSubject) -> Measured:
     """The gradient at the start, and with the answers of every row changing places."""
-    if type(subject.family) is not Pairs:
+    if not isinstance(subject.family, Pairs) or not subject.family.has_reference:
         raise DoesNotApply("the loss is not one of pairs with a reference")
     if not _is_antisymmetric(subject):
         raise DoesNotApply(f"{subject.args.loss_type} does not treat the two answers alike")

@@ -51,7 +51,8 @@ class Family:
         return False
 
 
-def _pair(policy: Scores, reference: Scores | None) -> PairLogps:
+def pairs_of(policy: Scores, reference: Scores | None) -> PairLogps:
+    """Scores of chosen answers, then of rejected ones, as pairs."""
     half = len(policy.values) // 2
     known = None if reference is None else reference.values
     return PairLogps(
@@ -83,8 +84,23 @@ def _rewards(chosen: Tensor, rejected: Tensor) -> Metrics:
     }
 
 
-def _logps(chosen: Tensor, rejected: Tensor) -> Metrics:
-    return {"logps/chosen": chosen.mean().item(), "logps/rejected": rejected.mean().item()}
+def logged_of_pairs(pair: PairLogps, beta: float, *, means: bool = False) -> Metrics:
+    """Log-probs, and rewards, which are β times the log-ratios (log-probs without a reference).
+
+    With `means` both are means over an answer's tokens.
+    """
+    zero = torch.zeros_like(pair.chosen)
+    sides = [(pair.chosen, pair.ref_chosen), (pair.rejected, pair.ref_rejected)]
+    chosen, rejected = [(s, zero if reference is None else reference) for s, reference in sides]
+    n_chosen, n_rejected = (
+        (pair.n_chosen_tokens, pair.n_rejected_tokens) if means else (zero + 1, zero + 1)
+    )
+    logps = {
+        "logps/chosen": (chosen[0] / n_chosen).mean().item(),
+        "logps/rejected": (rejected[0] / n_rejected).mean().item(),
+    }
+    ratios = (chosen[0] - chosen[1]) / n_chosen, (rejected[0] - rejected[1]) / n_rejected
+    return logps | _rewards(beta * ratios[0], beta * ratios[1])
 
 
 class Pairs(Family):
@@ -99,7 +115,7 @@ class Pairs(Family):
 
     def loss(self, policy: Scores, reference: Scores | None, args: Any, rows: Any) -> Tensor:
         """`loss_type`, from `declared`, each pair's times its weight with WPO's `use_weighting`."""
-        whole = _pair(policy, reference)
+        whole = pairs_of(policy, reference)
         losses = dpo_losses(self.pair(policy, reference, args), args, whole)
         if getattr(args, "use_weighting", False):
             losses = losses * policy.alignments.reshape(2, -1).sum(0).exp()
@@ -109,16 +125,14 @@ class Pairs(Family):
         """The log-probs that the loss reads, weighted by `ld_alpha` beyond the shorter length."""
         alpha = getattr(args, "ld_alpha", None)
         if alpha is None:
-            return _pair(policy, reference)
+            return pairs_of(policy, reference)
         known = None if reference is None else _length_desensitized(reference, alpha)
-        return _pair(_length_desensitized(policy, alpha), known)
+        return pairs_of(_length_desensitized(policy, alpha), known)
 
     def logged(self, policy: Scores, reference: Scores | None, args: Any, rows: Any) -> Metrics:
         """Rewards are β times the log-ratios; the entropy is a mean over the answers' tokens."""
-        pair = self.pair(policy, reference, args)
-        rewards = _rewards(args.beta * pair.chosen_logratio, args.beta * pair.rejected_logratio)
         entropy = (policy.entropies.sum() / policy.lengths.sum()).item()
-        return _logps(pair.chosen, pair.rejected) | rewards | {"entropy": entropy}
+        return logged_of_pairs(self.pair(policy, reference, args), args.beta) | {"entropy": entropy}
 
 
 class ReferenceFreePairs(Pairs):
@@ -129,7 +143,7 @@ class ReferenceFreePairs(Pairs):
 
     def loss(self, policy: Scores, reference: Scores | None, args: Any, rows: Any) -> Tensor:
         """`loss_type`, from `declared`."""
-        return cpo_loss(_pair(policy, None), args)
+        return cpo_loss(pairs_of(policy, None), args)
 
     def means(self, args: Any) -> bool:
         """Whether log-probs are means over an answer's tokens."""
@@ -137,11 +151,7 @@ class ReferenceFreePairs(Pairs):
 
     def logged(self, policy: Scores, reference: Scores | None, args: Any, rows: Any) -> Metrics:
         """Rewards are β times the log-probs, which are means a token for some losses."""
-        pair = _pair(policy, None)
-        chosen, rejected = pair.chosen, pair.rejected
-        if self.means(args):
-            chosen, rejected = chosen / pair.n_chosen_tokens, rejected / pair.n_rejected_tokens
-        return _logps(chosen, rejected) | _rewards(args.beta * chosen, args.beta * rejected)
+        return logged_of_pairs(pairs_of(policy, None), args.beta, means=self.means(args))
 
 
 class OddsRatio(ReferenceFreePairs):
@@ -151,7 +161,7 @@ class OddsRatio(ReferenceFreePairs):
 
     def loss(self, policy: Scores, reference: Scores | None, args: Any, rows: Any) -> Tensor:
         """SFT and the odds ratio, from `declared`."""
-        return orpo_loss(_pair(policy, None), args)
+        return orpo_loss(pairs_of(policy, None), args)
 
     def means(self, args: Any) -> bool:
         """ORPO's always are."""
@@ -238,14 +248,14 @@ class Reward(Pairs):
 
         With `center_rewards_coefficient` plus it times (r+ + r−)²; arXiv 2312.09244, §2.1.
         """
-        pair = _pair(policy, None)
+        pair = pairs_of(policy, None)
         loss = -logsigmoid(pair.chosen - pair.rejected)
         centre = getattr(args, "center_rewards_coefficient", None) or 0.0
         return (loss + centre * (pair.chosen + pair.rejected).square()).mean()
 
     def logged(self, policy: Scores, reference: Scores | None, args: Any, rows: Any) -> Metrics:
         """Margin and accuracy."""
-        pair = _pair(policy, None)
+        pair = pairs_of(policy, None)
         found = _rewards(pair.chosen, pair.rejected)
         return {"margin": found["rewards/margins"], "accuracy": found["rewards/accuracies"]}
 

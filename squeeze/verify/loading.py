@@ -17,6 +17,7 @@ from squeeze.user_code import users_code
 from squeeze.verify.families import is_group_relative
 from squeeze.verify.functions import LogpsSubject, LossSubject
 from squeeze.verify.groups import GroupInstance, GroupSubject
+from squeeze.verify.llamafactory import llamafactory_subject
 from squeeze.verify.preflight import DataSubject
 from squeeze.verify.subject import InstanceSubject, TrainerSubject
 from squeeze.verify.trl_trainers import trl_subject
@@ -67,8 +68,11 @@ def _of_factory(given: Any, **settings: Any) -> TrainerSubject:
 def load_subject(spec: str, *, model: str | None = None, data: str | None = None) -> Subject:
     """The subject that `module:attribute` names, the module found from the working directory.
 
-    Raises `InputError` naming what is missing.
+    A file that ends in .yaml or .yml is a configuration of LLaMA-Factory. Raises `InputError`
+    naming what is missing.
     """
+    if spec.endswith((".yaml", ".yml")):
+        return llamafactory_subject(spec)
     module_name, _, attribute = spec.partition(":")
     if not attribute or not all(part.isidentifier() for part in module_name.split(".")):
         raise InputError(f"{spec!r} names no function; write module:function")

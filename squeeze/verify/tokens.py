@@ -99,8 +99,11 @@ def expect(
 ) -> list[Expected]:
     """What a row's answers should become; `at_inference` renders the prompt if it is another.
 
-    Raises `InputError` naming the row for one in none of TRL's formats with a prompt.
+    A row of tokens and labels alone is believed in what it masks. Raises `InputError` naming the
+    row for one in none of TRL's formats with a prompt.
     """
+    if row.get("prompt") is None and (known := _of_labels(row, index)):
+        return known
     _require_texts(row, index)
     row = _with_prompt(row, index)
     kinds = PAIR if set(PAIR) <= set(row) else ("completion",)
@@ -111,6 +114,18 @@ def expect(
             raise InputError(f"row {index + 1} has no field {kind!r}; give prompt and answer(s)")
         ids = _ids(tokenizer, _joined(row["prompt"], row[kind], tokenizer))
         found.append(Expected(index, kind, prompt_ids, ids))
+    return found
+
+
+def _of_labels(row: Mapping[str, Any], index: int) -> list[Expected]:
+    """Answers of a row that holds ids and labels, the prompt being what labels leave out."""
+    found = []
+    for kind, prefix in (("chosen", "chosen_"), ("rejected", "rejected_"), ("completion", "")):
+        ids, labels = row.get(f"{prefix}input_ids"), row.get(f"{prefix}labels")
+        if ids is None or labels is None:
+            continue
+        start = next((i for i, label in enumerate(labels) if label != -100), len(labels))
+        found.append(Expected(index, kind, tuple(ids[:start]), tuple(ids)))
     return found
 
 

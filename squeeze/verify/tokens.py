@@ -107,7 +107,9 @@ def expect(
 
 def _require_texts(row: Mapping[str, Any], index: int) -> None:
     """Raise `InputError` unless a row's parts are all texts, or all lists of messages."""
-    parts = {name: row[name] for name in ("prompt", *PAIR, "completion") if row.get(name) is not None}
+    parts = {
+        name: row[name] for name in ("prompt", *PAIR, "completion") if row.get(name) is not None
+    }
     for name, part in parts.items():
         is_text = isinstance(part, str)
         messages = isinstance(part, list) and all(

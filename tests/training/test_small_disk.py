@@ -24,7 +24,9 @@ def mounted(place, options):
     """A file system of its own; the test is skipped where this user may mount none."""
     place.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)],
+        capture_output=True,
+        check=False,
     )
     if done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.decode().strip()}")
@@ -66,7 +68,9 @@ def test_a_run_that_fills_its_disk_says_so_and_goes_on_when_there_is_room(
 ):
     given = arguments(tiny_options, tmp_path)
     code = "import shutil; u = shutil.disk_usage('/'); shutil.disk_usage = lambda p: u"
-    (tmp_path / "roomy.py").write_text(code)  # or the run would say before it trains that it is full
+    (tmp_path / "roomy.py").write_text(
+        code
+    )  # or the run would say before it trains that it is full
     group = Group(
         [*given, "--plugin", tmp_path / "roomy.py", "--out", disk / "run"], tmp_path / "n", count=1
     )

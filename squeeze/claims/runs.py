@@ -75,7 +75,9 @@ class Runs:
     ) -> Array:
         """One metric of one kind over a phase of a role's arm, [seeds, prompts, times].
 
-        A prompt without this kind is NaN. Raises `InputError` if seeds differ in their numbers of prompts or probes.
+        A prompt without this kind is NaN.
+
+        Raises `InputError` if seeds differ in their numbers of prompts or probes.
         """
         rows = [
             phase_values(t, self.arm(role), phase, kind, split, metric) for t in self.trajectories

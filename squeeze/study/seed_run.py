@@ -81,7 +81,7 @@ class Experiment:
         self.arms.stepped = lambda phase: changed()
 
     def _place(self, cache: Path, dtype: torch.dtype) -> Path:
-        """The experiment's directory: that of an earlier version, whose names held paths, or its own."""
+        """The experiment's directory; an earlier version's, in whose name paths were, is taken."""
         earlier = cache / self._key(dtype, self.config)
         if earlier.is_dir() or model_sha256(self.config.model) is None:
             return earlier

@@ -28,7 +28,8 @@ class Generation(Extension):
     tags = {{"generation"}}
     def parse(self, parser):
         line = next(parser.stream).lineno
-        return nodes.Scope(parser.parse_statements(["name:endgeneration"], drop_needle=True), lineno=line)
+        inner = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+        return nodes.Scope(inner, lineno=line)
 def stop(*words):
     raise ValueError
 resource.setrlimit(resource.RLIMIT_AS, ({MEGABYTES} << 20,) * 2)

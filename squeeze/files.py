@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,10 +56,23 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+MOST_BYTES = 1 << 30  # of a file that is read whole
+
+
+def read_bytes(path: Path) -> bytes:
+    """A whole file; raise `OSError` for a pipe or a device, which may never end, or a huge one."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(f"{path} is a directory, a pipe or a device, not a file")
+    if found.st_size > MOST_BYTES:
+        raise OSError(f"{path} is larger than {MOST_BYTES >> 20} MB")
+    return path.read_bytes()
+
+
 def read_text(path: Path, what: str) -> str:
     """Read UTF-8 text; raise `InputError` naming `what` it is and the file if that fails."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bytes(path).decode("utf-8")
     except OSError as error:
         raise InputError(f"cannot read {what} {path} ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
@@ -76,7 +90,7 @@ def parse_json(text: str | bytes) -> Any:
 def read_json(path: Path) -> Any:
     """Read JSON; raise `InputError` naming the file if it is missing or malformed."""
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(read_bytes(path).decode("utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
     except (OSError, ValueError) as error:
@@ -89,7 +103,7 @@ def read_as(path: Path, declared: TypeAdapter[T], way_out: str) -> T:
     Raises `InputError` naming the file, the place in it that is not as declared, and the `way_out`.
     """
     try:
-        return declared.validate_json(path.read_bytes(), strict=True)
+        return declared.validate_json(read_bytes(path), strict=True)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
     except OSError as error:
@@ -104,6 +118,14 @@ def misfit(error: ValidationError) -> str:
     place = ".".join(map(str, first["loc"]))
     said = first["msg"].replace("Input should", "what stands there should")
     return f"{', at ' + place if place else ''}: {said}"
+
+
+def require_ours(path: Path, flag: str) -> None:
+    """Raise `InputError` if a page that is about to be written would replace a stranger's."""
+    if path.exists() and "squeez" not in path.read_text(encoding="utf-8", errors="replace").lower():
+        raise InputError(
+            f"{path} is no page of squeeze and would be overwritten; give {flag} another directory"
+        )
 
 
 def file_sha256(path: Path) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeeze.errors import InputError
-from squeeze.files import parse_json
+from squeeze.files import parse_json, read_bytes
 
 Array = NDArray[np.float64]
 
@@ -172,7 +172,7 @@ def _looks_like_log(path: Path) -> bool:
 def _read_lines(path: Path) -> tuple[tuple[str, ...], Array]:
     rows: list[dict[str, Any]] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_bytes(path).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error})") from error
     for number, line in enumerate(lines, 1):

@@ -17,7 +17,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from squeeze.errors import InputError
-from squeeze.files import replacing
+from squeeze.files import read_bytes, replacing
 
 if TYPE_CHECKING:
     from squeeze.scoring import ResponseScores  # and with it torch, which reading a file needs not
@@ -92,7 +92,7 @@ class Trajectory:
         """Read a Parquet file written by `write`; raise `InputError` if it is not one."""
         try:
             # Opened once: pandas opens a path twice, and a run may put another file there between.
-            frame = pd.read_parquet(BytesIO(path.read_bytes()))
+            frame = pd.read_parquet(BytesIO(read_bytes(path)))
         except (OSError, ValueError, TypeError, LookupError, MemoryError) as error:
             raise InputError(f"{path} is not a readable trajectory ({error})") from error
         missing = [column for column in COLUMNS if column not in frame.columns]

@@ -18,7 +18,7 @@ COURSE = "LLaMA-Factory's documentation of β and pref_ftx, as taught by courses
 def distance(runs: Runs, role: str, split: str) -> Array:
     """Mean |log π − log π_ref| at the end of DPO over all kinds, nats, [seeds, prompts]."""
     moved = [np.abs(change(runs.curve(role, kind, split))) for kind in runs.kinds(role)]
-    return np.asarray(np.mean(moved, axis=0))
+    return np.asarray(np.mean([kind for kind in moved if np.isfinite(kind).any()], axis=0))
 
 
 def _in_order(

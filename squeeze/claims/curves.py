@@ -19,14 +19,23 @@ def phase_values(
 ) -> Array:
     """One metric of one kind over a phase of an arm, [prompts, times]; prompts sorted by id.
 
-    The first time is the start of the phase: the last probe before its first step.
+    The prompts are those with a chosen answer; one that lacks the kind is NaN. The first time is
+    the start of the phase: the last probe before its first step.
     """
     table = trajectory.by_example(arm, kind, split, metric).sort_index()
+    chosen = trajectory.by_example(arm, "chosen", split).index
     points = trajectory.points(arm)
     first = next(i for i, point in enumerate(points) if point.phase == phase)
     last = max(i for i, point in enumerate(points) if point.phase == phase)
     probes = [point.probe for point in points[max(first - 1, 0) : last + 1]]
-    return table.reindex(columns=probes).to_numpy(dtype=float)
+    prompts = chosen.sort_values() if len(chosen) else table.index
+    return table.reindex(index=prompts, columns=probes).to_numpy(dtype=float)
+
+
+def scored(values: Array) -> Array:
+    """[seeds, prompts, ...] of the prompts that lack nothing in any seed."""
+    lacking = np.isnan(values).any(axis=tuple(axis for axis in range(values.ndim) if axis != 1))
+    return values[:, ~lacking]
 
 
 def change(values: Array) -> Array:
@@ -43,16 +52,19 @@ def peaks(values: Array) -> NDArray[np.intp]:
     """
     n_seeds, n_prompts = values.shape[:2]
     if n_seeds == 1:
-        others = (values.sum(axis=1, keepdims=True) - values) / max(n_prompts - 1, 1)
+        others = (np.nansum(values, axis=1, keepdims=True) - values) / max(n_prompts - 1, 1)
         return np.asarray(others.argmax(axis=-1))
-    means = values.mean(axis=1)
+    if not (whole := scored(values)).shape[1]:
+        return np.zeros((n_seeds, n_prompts), dtype=np.intp)
+    means = whole.mean(axis=1)
     others = (means.sum(axis=0, keepdims=True) - means) / (n_seeds - 1)
     return np.repeat(others.argmax(axis=-1)[:, None], n_prompts, axis=1)
 
 
 def own_peak(values: Array) -> Array:
     """When each prompt's own curve peaks, [seeds, prompts], for comparisons between kinds."""
-    return np.asarray(values.argmax(axis=-1), dtype=float)
+    lacking = np.isnan(values).any(axis=-1)
+    return np.where(lacking, np.nan, values.argmax(axis=-1).astype(float))
 
 
 def rise_to_peak(values: Array) -> Array:
@@ -80,10 +92,11 @@ def probe_noise(values: Array) -> float:
     variance of that in a flat run. One seed has nothing to compare with; there second differences
     (variance 6σ²) stand in, which a bend in the curve makes larger. 0 below three probes.
     """
-    means = values.mean(axis=1)
-    n_seeds, n_times = means.shape
-    if n_times < 3:
+    whole = scored(values)
+    if values.shape[-1] < 3 or not whole.shape[1]:
         return 0.0
+    means = whole.mean(axis=1)
+    n_seeds = len(means)
     if n_seeds == 1:
         variance = float((np.diff(means, n=2) ** 2).mean()) / 6
     else:

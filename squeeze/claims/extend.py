@@ -31,9 +31,11 @@ def part(runs: Runs, role: str, name: str, split: str) -> Array:
     if kind != "others":
         return runs.curve(role, kind, split, metric)
     kinds = [k for k in runs.kinds(role) if k not in ("chosen", "rejected")]
-    if not kinds:
+    curves = [runs.curve(role, k, split, metric) for k in kinds]
+    there = [curve for curve in curves if np.isfinite(curve).any()]
+    if not there:
         return np.full_like(runs.curve(role, "chosen", split), np.nan)
-    return np.asarray(np.mean([runs.curve(role, k, split, metric) for k in kinds], axis=0))
+    return np.asarray(np.mean(there, axis=0))
 
 
 @claim(
@@ -53,7 +55,7 @@ def check_extend(runs: Runs) -> list[Verdict]:
 
     Premise: the control's chosen or its other responses fall over DPO.
     """
-    names = [n for n in PARTS if np.isfinite(part(runs, "control", n, "train")).all()]
+    names = [n for n in PARTS if np.isfinite(part(runs, "control", n, "train")).any()]
     control, updates = runs.arm("control"), runs.updates("extend")
     rows: list[Verdict] = []
     for split in SPLITS:

@@ -22,7 +22,7 @@ from squeeze.claims.catalogue import Claim
 from squeeze.claims.table import markdown, overview
 from squeeze.claims.types import Entry, Key, Verdict, verdict_from
 from squeeze.errors import InputError
-from squeeze.files import misfit, parse_json, read_json, write_text
+from squeeze.files import misfit, parse_json, read_bytes, read_json, write_text
 from squeeze.provenance import this_device, versions
 
 SCHEMA = 2
@@ -84,7 +84,7 @@ def read(directory: Path) -> dict[Key, Entry]:
     path = directory / JSON_NAME
     way_out = "move it away or choose another directory (--squeeze-out, --reports)"
     try:
-        document = parse_json(path.read_text(encoding="utf-8"))
+        document = parse_json(read_bytes(path).decode("utf-8"))
     except FileNotFoundError:
         return {}
     except (ValueError, OSError) as error:

@@ -16,7 +16,8 @@ from typing import Any
 
 from squeeze.claims.table import by_claim, outcome_of, primary, rests_on
 from squeeze.claims.types import LEVELS, Entry, Key, Level, Outcome, Verdict
-from squeeze.files import write_json
+from squeeze.errors import InputError
+from squeeze.files import read_json, write_json
 
 SCHEMA = 1
 FILE = files("squeeze.claims") / "results.json"
@@ -114,10 +115,15 @@ def write_results(path: Path, rows: Sequence[Entry]) -> int:
     """Write the ledger's results into `path`, keeping what it says of claims and levels not there.
 
     (A level that takes a GPU is judged on another machine than the others.) Returns how many
-    results the file holds.
+    results the file holds. Raises `InputError` where the file is there and is none of these.
     """
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"results": []}
-    levels_before = _by_claim(before).values()
+    before = read_json(path) if path.exists() else {"results": []}
+    try:
+        levels_before = _by_claim(before).values()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is no file of results ({error!r}), and would be overwritten; choose another"
+        ) from error
     kept = {(r.claim, r.level): r for levels in levels_before for r in levels.values()}
     merged = kept | {(result.claim, result.level): result for result in results_of(rows)}
     ordered = [merged[key] for key in sorted(merged, key=lambda k: (k[0], LEVELS.index(k[1])))]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from squeeze.claims.curves import Array, phase_values
+from squeeze.claims.curves import Array, phase_values, scored
 from squeeze.claims.statistics import Estimate, crossed_mean, mean, verdict_from_interval
 from squeeze.claims.types import Level, Role, Side, Verdict
 from squeeze.errors import InputError
@@ -75,6 +75,8 @@ class Runs:
     ) -> Array:
         """One metric of one kind over a phase of a role's arm, [seeds, prompts, times].
 
+        A prompt without this kind is NaN.
+
         Raises `InputError` if seeds differ in their numbers of prompts or probes.
         """
         rows = [
@@ -94,7 +96,7 @@ class Runs:
     def margin(self, role: str) -> Array:
         """Mean of (chosen − rejected) on training prompts since DPO began, [seeds, times]."""
         gap = self.curve(role, "chosen") - self.curve(role, "rejected")
-        by_seed = gap.mean(axis=1)
+        by_seed = scored(gap).mean(axis=1)
         return np.asarray(by_seed - by_seed[:, :1])
 
     def crossed(self) -> bool:
@@ -123,14 +125,17 @@ class Runs:
         updates: int = 0,
         evidence: Mapping[str, Any] | None = None,
     ) -> Verdict:
-        """Judge the mean of a statistic, [seeds, prompts]; "not run" below two prompts."""
+        """Judge the mean of a statistic, [seeds, prompts]; "not run" below two prompts.
+
+        Prompts that lack what it is made of (NaN) do not count: `n` says how many did.
+        """
         facts: dict[str, Any] = {
             "updates": updates,
             "model": self.model,
             "data": self.data,
             "exploratory": self.exploratory,
         }
-        found = of(self)
+        found = scored(of(self))
         if found.shape[-1] < 2:
             reason = f"needs at least 2 prompts, but there are {found.shape[-1]}; raise --held-out"
             return Verdict(

@@ -102,7 +102,7 @@ _VERDICT = TypeAdapter(Verdict)
 
 
 def verdict_from(values: Mapping[str, Any]) -> Verdict:
-    """A `Verdict` from what JSON holds of it; raises `ValueError` naming the field that is wrong."""
+    """A `Verdict` from what JSON holds of it; raises `ValueError` naming the wrong field."""
     unknown = [name for name in values if name not in Verdict.__dataclass_fields__]
     if unknown:
         raise ValueError(f"unknown field {unknown[0]!r}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from squeeze.claims.catalogue import claim
-from squeeze.claims.curves import Array, change, cut_at_margin, phase_values
+from squeeze.claims.curves import Array, change, cut_at_margin, phase_values, scored
 from squeeze.claims.runs import Runs, nearest_to_failing
 from squeeze.claims.statistics import Estimate, crossed_mean
 from squeeze.claims.types import Verdict
@@ -48,7 +48,11 @@ def _columns(trajectory: Trajectory, arm: str, split: str) -> dict[str, Array]:
     """Each column's curve, [examples, times]."""
     kinds = trajectory.where(arm=arm).kinds()
     curves = {kind: phase_values(trajectory, arm, "dpo", kind, split) for kind in kinds}
-    others = [curves[kind] for kind in kinds if kind not in ("chosen", "rejected")]
+    others = [
+        curve
+        for kind, curve in curves.items()
+        if kind not in ("chosen", "rejected") and np.isfinite(curve).any()
+    ]
     return {
         "chosen": curves["chosen"],
         "rejected": curves["rejected"],
@@ -103,6 +107,7 @@ def loss_rows(runs: Runs, losses: Sequence[str], split: str = "held_out") -> lis
 
 
 def _estimate(values: Array) -> Estimate | None:
+    values = scored(values)
     if not np.isfinite(values).all() or values.shape[-1] < 2:
         return None
     return crossed_mean(values)

@@ -20,6 +20,7 @@ from squeeze.errors import InputError
 Row = dict[str, Any]
 _BLOCK = 1 << 20
 _MAX_ROW = 64 << 20  # one row of a JSON array; more means that a bracket is missing
+_BLANK = 1_000_000  # lines on end
 _UNPACKED, _RATIO = 64 << 20, 200  # gzip files may unpack to as many bytes, or so many times
 _JSON = (".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".ndjson.gz")
 
@@ -100,6 +101,7 @@ class RowReader:
         self.position = 0
         self.extent: int | None = None
         self.compressed = path.name.lower().endswith(".gz")
+        self._most = max(_UNPACKED, _RATIO * path.stat().st_size)  # of bytes unpacked
         if self.kind == "json" and not self.compressed:
             self.extent = path.stat().st_size
 
@@ -147,8 +149,12 @@ class RowReader:
                 yield from self._lines(stream)
 
     def _lines(self, stream: io.BufferedIOBase) -> Iterator[tuple[int, Row | RowError]]:
+        blank = 0
         for number, line in enumerate(iter(lambda: stream.readline(_MAX_ROW), b""), start=1):
             self._count(len(line))
+            blank = 0 if line.strip() else blank + 1
+            if blank == _BLANK:
+                raise InputError(f"{self.path} has {_BLANK:,} blank lines up to row {number}")
             if len(line) == _MAX_ROW:
                 raise InputError(
                     f"{self.path}, row {number} is longer than {_MAX_ROW >> 20} MB; a row is a line"
@@ -159,7 +165,7 @@ class RowReader:
     def _count(self, length: int) -> None:
         """Count what was read; raises `InputError` for a file that unpacks beyond all text."""
         self.position += length
-        if self.compressed and self.position > max(_UNPACKED, _RATIO * self.path.stat().st_size):
+        if self.compressed and self.position > self._most:
             raise InputError(
                 f"{self.path} unpacks to more than {_RATIO} times its size, which no text does; "
                 "unpack it yourself (gunzip) if it is what it should be"

@@ -18,7 +18,7 @@ from squeeze.diagnosis.series import RunSeries
 from squeeze.diagnosis.trend import fit
 from squeeze.diagnosis.verdict import VERDICTS, Diagnosis
 from squeeze.errors import InputError
-from squeeze.files import read_json, replacing, write_json
+from squeeze.files import read_json, replacing, require_ours, write_json
 from squeeze.report import build_report
 from squeeze.report.style import ARGMAX
 
@@ -66,6 +66,9 @@ def finish_run(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path | N
             f"{directory} holds the record of another run, so its report would mix the two; give "
             "--report a directory of its own"
         )
+    if not (directory / "run.json").exists():
+        for name in ("index.html", "report.md"):
+            require_ours(directory / name, "--report")
     runs = [to_json([d], ledger) | {"curves": [] if scored else _curves(d.run)} for d in diagnoses]
     write_json(directory / "diagnosis.json", {"schema": SCHEMA, "runs": runs})
     about = directory / "run.json"

@@ -14,7 +14,7 @@ from typing import Any
 from squeeze.claims.catalogue import Claim
 from squeeze.claims.table import by_claim, count, measured, rests_on, standing
 from squeeze.claims.types import LEVELS, Entry, Level
-from squeeze.files import write_text
+from squeeze.files import require_ours, write_text
 from squeeze.report.content import flat
 from squeeze.report.html import environment
 
@@ -79,8 +79,10 @@ def write_claim_pages(
     """Write index.html and CLAIM.html for every claim from `table.overview`'s rows.
 
     `registered` holds what was pre-registered, by claim. Returns the path of the
-    index; raises `InputError` if the directory cannot be written.
+    index; raises `InputError` if the directory cannot be written, or holds pages of others.
     """
+    for name in ("index", *(claim.id for claim in claims.values())):
+        require_ours(directory / f"{name}.html", "--pages")
     env = environment(autoescape=True)
     groups, nothing = by_claim(rows), Registered()
     for claim in claims.values():

@@ -141,7 +141,7 @@ def read_rows(data: str) -> list[Mapping[str, Any]]:
         rows = [_row(line, path, number) for number, line in enumerate(lines, start=1)]
         known = [row for row in rows if row is not None]
         names = set(known[0]) if known else set()
-        if {"chosen", "rejected"} <= names or "completion" in names:
+        if ({"chosen", "rejected"} <= names or "completion" in names) and _of_one_form(known[0]):
             return known
     found: list[Mapping[str, Any]] = []
     for number, item in open_data(data).examples():
@@ -154,6 +154,12 @@ def read_rows(data: str) -> list[Mapping[str, Any]]:
             | {k: [{"role": "assistant", "content": v}] for k, v in answers.items()}
         )
     return found
+
+
+def _of_one_form(row: Mapping[str, Any]) -> bool:
+    """Whether prompt and answers are all text or all messages, as in TRL's formats."""
+    parts = [row[name] for name in ("prompt", "chosen", "rejected", "completion") if row.get(name)]
+    return len({isinstance(part, str) for part in parts}) < 2
 
 
 def _row(line: str, path: Path, number: int) -> Mapping[str, Any] | None:

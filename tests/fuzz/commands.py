@@ -164,10 +164,12 @@ def _run_files() -> dict[str, bytes]:
         small = synthetic.trajectory(arms, ("chosen", "rejected", "permuted"), 4, 3, 3)
         small.write(place / "trajectory.parquet")
         files = {path.name: path.read_bytes() for path in place.iterdir()}
+    phase = {"kind": "dpo", "on": "pairs", "epochs": 3}
     run = {
         "schema": 1, "name": "a run", "command": "squeeze replicate", "status": "finished",
-        "config": {"model": "tiny", "beta": 0.1}, "created": "2026-01-01", "seconds": {"train": 1.5},
-        "arms": [{"name": n, "title": n, "phases": [{"kind": "dpo", "on": "pairs", "epochs": 3}]} for n in arms],
+        "config": {"model": "tiny", "beta": 0.1}, "created": "2026-01-01",
+        "seconds": {"train": 1.5},
+        "arms": [{"name": n, "title": n, "phases": [phase]} for n in arms],
         "model": {"name": "tiny", "parameters": 5}, "data": {"name": "d", "n_train": 4},
         "scoring": {"dtype": "float32"}, "not_run": [{"what": "x", "why": "y"}],
         "versions": {"torch": "2"}, "device": "cpu",
@@ -226,9 +228,7 @@ def _damaged_table(data: bytes, random: Random) -> bytes:
     try:
         frame.to_parquet(buffer, index=False)
     except (ValueError, TypeError, UnicodeError, OverflowError):
-        frame[column] = frame[column].map(
-            lambda v: ascii(v) if not isinstance(v, str) else ascii(v)
-        )
+        frame[column] = frame[column].map(ascii)
         frame.to_parquet(buffer, index=False)
     return buffer.getvalue()
 
@@ -295,10 +295,8 @@ def _ledger() -> dict[str, Any]:
 def claims(place: Path, random: Random) -> list[object]:
     """A damaged ledger, as a table, Markdown, JSON, pages or one claim."""
     (place / "claims.json").write_bytes(damage.json_bytes(_ledger(), random))
-    more: list[object] = random.choice(
-        [[], ["--markdown"], ["--markdown", "--rows"], ["--json"], ["DO-1"], ["EX-1", "--json"]]
-        + [["--pages", "pages"], ["--write-results", "results.json"]]
-    )
+    forms = ["--markdown", "--markdown --rows", "--json", "DO-1", "EX-1 --json", "--pages pages"]
+    more = random.choice(["", *forms, "--write-results results.json"]).split()
     return ["claims", "--reports", place, *more]
 
 
@@ -495,7 +493,7 @@ def configuration_on(model: Path) -> Command:
 
 _PLUGINS = [
     "def f(:\n", "import nothing_of_that_name\n", "raise ValueError('[bold]')\n", "1/0\n",
-    "import sys; sys.exit(3)\n", "x = 1\n", "from squeeze.losses import register_loss\nregister_loss()\n",
+    "import sys; sys.exit(3)\n", "x = 1\n", "import squeeze.losses as it\nit.register_loss()\n",
     "from squeeze.losses import register_loss\n@register_loss('sigmoid')\ndef f(x): return x\n",
     "from squeeze.losses import register_loss\n@register_loss(5, paper='')\ndef f(): pass\n",
     "def f(): return f()\nf()\n", "assert False\n", "raise KeyboardInterrupt\n", "\x00",

@@ -70,8 +70,8 @@ def _is_a_sentence(said: str) -> bool:
     return last.startswith("squeeze: ") or "Error" in said or "Usage:" in said
 
 
-def invoke(argv: Sequence[object], directory: Path, entry: str = "") -> Outcome:
-    """Run `squeeze ARGV` with `directory` as the working directory; `entry` is for its name only."""
+def invoke(argv: Sequence[object], directory: Path) -> Outcome:
+    """Run `squeeze ARGV` with `directory` as the working directory."""
     from squeeze.cli import main
 
     given = tuple(str(word) for word in argv)

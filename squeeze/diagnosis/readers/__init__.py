@@ -20,6 +20,9 @@ for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
 
+MOST_RUNS = 1000  # of one file
+
+
 def load(path: Path) -> list[RunSeries]:
     """Read every run in a log file or run directory.
 
@@ -40,7 +43,12 @@ def load(path: Path) -> list[RunSeries]:
             f"{path} is no log that is known here; give trainer_state.json, JSON Lines, CSV, the "
             "trainer's console output, or a run directory of squeeze"
         )
-    runs: list[RunSeries] = []
+    parts: list[Table | RunSeries] = []
     for item in found:
-        runs += [build(t) for t in split_by_run(item)] if isinstance(item, Table) else [item]
-    return runs
+        parts += split_by_run(item) if isinstance(item, Table) else [item]
+    if len(parts) > MOST_RUNS:
+        raise InputError(
+            f"{path} holds {len(parts):,} runs, and at most {MOST_RUNS:,} are read at once; export "
+            "those that you ask about"
+        )
+    return [build(part) if isinstance(part, Table) else part for part in parts]

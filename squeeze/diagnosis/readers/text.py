@@ -25,6 +25,8 @@ WHOLE = 256 * 2**20  # characters of a document, of which no line can be left ou
 BLOCK = 64  # lines; what a trainer prints at a step stands in one of them, progress bars between
 LONGEST = 64 * 2**20  # of a single line: a whole JSON document may be one
 LARGEST = 4 * 2**30  # bytes, unpacked
+BLANK = 1_000_000  # lines on end
+PACKED, RATIO = 64 * 2**20, 200  # a gzip file may unpack to as many bytes, or so many times
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _GZIP = b"\x1f\x8b"
 _CHUNK = 2**20
@@ -72,8 +74,11 @@ def require_file(path: Path) -> None:
 def _thinned(path: Path) -> tuple[Lines, int, int]:
     """The kept lines, how many there are, and which share was kept: 1 in `every`."""
     kept: Lines = []
-    size, number, every = 0, 0, 1
+    size, number, every, blank = 0, 0, 1, 0
     for number, line in enumerate(_decoded(path), 1):
+        blank = 0 if line.strip() else blank + 1
+        if blank == BLANK:
+            raise InputError(f"{path} has {BLANK:,} blank lines up to line {number}; is it a log?")
         if not line.strip() or (every > 1 and kept and number // BLOCK % every):
             continue
         kept.append((number, line))
@@ -103,20 +108,21 @@ def _decoded(path: Path) -> Iterator[str]:
     with path.open("rb") as raw:
         packed = raw.read(2) == _GZIP
     with gzip.open(path) if packed else path.open("rb") as file:
-        yield from _lines(path, file)  # type: ignore[arg-type]
+        most = max(PACKED, RATIO * path.stat().st_size) if packed else LARGEST
+        yield from _lines(path, file, min(most, LARGEST))  # type: ignore[arg-type]
 
 
-def _lines(path: Path, file: IO[bytes]) -> Iterator[str]:
+def _lines(path: Path, file: IO[bytes], most: int) -> Iterator[str]:
     encoding = "utf-8-sig"
     decoder: codecs.IncrementalDecoder | None = None
     rest: list[str] = []
     waiting, read = 0, 0
     while chunk := file.read(_CHUNK):
         read += len(chunk)
-        if read > LARGEST:
+        if read > most:
+            size = f"{LARGEST // 2**30} GB" if most == LARGEST else f"{RATIO} times its size"
             raise InputError(
-                f"{path} is larger than {LARGEST // 2**30} GB unpacked; give a part of it, or its "
-                "summary"
+                f"{path} is larger than {size} unpacked; give a part of it, or its summary"
             )
         if decoder is None:
             encoding = "utf-16" if chunk.startswith(_UTF16) else encoding

@@ -28,6 +28,8 @@ def read_stories(path: Path, limit: int | None = None) -> list[Story]:
     Raises `InputError` naming the file and the row for anything that is not a story with its
     instruction, or when there is none.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"--data {path} is no file; write the stories into one")
     try:
         with path.open(encoding="utf-8") as stream:
             rows = {".json": _array, ".jsonl": _lines}.get(path.suffix.lower(), _records)(stream)

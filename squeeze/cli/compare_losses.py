@@ -37,9 +37,13 @@ def compare_losses(
     ] = False,
     as_json: Annotated[bool, Option("--json", help="Print losses.json.")] = False,
     force: Annotated[bool, Option("--force", help="Train again what OUT/work has.")] = False,
+    engine: Annotated[str, Option(help="local, or ray: arms on many machines.")] = "local",
+    address: Annotated[str | None, Option(help="Of the Ray cluster; auto on one of it.")] = None,
+    gpus_per_arm: Annotated[float, Option(help="With --engine ray.")] = 0,
 ) -> None:
     """Train every preference loss from one SFT checkpoint each, and compare what they do."""
-    from dataclasses import asdict
+    from contextlib import nullcontext
+    from dataclasses import asdict, replace
 
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -49,9 +53,11 @@ def compare_losses(
     from squeeze.cli.verdicts import verdict_table
     from squeeze.interrupt import again, interruptible
     from squeeze.report.losses import header, merged, records, remarks, table, write
+    from squeeze.study.engine import Plan, check_engine, cluster, train_on_ray
     from squeeze.study.loss_grid import LossGrid
     from squeeze.training.config import RunConfig, make_config
 
+    check_engine(engine, address)
     names, numbers = _losses(losses, plugin), _seeds(seeds)
     models = _names(model or RunConfig.model, "--model needs at least one model")
     given = {
@@ -81,10 +87,28 @@ def compare_losses(
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     verdicts: list[Any] = []
     content: dict[str, Any] = {}
-    with interruptible(again()), Progress(*columns, console=Console(stderr=True)) as progress:
+    on_ray = engine == "ray"
+    joined = cluster(address) if on_ray else nullcontext()
+    bars = Progress(*columns, console=Console(stderr=True))
+    with interruptible(again()), joined, bars as progress:
         bar = progress.add_task("losses", total=len(grid), completed=-1)
+
+        def elsewhere(work: Plan) -> dict[str, str]:
+            work = replace(work, plugin=plugin and plugin.absolute())
+            progress.console.print(str(work), soft_wrap=True, markup=False)
+            phases = progress.add_task("phases", total=None)
+
+            def said(done: int, total: int, what: str) -> None:
+                progress.update(phases, completed=done, total=total, description=what)
+
+            return train_on_ray(work, gpus_per_arm, said)
+
         for name in models:
-            found = grid.train(name, lambda what: progress.update(bar, description=what, advance=1))
+            found = grid.train(
+                name,
+                lambda what: progress.update(bar, description=what, advance=1),
+                elsewhere if on_ray else None,
+            )
             changes = [
                 r
                 for s in ("held_out", "train")

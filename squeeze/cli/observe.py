@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,9 @@ def observe(
         Option(help="Probes of finished arms, read first and added to; goes between machines."),
     ] = None,
     out: Annotated[Path, Option(help="The ledger's directory.")] = Path("reports"),
+    engine: Annotated[str, Option(help="local, or ray: arms on many machines.")] = "local",
+    address: Annotated[str | None, Option(help="Of the Ray cluster; auto on one of it.")] = None,
+    gpus_per_arm: Annotated[float, Option(help="With --engine ray.")] = 0,
 ) -> None:
     """Run the pre-registered experiments of a level and put the verdicts into the ledger.
 
@@ -45,11 +49,13 @@ def observe(
     from squeeze.claims.ledger import merge, new_entry, read
     from squeeze.cli.verdicts import verdict_table
     from squeeze.interrupt import again, interruptible
+    from squeeze.study.engine import Plan, check_engine, cluster, train_on_ray
     from squeeze.study.observations import claims_at, judge
     from squeeze.study.registration import plan, registration_sha256
     from squeeze.study.study import Observatory
     from squeeze.training.progress import RunProgress
 
+    check_engine(engine, address)
     console = Console()
     registered_level: Any = level
     registered = plan(registered_level)
@@ -57,13 +63,22 @@ def observe(
     names = claims_at(registered_level)
     if claims is not None:
         names = [catalogue.get(name.strip()).id for name in claims.split(",")]
-    observatory = Observatory(registered_level, chosen, model=model, records=records)
+    on_ray = engine == "ray"
+
+    def elsewhere(work: Plan) -> dict[str, str]:
+        console.print(str(work), soft_wrap=True, markup=False)
+        return train_on_ray(work, gpus_per_arm)
+
+    observatory = Observatory(
+        registered_level, chosen, model=model, records=records, engine=elsewhere if on_ray else None
+    )
     if observatory.registered:
         read(out)  # a file that is not ours is better refused before the training
     entries, verdicts = [], []
     digest = registration_sha256(registered_level)[:12]
     console.print(f"registration {digest}, seeds {', '.join(map(str, chosen))}")
-    with RunProgress(console, float(len(names))) as progress:
+    joined = cluster(address) if on_ray else nullcontext()
+    with RunProgress(console, float(len(names))) as progress, joined:
         for name in names:
             progress.describe(name)
             start = time.perf_counter()

@@ -15,6 +15,7 @@ import pandas as pd
 from squeeze.claims.runs import Runs
 from squeeze.claims.variants import arm_of
 from squeeze.errors import InputError
+from squeeze.study.engine import Engine, Plan, Seed
 from squeeze.study.seed_run import Experiment
 from squeeze.training.config import RunConfig
 from squeeze.trajectory import Trajectory
@@ -67,16 +68,23 @@ class LossGrid:
                         begun = place.directory.exists()
                         yield Planned(model, config.seed, loss, "begun" if begun else "to do")
 
-    def train(self, model: str, next_one: Callable[[str], object]) -> Compared:
+    def train(
+        self, model: str, next_one: Callable[[str], object], engine: Engine | None = None
+    ) -> Compared:
         """Train what is missing of a model's part; `next_one(what)` is called before each training.
 
-        A loss that cannot be trained on a seed is left out with its reason. Raises `InputError`
-        when none can.
+        `engine` trains all of it first, elsewhere and at once. A loss that cannot be trained on a
+        seed is left out with its reason. Raises `InputError` when none can.
         """
         missing: dict[str, str] = {}
+        if engine is not None:
+            arms = {arm_of(loss): loss for loss in self.losses}
+            seeds_of = tuple(Seed(config, tuple(arms)) for config in self.configs[model])
+            failed = engine(Plan(seeds_of, self.work.absolute()))
+            missing = {arms[arm]: why for arm, why in failed.items()}
         found: list[dict[str, pd.DataFrame]] = []
         for config in self.configs[model]:
-            experiment = Experiment(config, cache=self.work)
+            experiment = Experiment(config, cache=self.work, locks=engine is None)
             found.append({})
             for loss in self.losses:
                 next_one(f"{loss}, {model}, seed {config.seed}")

@@ -47,7 +47,8 @@ class Experiment:
     `pairs` defaults to those of `config.data`; `score` ranks sampled answers for on-policy arms.
     `cache` is a directory for all experiments, the user's cache by default; `records` is one for
     the records of all, read before anything is trained and written when an arm is finished.
-    `changed()` is called after every probe and optimizer step.
+    `changed()` is called after every probe and optimizer step. Without `locks` the caller sees to
+    it that nobody else trains the same phase.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Experiment:
         cache: Path | None = None,
         changed: Callable[[], None] = lambda: None,
         records: Path | None = None,
+        locks: bool = True,
     ) -> None:
         self.config, self.score = config, score
         self.tokenizer = load_tokenizer(config.model)
@@ -82,6 +84,7 @@ class Experiment:
             self.directory,
             dtype,
             self._examples,
+            locks,
         )
         self.arms.probed = lambda phases, probe: changed()
         self.arms.stepped = lambda phase: changed()
@@ -142,19 +145,28 @@ class Experiment:
         chosen = order[-size:] if which == "highest" else order[:size]
         return [self.pairs.train[i] for i in sorted(chosen)]
 
-    def train(self, name: str, wait: bool = True) -> bool:
-        """Train what is missing of an arm; without `wait` return False if another run is at it."""
+    def train(self, name: str, wait: bool = True, length: int | None = None) -> bool:
+        """Train what is missing of an arm; without `wait` return False if another run is at it.
+
+        `length` stops after so many of its phases.
+        """
         arm = self.config.arm(name)
         if self.records is not None and self.records.holds(arm):
             return True
         quiet()
         try:
-            self.arms.train(arm, wait)
+            self.arms.train(replace(arm, phases=arm.phases[:length]), wait)
         except Timeout:
             return False
-        if self.records is not None:
+        if self.records is not None and length is None:
             self.records.keep(arm, self.arms)
         return True
+
+    def is_trained(self, name: str) -> bool:
+        """Whether nothing is missing of an arm."""
+        arm = self.config.arm(name)
+        kept = self.records is not None and self.records.holds(arm)
+        return kept or self.arms.place(arm.phases).adapter.exists()
 
     def trajectory(self, *names: str) -> Trajectory:
         """The trajectories of these arms, trained where they are missing, one after the other."""

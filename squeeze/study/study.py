@@ -13,6 +13,8 @@ from typing import Any
 
 from squeeze.claims.runs import Runs
 from squeeze.claims.types import Level
+from squeeze.errors import InputError
+from squeeze.study.engine import Engine, Plan, Seed
 from squeeze.study.registration import LevelPlan, plan
 from squeeze.study.seed_run import Experiment
 from squeeze.study.tiny_lm import tiny_examples, tiny_lm
@@ -30,6 +32,7 @@ class Observatory:
 
     `model`, single fields of the `recipe` and single `settings` may be replaced (quick forms, other
     models: `registered` says whether nothing was); `cache` and `changed` are `Experiment`'s.
+    `engine` trains the arms that a claim compares, elsewhere and at once.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Observatory:
         cache: Path | None = None,
         changed: Callable[[], None] = lambda: None,
         records: Path | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.level: Level = level
         registered = plan(level)
@@ -58,7 +62,11 @@ class Observatory:
         )
         self.seeds = tuple(self.plan.evaluation if seeds is None else seeds)
         self.registered = self.plan == registered and self.seeds == registered.evaluation
-        self._of_each: dict[str, Any] = {"cache": cache, "changed": changed, "records": records}
+        self._engine = engine
+        self._of_each: dict[str, Any] = {
+            **{"cache": cache, "changed": changed, "records": records},
+            "locks": engine is None,
+        }
         self._experiments: dict[int, Experiment] = {}
 
     def experiment(self, seed: int) -> Experiment:
@@ -89,6 +97,8 @@ class Observatory:
         without = counterfactual or {}
         arms = list(dict.fromkeys([*roles.values(), *without.values()]))
         found = self.over(claim)
+        if self._engine is not None:
+            self._train_elsewhere([experiment for _, experiment in found], arms)
         for _, experiment in found:
             for arm in arms:
                 experiment.train(arm, wait=False)
@@ -102,3 +112,12 @@ class Observatory:
             data=str(self.plan.recipe.get("data", "")),
             exploratory=not self.registered,
         )
+
+    def _train_elsewhere(self, experiments: Sequence[Experiment], arms: Sequence[str]) -> None:
+        assert self._engine is not None
+        left = [e for e in experiments if not all(map(e.is_trained, arms))]
+        if not left:
+            return
+        seeds = tuple(Seed(e.config, tuple(arms), e.pairs) for e in left)
+        if missing := self._engine(Plan(seeds, left[0].directory.parent.absolute())):
+            raise InputError("; ".join(f"{arm}: {why}" for arm, why in missing.items()))

@@ -73,7 +73,8 @@ class ArmTrainer:
     `probed(phases, probe)` is called after each new probe, `stepped(phase)` after each optimizer
     step, `started(phases, trainer)` before a phase trains, `say(sentence)` where a damaged
     checkpoint makes it go further back. `seconds` is the time it took to load, probe and train.
-    Where a signal asks for it, a phase stops at its next step with `Interrupted`.
+    Where a signal asks for it, a phase stops at its next step with `Interrupted`. `locks` keep
+    another run from a phase that this one is at.
     """
 
     def __init__(
@@ -86,8 +87,9 @@ class ArmTrainer:
         work: Path,
         dtype: torch.dtype = torch.float32,
         examples: Callable[[Phases], Sequence[PreferenceExample]] | None = None,
+        locks: bool = True,
     ) -> None:
-        self._load = load
+        self._load, self._locks = load, locks
         self._base: PreTrainedModel | None = None
         self.tokenizer = tokenizer
         self.items = items
@@ -230,7 +232,7 @@ class ArmTrainer:
 
         Of a run in several processes the main one asks; the others wait for what it then says.
         """
-        if not is_main():
+        if not (self._locks and is_main()):
             return nullcontext()
         directory = self.place(phases).directory
         directory.mkdir(parents=True, exist_ok=True)

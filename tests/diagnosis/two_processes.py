@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 from tests.training.processes import run_pair
@@ -26,6 +27,7 @@ def _train(out: Path, rank: int, model: Path, options: dict[str, object]) -> Non
     from squeeze import SqueezeCallback
     from squeeze.data.loading import load_examples
     from squeeze.diagnosis import VERDICTS
+    from squeeze.distributed import leave
     from squeeze.training.trainers import preference_dataset
 
     torch.set_num_threads(1)
@@ -51,4 +53,7 @@ def _train(out: Path, rank: int, model: Path, options: dict[str, object]) -> Non
     history = [line for line in trainer.state.log_history if "squeeze/chosen" in line]
     result = {"world": trainer.accelerator.num_processes, "history": history}
     (out / f"rank-{rank}.json").write_text(json.dumps(result))
-    torch.distributed.destroy_process_group()
+    leave()
+    # No destructors: DDP's waits with the interpreter's lock for a thread of gloo that wants it.
+    sys.stdout.flush()
+    os._exit(0)

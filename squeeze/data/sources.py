@@ -12,9 +12,9 @@ from pathlib import Path
 from squeeze.data import dataset_info, pairing
 from squeeze.data.columns import PARTS, Columns
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.formats import ANSWERS, CHOSEN, FORMATS, PROMPT, REJECTED
+from squeeze.data.formats import ANSWER, ANSWERS, CHOSEN, FORMATS, PROMPT, REJECTED
 from squeeze.data.layouts import Layout, Rules
-from squeeze.data.rating import PAIRS_BY
+from squeeze.data.rating import PAIRS_BY, is_grade
 from squeeze.data.rows import Row, RowError, RowReader
 from squeeze.data.writing import lossless
 from squeeze.errors import InputError, did_you_mean
@@ -95,6 +95,16 @@ def _both(fits: set[str] | None, fitting: set[str]) -> set[str] | None:
 def _way_out(path: Path, row: Row) -> str:
     """The command that would read the file, its columns mapped as far as can be guessed."""
     guessed = guess(row)
+    single = next((n for n in (*ANSWER.split("|"), "output") if isinstance(row.get(n), str)), "")
+    if single and not guessed.get("chosen") and not guessed.get("rejected"):
+        graded = [f"{n!r}" for n, v in row.items() if is_grade(v) and not n.lower().endswith("id")]
+        rated = f", rated by {', '.join(graded[:4])}" if graded else ""
+        return (
+            f"a row holds one answer ({single!r}{rated}) and none to compare it with; put the "
+            'answers to one prompt into one row ({"prompt": …, "answers": [{"text": …, "score": …}'
+            f", …]}}), or give --columns prompt=…,completion={single},label=… if a column says "
+            "which are wanted"
+        )
     if not any(guessed.values()):
         return "it holds no column that looks like a prompt or an answer"
     mapping = {part: name for part, name in guessed.items() if part != name} or guessed

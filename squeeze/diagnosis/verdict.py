@@ -337,7 +337,7 @@ def _slowly(v: View, margin: Direction | None) -> list[str]:
     if margin == "rises" or v.margin is None or not v.margin.fit.known_noise:
         return []
     grown = v.margin.fit.change()
-    if grown.effect <= 0 or both(grown) > MOVE_P:
+    if grown.effect <= 0 or max(both(grown), both(v.margin.fit.level_change())) > MOVE_P:
         return []
     return [
         f"it learns slowly: the margin has grown by {grown.effect:.2g} {unit(v.margin)} only"

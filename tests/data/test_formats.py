@@ -268,6 +268,13 @@ def test_an_unknown_shape_is_an_error_that_lists_its_columns(tmp_path: Path) -> 
         recognise(path)
 
 
+def test_single_answers_say_what_they_lack(tmp_path: Path) -> None:
+    row = {"prompt": "Q?", "response": "yes", "helpfulness": 4, "verbosity": 1}
+    path = write(tmp_path / "data.jsonl", [row])
+    with pytest.raises(InputError, match="rated by 'helpfulness', 'verbosity'"):
+        open_source(path)
+
+
 def test_a_misspelt_format_name_suggests_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'sharegpt'"):
         open_source(write(tmp_path / "d.jsonl", ROWS["trl"]), "shargpt")

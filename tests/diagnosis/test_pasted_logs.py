@@ -1,5 +1,6 @@
 """Logs as people paste them and services keep them: read as what they are, with their splits."""
 
+import html
 import json
 import math
 import pprint
@@ -52,6 +53,16 @@ def framed() -> str:
 
 def stacked() -> str:
     return "\n".join(["Step", *NAMES, *(cell for r in RECORDS for cell in cells(r))])
+
+
+def polars() -> str:
+    rows = [["step", *NAMES], ["---"] * 5, ["i64", *["f64"] * 4], *map(cells, RECORDS)]
+    return "\n".join("\u2502 " + " \u2506 ".join(row) + " \u2502" for row in rows)
+
+
+def comet() -> str:
+    rows = [f"{n},{r[n]},{r['step']:.0f}" for n in NAMES for r in RECORDS]
+    return "\n".join(["metricName,metricValue,step", *rows])
 
 
 def kaggle() -> str:
@@ -110,6 +121,10 @@ PASTED: list[tuple[str, str, str]] = [
     ("Megatron", "a.log", shown(megatron)),
     ("NeMo-RL", "a.log", shown(nemo_rl)),
     ("mlx-lm-lora", "a.log", shown(mlx)),
+    ("a word processor's quotes", "a.txt", "\n".join(CONSOLE).replace("'", "\u2019")),
+    ("a page's quotes", "a.html", f"<pre>{html.escape(chr(10).join(CONSOLE))}</pre>"),
+    ("Comet's export", "a.csv", comet()),
+    ("a frame of polars", "a.txt", polars()),
     ("SPIN's names", "a.log", other_names("rewards/real", "rewards/generated")),
     ("short names", "a.log", other_names("r_w", "r_l")),
 ]

@@ -9,6 +9,7 @@ value below the step's) and of loops of one's own.
 from __future__ import annotations
 
 import ast
+import html
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -43,6 +44,7 @@ _SCALAR = re.compile(
     r"\b(?:np\.|numpy\.|torch\.)?(?:float\d*|int\d*|tensor|array)\("
     r"\[?([-+\d.a-zA-Z]{1,30})\]?(?:,[^()]{0,80})?\)"
 )
+_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 _BARE = re.compile(r"(?<=[:\s\[])(nan|-?inf)(?=[,}\s\]])", re.IGNORECASE)
 _METHOD = re.compile(r"\b(ORPO|SimPO|CPO|KTO)\b(?! ?\()")
 _SCANNED = 20_000  # characters of a line
@@ -116,6 +118,7 @@ def printed_dicts(lines: Lines) -> Iterator[tuple[int, str]]:
         if at - last > BLOCK:  # lines were left out of a long file
             begun = []
         last = at
+        line = _typed(line)
         start = 0 if begun else -1
         for mark in _BRACE.finditer(line):
             i = mark.start()
@@ -128,6 +131,12 @@ def printed_dicts(lines: Lines) -> Iterator[tuple[int, str]]:
             begun = []
         else:
             begun.append(line[start:])
+
+
+def _typed(line: str) -> str:
+    """A line with a word processor's quotes, or a web page's, as they were typed."""
+    line = line.translate(_QUOTES)
+    return html.unescape(line) if "&#39;" in line or "&#x27;" in line or "&quot;" in line else line
 
 
 def _evaluated(text: str) -> dict[str, Any] | None:

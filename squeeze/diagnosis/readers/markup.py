@@ -33,7 +33,8 @@ _TWO_WORDS = re.compile(
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r"^[#>\s]{1,20}")  # a comment in a script, a quotation in a mail
-_BARS = str.maketrans("\u2502\u2503\u2551", "|||")  # of tables in a frame, as rich draws them
+_BARS = str.maketrans("\u2502\u2503\u2551\u2506", "||||")  # of framed tables (rich, polars)
+_TYPES = re.compile(r"[iuf](8|16|32|64)|str|bool")  # a row below polars' header
 
 
 def _has_markdown(source: Source) -> bool:
@@ -139,7 +140,7 @@ def markdown_tables(source: Source) -> Iterator[Rows]:
             if rows and _is_header(cells):
                 yield rows
                 rows = []
-            if rows or _is_header(cells):
+            if (rows and not all(map(_TYPES.fullmatch, cells))) or _is_header(cells):
                 rows.append((number, cells))
     if rows:
         yield rows

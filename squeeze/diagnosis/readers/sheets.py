@@ -22,7 +22,8 @@ from squeeze.errors import InputError
 
 DELIMITERS = ",\t;"
 _SPREAD = ("__MIN", "__MAX")
-_TAGS = ("tag", "metric", "key", "name")
+_TAGS = ("tag", "metric", "key", "name", "metric_name", "metricname")
+_VALUES = ("value", "metric_value", "metricvalue")
 
 
 MOST_RUNS = 500  # in one export
@@ -71,8 +72,9 @@ def read_csv(path: Path, numbered: Lines) -> list[Table]:
     if lowered.keys() == {"wall time", "step", "value"}:
         return [_tensorboard_table(path, plain, lines)]
     tag = next((lowered[name] for name in _TAGS if name in lowered), None)
-    if tag is not None and "value" in lowered:
-        plain = [_spread(record, tag, lowered["value"]) for record in plain]
+    value = next((lowered[name] for name in _VALUES if name in lowered), None)
+    if tag is not None and value is not None:
+        plain = [_spread(record, tag, value) for record in plain]
     return [Table(path.stem, str(path), "CSV", plain, lines, notes)]
 
 

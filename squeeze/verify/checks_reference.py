@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from squeeze.errors import InputError
 from squeeze.verify.families import REWARDS, Metrics
 from squeeze.verify.scorer import Scores, moved
 from squeeze.verify.steps import taken
@@ -53,6 +54,8 @@ def _measured(off: float, size: float, when: str) -> Measured:
 )
 def reference_constant(subject: TrainerSubject) -> Measured:
     """Rewards in training mode after a step."""
+    if getattr(subject.args, "sync_ref_model", False):
+        raise DoesNotApply("the reference is told to follow the policy (sync_ref_model)")
     trainer, policy = _after(subject)
     with torch.no_grad():
         _, logged = subject.compute(trainer, subject.rows_of(trainer))
@@ -70,6 +73,8 @@ def reference_constant(subject: TrainerSubject) -> Measured:
 )
 def reference_in_evaluation(subject: TrainerSubject) -> Measured:
     """Rewards that `evaluate` returns after a step."""
+    if getattr(subject.args, "sync_ref_model", False):
+        raise DoesNotApply("the reference is told to follow the policy (sync_ref_model)")
     trainer, policy = _after(subject)
     try:
         found = trainer.evaluate(eval_dataset=trainer.train_dataset)
@@ -95,7 +100,10 @@ def adapter_disabled(subject: TrainerSubject) -> Measured:
     if not subject.family.has_reference:
         raise DoesNotApply("there is no reference")
     with adapter(subject) as model:
-        trainer = subject.build(model)
+        try:
+            trainer = subject.build(model)
+        except InputError as error:
+            raise DoesNotApply(f"the trainer takes no model with an adapter: {error}") from error
     rows = subject.rows_of(trainer)
     with moved(trainer.model, MOVED), torch.no_grad():
         _, logged = subject.compute(trainer, rows)

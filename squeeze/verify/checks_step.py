@@ -30,7 +30,7 @@ ANTISYMMETRIC = 1e-4  # relative, where a theorem is asked whether it holds for 
     "before, or parameters are frozen or left out",
     tolerance=0.1,
     unit="relative",
-    needs=("initial-gradient", "packing"),
+    needs=("initial-gradient", "batch-composition", "packing"),
 )
 def first_order(subject: TrainerSubject) -> Measured:
     """Δ log-prob of every answer by one step of SGD against its prediction."""
@@ -164,7 +164,7 @@ def _shift_leaves(subject: TrainerSubject) -> bool:
     "prompt, a rule about which answer is better",
     tolerance=1e-3,
     unit="relative",
-    needs=("initial-gradient",),
+    needs=("initial-gradient", "batch-composition"),
 )
 def swap(subject: TrainerSubject) -> Measured:
     """The gradient at the start, and with the answers of every row changing places."""

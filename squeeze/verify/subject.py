@@ -25,7 +25,7 @@ from squeeze.verify.scorer import Answer, Scores, gradient, moved, score_answers
 from squeeze.verify.tiny import save_tiny, tiny_rows
 from squeeze.verify.tokens import Expected, Traced, Traces, common_prefix, expect
 from squeeze.verify.trace import Sequence as Seen
-from squeeze.verify.trace import forwards, sequences
+from squeeze.verify.trace import forwards, sequences, without_padding
 from squeeze.verify.types import DoesNotApply
 
 # Far enough from the start for a loss to show its curvature: some nats on the tiny model's answers.
@@ -216,6 +216,7 @@ class TrainerSubject:
         return Traces(tuple(found), len(self.raw), len(self.raw) - len(self.rows), True)
 
     def _traced(self, answer: Expected, seen: Seen) -> Traced:
+        seen = without_padding(seen, answer.ids, self.tokenizer.pad_token_id)
         n = len(answer.ids) - len(seen.ids)
         keeps_end = getattr(self.args, "truncation_mode", "keep_start") == "keep_end"
         if keeps_end and n > 0 and answer.ids[n:] == seen.ids:

@@ -80,3 +80,17 @@ def sequences(passes: list[Forward]) -> list[Sequence]:
             outside = int(carries[~kept].sum())
             found.append(Sequence(tuple(ids[kept].tolist()), tuple(own), outside))
     return found
+
+
+def without_padding(seen: Sequence, ids: tuple[int, ...], pad_id: int | None) -> Sequence:
+    """A sequence that is `ids` with padding around it which no mask hides, without the padding.
+
+    Which loss depends on padding is asked elsewhere; any other sequence is returned as it is.
+    """
+    for start in range(len(seen.ids) - len(ids) + 1):
+        stop = start + len(ids)
+        around = seen.ids[:start] + seen.ids[stop:]
+        if around and seen.ids[start:stop] == ids and set(around) == {pad_id}:
+            carried = sum(seen.carries[:start]) + sum(seen.carries[stop:])
+            return Sequence(ids, seen.carries[start:stop], seen.padding_carries + carried)
+    return seen

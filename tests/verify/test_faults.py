@@ -8,6 +8,7 @@ from squeeze.verify.runner import checks_of, failures, verify
 from squeeze.verify.subject import TrainerSubject
 from squeeze.verify.trl_trainers import trl_subject
 from tests.verify.faulty import FAULTS, Fault, Healthy
+from tests.verify.more_faults import MORE_FAULTS
 
 pytestmark = [pytest.mark.cpu, pytest.mark.filterwarnings("ignore")]
 
@@ -22,7 +23,11 @@ def subject_with(fault: Fault, plain_directory, bos_directory) -> TrainerSubject
     )
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def named(fault):
+    return f"{fault.check}-{fault.trainer.__name__}"
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, *MORE_FAULTS], ids=named)
 def test_fault_is_caught_by_its_check_alone(fault, plain_directory, bos_directory):
     results = verify(subject_with(fault, plain_directory, bos_directory))
     assert [r.check.id for r in failures(results)] == [fault.check], {

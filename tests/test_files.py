@@ -1,11 +1,13 @@
 """Nobody ever sees half a file."""
 
 import json
+import os
 
 import pytest
+from pydantic import TypeAdapter
 
 from squeeze.errors import InputError
-from squeeze.files import read_json, replacing, write_json, write_text
+from squeeze.files import read_as, read_json, replacing, require_ours, write_json, write_text
 
 pytestmark = pytest.mark.cpu
 
@@ -48,3 +50,45 @@ def test_malformed_json_is_named(tmp_path):
         read_json(tmp_path / "x.json")
     with pytest.raises(InputError, match="does not exist"):
         read_json(tmp_path / "y.json")
+
+
+DECLARED = TypeAdapter(dict[str, list[float]])
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"a": [1, "x"]}', "at a.1: .* valid number"),
+        ('{"a": [1, null]}', "at a.1"),
+        ('{"a": 5}', "at a: .* valid "),
+        ("[]", "should be an object"),
+        ("{", "Invalid JSON"),
+        ("[" * 100_000, "Invalid JSON"),
+        ('{"a": ["\\ud83d"]}', "Invalid JSON"),
+    ],
+)
+def test_a_file_that_is_not_as_declared_names_the_place_and_the_way_out(tmp_path, text, place):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(InputError, match=rf"x\.json.*{place}.*: make it again"):
+        read_as(tmp_path / "x.json", DECLARED, "make it again")
+    (tmp_path / "x.json").write_text('{"a": [1, 2.5]}')
+    assert read_as(tmp_path / "x.json", DECLARED, "") == {"a": [1, 2.5]}
+
+
+def test_pipes_and_devices_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(InputError, match="not a file"):
+            read_as(path, DECLARED, "")
+        with pytest.raises(InputError, match="not a file"):
+            read_json(path)
+
+
+def test_a_strangers_page_is_not_overwritten_and_ours_is(tmp_path):
+    page = tmp_path / "index.html"
+    require_ours(page, "--pages")
+    page.write_text("<title>Claims · squeeze</title>")
+    require_ours(page, "--pages")
+    page.write_text("<title>mine</title>")
+    with pytest.raises(InputError, match="give --pages another directory"):
+        require_ours(page, "--pages")

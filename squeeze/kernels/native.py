@@ -146,7 +146,6 @@ def _torch_openmp() -> list[str]:
     return [str(path) for path in bundled[:1]]
 
 
-@functools.cache
 def _directory() -> Path:
     """A directory that nobody else may write into: the cache's, else one for this process."""
     with contextlib.suppress(InputError):

@@ -61,13 +61,21 @@ def test_a_gzip_bomb_and_an_endless_line_are_refused(
     monkeypatch.setattr(rows, "_UNPACKED", 1 << 20)
     monkeypatch.setattr(rows, "_MAX_ROW", 1 << 19)
     bomb = tmp_path / "bomb.jsonl.gz"
-    bomb.write_bytes(gzip.compress(b"\n" * (8 << 20)))
+    bomb.write_bytes(gzip.compress((b" " * 99 + b"\n") * (80 << 10)))
     with pytest.raises(InputError, match="unpacks to more than 200 times its size"):
         list(RowReader(bomb))
+    monkeypatch.setattr(rows, "_BLANK", 1000)
+    with pytest.raises(InputError, match="1,000 blank lines"):
+        list(RowReader(_written(tmp_path / "blank.jsonl", GOOD + "\n" * 2000)))
     endless = tmp_path / "endless.jsonl"
     endless.write_bytes(b'{"prompt": "' + b"a" * (1 << 20))
     with pytest.raises(InputError, match="row 1 is longer than"):
         list(RowReader(endless))
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
 
 
 def test_one_broken_entry_of_a_dataset_info_leaves_the_others_usable(tmp_path: Path) -> None:

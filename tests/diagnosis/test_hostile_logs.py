@@ -202,6 +202,11 @@ def test_output_directory_without_checkpoints_gives_the_callbacks_record(tmp_pat
     assert {run.format for run in load(tmp_path)} == {"squeeze trajectory"}
 
 
+def _runs(n: int) -> str:
+    rows = [f"r{i},{j},{-j}\n" for i in range(n) for j in range(2)]
+    return "".join(["run,step,rewards/chosen\n", *rows])
+
+
 REFUSED: list[tuple[str, str, Write, str]] = [
     ("deep nesting", "a.json", lambda p: p.write_text("[" * 10**5), "nested too deeply"),
     (
@@ -212,6 +217,14 @@ REFUSED: list[tuple[str, str, Write, str]] = [
     ),
     ("a picture", "a.png", lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n\0\0"), "not UTF-8 text"),
     ("cut gzip", "a.gz", lambda p: p.write_bytes(gzip.compress(b"x" * 99)[:-9]), "cannot be read"),
+    ("many runs", "a.csv", lambda p: p.write_text(_runs(1001)), "1,001 runs, and at most 1,000"),
+    ("blank lines", "a.log", lambda p: p.write_text("x" + "\n" * 1_100_000), "blank lines"),
+    (
+        "a bomb of blanks",
+        "a.gz",
+        lambda p: p.write_bytes(gzip.compress(b"loss 1\n" + b" " * (70 << 20))),
+        "200 times its size",
+    ),
     ("a web page", "a.html", lambda p: p.write_text("<html>loss, chosen</html>"), "no header"),
 ]
 

@@ -24,6 +24,7 @@ MEGABYTE = 2**20
 def uncached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache directory, and a loader that has forgotten what it loaded."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("SQUEEZE_CACHE", raising=False)
     native.load_native.cache_clear()
     yield tmp_path
     native.load_native.cache_clear()
@@ -37,7 +38,34 @@ def test_the_library_is_compiled_into_the_cache_and_nothing_else_is_left(uncache
     if native.load_native() is None:
         pytest.skip("no C compiler with OpenMP here")
     files = [path for path in uncached.rglob("*") if path.is_file()]
-    assert [path.suffix for path in files] == [".so"]
+    assert sorted(path.suffix for path in files) == [".sha256", ".so"]
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate"])
+def test_a_damaged_library_is_compiled_again_and_never_loaded(
+    harm: str, uncached: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if native.load_native() is None:
+        pytest.skip("no C compiler with OpenMP here")
+    (library,) = uncached.rglob("*.so")
+    whole = library.read_bytes()
+    library.unlink()  # this process has it open
+    half = len(whole) // 2
+    changed = whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :]
+    library.write_bytes(changed if harm == "flip" else whole[:half])
+    native.load_native.cache_clear()
+    assert native.load_native() is not None
+    assert library.read_bytes() == whole
+    assert "is damaged; it is made again" in capsys.readouterr().err
+
+
+def test_a_library_is_never_loaded_from_where_another_user_may_write(
+    uncached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("squeeze.cache.only_ours", lambda path: False)
+    if native.load_native() is None:
+        pytest.skip("no C compiler with OpenMP here")
+    assert list(uncached.rglob("*.so")) == []
 
 
 @pytest.mark.parametrize(
@@ -56,6 +84,13 @@ def test_an_unwritable_cache_is_no_error(uncached: Path, monkeypatch: pytest.Mon
     blocked = uncached / "file"
     blocked.write_text("in the way of the directory")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    _best_fold()  # compiled for this process alone, where there is a compiler
+
+    def full(**options: str) -> str:
+        raise OSError("no room")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    native.load_native.cache_clear()
     assert isinstance(_best_fold(), EagerFold)
 
 

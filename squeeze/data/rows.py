@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -115,7 +116,7 @@ class RowReader:
             for item in self._parquet() if self.kind == "parquet" else self._json():
                 empty = False
                 yield item
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+        except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
             raise InputError(f"{self.path} cannot be read ({error})") from error
         if empty:
             raise InputError(f"{self.path} is empty: it holds no rows")

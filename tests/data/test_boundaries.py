@@ -73,6 +73,15 @@ def test_a_gzip_bomb_and_an_endless_line_are_refused(
         list(RowReader(endless))
 
 
+def test_a_gzip_file_that_is_damaged_inside_is_one_sentence(tmp_path: Path) -> None:
+    data = bytearray(gzip.compress(b"".join(GOOD.encode() + bytes([i % 250]) for i in range(4000))))
+    for place in range(200, len(data) - 8, 3):
+        data[place] ^= 0xFF
+    (tmp_path / "a.jsonl.gz").write_bytes(data)
+    with pytest.raises(InputError, match="cannot be read"):
+        list(RowReader(tmp_path / "a.jsonl.gz"))
+
+
 def _written(path: Path, text: str) -> Path:
     path.write_text(text)
     return path

@@ -21,7 +21,7 @@ from squeeze.errors import InputError
 from tests.fuzz.commands import Command, with_model
 from tests.fuzz.harness import Outcome, invoke
 
-_HEAVY = 4  # a command without a model is called so many times as often as one with
+_LIGHT = 4  # a command that loads no model and draws no page is called so many times as often
 
 
 def ended(*arguments: object, **named: object) -> None:
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def _all(commands: dict[str, Command], inputs: int, first: int) -> None:
-    weights = {name: 1 if c.heavy else _HEAVY for name, c in commands.items()}
+    weights = {name: 1 if c.heavy else _LIGHT for name, c in commands.items()}
     codes: collections.Counter[int | None] = collections.Counter()
     faulty, slowest, largest, total = 0, 0.0, 0.0, 0
     for name, command in commands.items():

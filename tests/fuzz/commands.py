@@ -35,7 +35,7 @@ Check = Callable[[Outcome, Path], list[str]]
 
 @dataclass(frozen=True)
 class Command:
-    """A command: what builds its input, what its answer must keep, whether it loads a model."""
+    """A command: what builds its input, what its answer must keep, whether it takes seconds."""
 
     build: Build
     check: Check
@@ -257,13 +257,13 @@ def _run(place: Path, random: Random) -> Path:
     return run
 
 
-@command(_paged)
+@command(_paged, heavy=True)
 def report(place: Path, random: Random) -> list[object]:
     """A run directory with one file damaged or gone."""
     return ["report", _run(place, random)]
 
 
-@command(_paged)
+@command(_paged, heavy=True)
 def report_of_a_diagnosis(place: Path, random: Random) -> list[object]:
     """A directory that `diagnose --report` wrote."""
     (place / "run").mkdir()
@@ -272,7 +272,7 @@ def report_of_a_diagnosis(place: Path, random: Random) -> list[object]:
     return ["report", place / "run"]
 
 
-@command(_judged)
+@command(_judged, heavy=True)
 def diagnose_a_run(place: Path, random: Random) -> list[object]:
     """A run directory as the run that is judged."""
     return ["diagnose", _run(place, random), "--json"]

@@ -39,7 +39,9 @@ def compare_losses(
     force: Annotated[bool, Option("--force", help="Train again what OUT/work has.")] = False,
     engine: Annotated[str, Option(help="local, or ray: arms on many machines.")] = "local",
     address: Annotated[str | None, Option(help="Of the Ray cluster; auto on one of it.")] = None,
-    gpus_per_arm: Annotated[float, Option(help="With --engine ray.")] = 0,
+    gpus_per_arm: Annotated[
+        float | None, Option(help="With --engine ray; one by default, where there are any.")
+    ] = None,
 ) -> None:
     """Train every preference loss from one SFT checkpoint each, and compare what they do."""
     from contextlib import nullcontext

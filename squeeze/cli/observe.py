@@ -32,7 +32,9 @@ def observe(
     out: Annotated[Path, Option(help="The ledger's directory.")] = Path("reports"),
     engine: Annotated[str, Option(help="local, or ray: arms on many machines.")] = "local",
     address: Annotated[str | None, Option(help="Of the Ray cluster; auto on one of it.")] = None,
-    gpus_per_arm: Annotated[float, Option(help="With --engine ray.")] = 0,
+    gpus_per_arm: Annotated[
+        float | None, Option(help="With --engine ray; one by default, where there are any.")
+    ] = None,
 ) -> None:
     """Run the pre-registered experiments of a level and put the verdicts into the ledger.
 

@@ -102,17 +102,20 @@ def check_engine(engine: str, address: str | None) -> None:
 
 def train_on_ray(
     plan: Plan,
-    gpus: float = 0,
+    gpus: float | None = None,
     said: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> dict[str, str]:
     """Within `cluster`, train a plan; the arms that could not be trained, with the reason.
 
-    Each phase takes one CPU and `gpus` GPUs. `said(done, total, what)` is told of each finished
-    phase. Raises `InputError` where no arm could be trained, as where a worker sees another
-    directory than this process or not the model.
+    Each phase takes one CPU and `gpus` GPUs (None: one, where the cluster has any; Ray hides them
+    from a phase that takes none). `said(done, total, what)` is told of each finished phase.
+    Raises `InputError` where no arm could be trained, as where a worker sees another directory
+    than this process or not the model.
     """
     import ray
 
+    if gpus is None:
+        gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
     with _marked(plan.store) as mark:
         begin = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_phase)
         running: dict[Any, str] = {}

@@ -16,9 +16,8 @@ from squeeze.bench.measure import Budget, interleaved
 from squeeze.data.encoding import EncodedItem, encode_item
 from squeeze.data.loading import load_examples, split
 from squeeze.data.probe_set import build_probe_set
-from squeeze.kernels.chunked import has_bf16_matmul
 from squeeze.models import load
-from squeeze.scoring import score
+from squeeze.scoring import has_bf16_matmul, score
 
 pytestmark = pytest.mark.benchmark
 

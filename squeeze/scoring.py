@@ -21,7 +21,6 @@ from torch import Tensor
 from squeeze.data.encoding import EncodedItem
 from squeeze.errors import InputError
 from squeeze.kernels import TokenStatistics, token_statistics
-from squeeze.kernels.chunked import has_bf16_matmul
 from squeeze.packing import Pass, common_length, packs, passes, start_pass
 from squeeze.sharding import device_of, equal_passes, is_sharded, read_inside, unwrapped
 from squeeze.tree_attention import supports_tree, tree_attention
@@ -209,6 +208,11 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContext
     if dtype is None or dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype)
+
+
+def has_bf16_matmul() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16)."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

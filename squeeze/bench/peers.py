@@ -30,7 +30,7 @@ class Peer:
     `source` is "module:name", `package` what pip installs; `gives` names the statistics that it
     returns; `arguments` turns a case's inputs into a call's, `result` its value into log-probs [T]
     (for training, into what is summed). `device` is "cuda" where it cannot run on a CPU; `imports`
-    is the package that has to be there where it is not the one that `source` begins with.
+    is a package that has to be there besides the one that `source` begins with.
     """
 
     name: str
@@ -67,7 +67,8 @@ class Peer:
     def why_missing(self, device: torch.device, inputs: CaseInputs) -> str | None:
         """Why it cannot be measured here, or None. Imports it and binds its signature first."""
         module = self.source.split(":")[0]
-        if importlib.util.find_spec(self.imports or module.split(".")[0]) is None:
+        needed = {self.imports or "", module.split(".")[0]} - {""}
+        if any(importlib.util.find_spec(name) is None for name in needed):
             return f"{self.package} is not installed"
         try:
             function = self.function()

@@ -153,8 +153,8 @@ class Projection:
     """Tiles of hidden @ head.T in reused buffers, their sizes, and the dtype they are made in.
 
     bfloat16 and float16 products are exact in float32, and float32 is what they are summed in and
-    come out as. The exception: where a CPU multiplies bfloat16 in hardware, its matmul is used (not
-    in training), and rounds the logits to bfloat16 as a model's bfloat16 head does (relative 2⁻⁸).
+    come out as: on a CPU the operands are converted, also where it multiplies bfloat16 in hardware,
+    whose matmul would round the logits to bfloat16 (relative 2⁻⁸).
     """
 
     def __init__(
@@ -167,9 +167,7 @@ class Projection:
     ) -> None:
         exact = hidden.device.type in _WIDENING_DEVICES
         self.accumulator = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        on_cpu = hidden.device.type == "cpu"
-        rounds = on_cpu and hidden.dtype == torch.bfloat16 and not training and has_bf16_matmul()
-        self.dtype = hidden.dtype if exact or rounds else self.accumulator
+        self.dtype = hidden.dtype if exact else self.accumulator
         self.widens = exact and self.dtype != self.accumulator
         converts = self.dtype != hidden.dtype
         row_bytes = max(1, hidden.shape[1]) * self.accumulator.itemsize
@@ -237,11 +235,6 @@ def _widening_mm(
 ) -> Float[Tensor, "rows columns"]:
     """left @ right for 16-bit operands, in the float32 in which it is summed."""
     return torch.mm(left, right, out_dtype=out.dtype, out=out)
-
-
-def has_bf16_matmul() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16)."""
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def _scattered(

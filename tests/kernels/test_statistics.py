@@ -173,19 +173,6 @@ def test_hidden_states_give_the_reference_statistics(
     assert_close(chunked_statistics(inputs, fold), reference_statistics(inputs), bounds)
 
 
-def test_where_the_cpu_multiplies_bfloat16_logits_are_rounded_once(
-    fold: Fold, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(chunked, "has_bf16_matmul", lambda: True)
-    hidden, head, _ = _make_hidden(torch.bfloat16, 3, 5000, 33)
-    targets = make_targets(3, 5000)
-    inputs = check_inputs(targets, hidden=hidden, head=head)
-    logits = hidden.double() @ head.double().T
-    delta = _matmul_error(hidden, head, logits) + 2.0**-8 * logits.abs().amax(-1)
-    bounds = error_bounds(logits, targets, UNIT, delta)
-    assert_close(chunked_statistics(inputs, fold), reference_statistics(inputs), bounds)
-
-
 @pytest.fixture
 def widening(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA's tiles on the CPU: 16-bit operands, float32 logits. cuBLAS itself is in tests/gpu."""

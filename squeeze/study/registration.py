@@ -66,7 +66,7 @@ def registration_sha256(level: Level) -> str:
     return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
 
 
-def plan(level: Level) -> LevelPlan:
+def plan(level: str) -> LevelPlan:
     """The registered plan of a level; `InputError` for one without."""
     levels = _document()["levels"]
     if level not in levels:

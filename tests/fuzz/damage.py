@@ -91,9 +91,9 @@ def like(value: Any, random: Random) -> Any:
         return random.choice(_NUMBERS) * 1.0
     if isinstance(value, str):
         return random.choice([*WORDS, value[: len(value) // 2], value * 3])
-    if isinstance(value, list):
-        return random.choice([[], value[:1], value[::-1], value * 2])
-    return random.choice([{}, dict(list(value.items())[::-1])])
+    if isinstance(value, list | tuple):
+        return random.choice([[], list(value[:1]), list(value[::-1]), list(value) * 2])
+    return {}
 
 
 def _at(data: bytes, random: Random) -> int:

@@ -5,15 +5,30 @@ from __future__ import annotations
 import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from squeeze import SqueezeCallback
 from squeeze.data.examples import Message, PreferenceExample
 from squeeze.verify.tiny import save_tiny, tiny_rows
-from squeeze.verify.trl_trainers import tiny_reward
+from squeeze.verify.trl_trainers import tiny_reward, trl_class
 
 pytestmark = [pytest.mark.cpu, pytest.mark.filterwarnings("ignore")]
-TRAINERS = {"GRPO": (GRPOTrainer, GRPOConfig), "RLOO": (RLOOTrainer, RLOOConfig)}
+GROUPS = {"num_generations": 4, "max_completion_length": 8}
+TRAINERS = {
+    "GRPO": (GRPOTrainer, GRPOConfig, GROUPS),
+    "RLOO": (RLOOTrainer, RLOOConfig, GROUPS),
+    "online DPO": (
+        trl_class("OnlineDPO", "online_dpo", "Trainer"),
+        trl_class("OnlineDPO", "online_dpo", "Config"),
+        {"max_new_tokens": 8, "disable_dropout": True},
+    ),
+}
+
+
+def letters(completions, **_):
+    """A reward of texts, as online DPO's trainer gives its reward functions no ids."""
+    return [float(len(str(c)) % 7) for c in completions]
 
 
 def right_and_wrong():
@@ -30,23 +45,21 @@ def right_and_wrong():
 
 
 def trained(kind, directory, tmp_path, *callbacks):
-    from transformers import AutoModelForCausalLM
-
-    trainer, config = TRAINERS[kind]
+    trainer, config, own = TRAINERS[kind]
     options = {"use_cpu": True, "bf16": False, "report_to": "none", "save_strategy": "no"}
     made = trainer(
         model=AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32),
-        reward_funcs=tiny_reward,
+        reward_funcs=letters if kind == "online DPO" else tiny_reward,
+        processing_class=AutoTokenizer.from_pretrained(directory),
         args=config(
             output_dir=str(tmp_path),
             max_steps=3,
             per_device_train_batch_size=8,
-            num_generations=4,
-            max_completion_length=8,
             learning_rate=1e-3,
             logging_steps=1,
             disable_tqdm=True,
             **options,
+            **own,
         ),
         train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in tiny_rows()]),
         callbacks=list(callbacks),

@@ -19,6 +19,7 @@ from squeeze.verify.types import DoesNotApply, Measured, check
 LOGPS_TOLERANCE = 1e-3  # nats, of a response's sum
 LOSS_TOLERANCE = 1e-4  # relative, of losses above 1
 GRADIENT_ROWS = 4  # whose gradients are looked at one by one
+VANISHING = 1e-2  # of the largest gradient, below which one is measured against that
 TOKENS = ("not-swapped", "prompt-masked", "whole-answer")
 
 
@@ -165,22 +166,25 @@ def initial_rewards(subject: TrainerSubject) -> Measured:
 )
 def initial_gradient(subject: TrainerSubject) -> Measured:
     """The parameters' gradient at the start, of each of some rows, against the closed form."""
-    worst, what = -1.0, ""
+    seen = []
     for row in subject.all_rows[:GRADIENT_ROWS]:
         loss, _ = subject.compute(subject.trainer, [subject.rows[row]])
         found = gradient(loss, subject.trainer.model)
-        should = subject.expected_gradient([row], subject.args)
-        if not should.norm() > 0:
-            continue
-        off = _nan_last(distance(found, should))
-        if off > worst:
-            ratio = (found.norm() / should.norm()).item()
-            cosine = torch.cosine_similarity(found, should, dim=0).item()
-            where = f"length {ratio:.4f} of the theorem's, cosine {cosine:.5f}"
-            worst, what = off, f"gradient at step 0, row {row + 1}: {where}"
-    if worst < 0:
+        seen.append((row, found, subject.expected_gradient([row], subject.args)))
+    largest = max(float(should.norm()) for _, _, should in seen)
+    if not largest > 0:
         raise DoesNotApply("the gradient at the start is 0")
-    return Measured(worst, what)
+
+    def off(found: torch.Tensor, should: torch.Tensor) -> float:
+        # of a row whose gradient vanishes (equal answers) only rounding is left
+        size = max(float(should.norm()), VANISHING * largest)
+        return _nan_last(float((found - should).norm()) / size)
+
+    row, found, should = max(seen, key=lambda one: off(*one[1:]))
+    cosine = torch.cosine_similarity(found, should, dim=0).item()
+    ratio = (found.norm() / should.norm()).item()
+    what = f"length {ratio:.4f} of the theorem's, cosine {cosine:.5f}"
+    return Measured(off(found, should), f"gradient at step 0, row {row + 1}: {what}")
 
 
 def distance(found: torch.Tensor, should: torch.Tensor) -> float:

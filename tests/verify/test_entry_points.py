@@ -112,7 +112,7 @@ def test_command_on_data_exits_0_and_1_and_writes_both_reports(tmp_path, plain_d
         ([], "give module:make_trainer"),
         (["a:b", "--trl", "dpo"], "not both"),
         (["no_colon"], "write module:function"),
-        (["no_such_module_at_all:f"], "cannot be imported"),
+        (["no_such_module_at_all:f"], "importing the module"),
         (["--trl", "no-such-trainer"], "there are dpo"),
         (["--trl", "dpo", "--model", "nowhere"], "config.json"),
         (["--data", "enthusiastic_en"], "--model"),

@@ -33,6 +33,7 @@ from squeeze.study.registration import verifiable_plan
 from squeeze.study.tiny_lm import tiny_lm
 from squeeze.study.tiny_lm.grammar import facts, question
 from squeeze.theory.policy_gradient import Sign, gwhes, only, token_features
+from squeeze.training.trl_compat import checkpointing
 
 Group = Mapping[str, Tensor]
 ROLLOUT = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages")
@@ -141,7 +142,7 @@ def _trainer(seed: int, recipe: Recipe, place: str, **settings: Any) -> SignedGR
         "loss_type": "grpo",
         "use_cpu": True,
         "bf16": False,
-        "activation_checkpointing": False,
+        **checkpointing(False),
         "dataloader_pin_memory": False,
         "report_to": [],
         "save_strategy": "no",

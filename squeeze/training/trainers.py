@@ -28,7 +28,7 @@ from squeeze.models import load_model, loading
 from squeeze.training.arms import Phase
 from squeeze.training.config import RunConfig
 from squeeze.training.phase_place import PhasePlace
-from squeeze.training.trl_compat import answers_alone, without_cards
+from squeeze.training.trl_compat import answers_alone, checkpointing, without_cards
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -126,7 +126,7 @@ def _arguments(phase: Phase, config: RunConfig, place: PhasePlace, bf16: bool) -
         "warmup_steps": phase.warmup,  # below 1: a share of all steps
         "weight_decay": phase.weight_decay,
         "max_grad_norm": config.max_grad_norm,
-        "gradient_checkpointing": config.gradient_checkpointing,
+        **checkpointing(config.gradient_checkpointing),
         "bf16": bf16,
         "use_cpu": not torch.cuda.is_available(),
         "seed": config.seed,

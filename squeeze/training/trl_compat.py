@@ -9,13 +9,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainerControl
+from transformers import Trainer, TrainerControl, TrainingArguments
 from trl import DPOTrainer
 
 from squeeze.errors import InputError
@@ -55,6 +55,16 @@ TOUCHED = (
     Touch("trl.trainer.utils", "selective_log_softmax", "a peer in the benchmark", _TRL),
     Touch("transformers", "Trainer.log", "probes in the trainer's log", _BOTH),
 )
+
+
+def checkpointing(on: bool) -> dict[str, bool]:
+    """The argument of `TrainingArguments` that has activations made again in the backward pass.
+
+    Older versions of transformers call it gradient_checkpointing.
+    """
+    known = {field.name for field in fields(TrainingArguments)}
+    new = "activation_checkpointing"
+    return {new if new in known else "gradient_checkpointing": on}
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from squeeze.claims.preference import FLOAT64_BOUND, Measured
 from squeeze.losses import PairLogps, get_loss, sequence_logps
+from squeeze.training.trl_compat import checkpointing
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 from trl.experimental.cpo import CPOTrainer
@@ -108,7 +109,7 @@ def _settings() -> dict[str, Any]:
         "report_to": [],
         "bf16": False,
         "use_cpu": True,
-        "activation_checkpointing": False,
+        **checkpointing(False),
         "dataloader_pin_memory": False,
     }
 

@@ -80,11 +80,11 @@ def test_an_experiment_cuts_long_answers_and_leaves_long_prompts_out(
 def test_the_name_of_an_experiment_without_adapters_is_what_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Computed before experiments knew adapters: trained caches must be found again."""
+    """A field that is added later leaves it alone: caches and records must be found again."""
     monkeypatch.setattr(experiment, "model_sha256", lambda name: "m")
     example = PreferenceExample("a", (Message("user", "q"),), "yes", "no")
     known = SimpleNamespace(
         config=make_config({"pairs": 4, "seed": 3, "beta": 0.2}),
         pairs=SimpleNamespace(train=[example], held_out=[example]),
     )
-    assert Experiment._key(known, torch.float32) == "3-4a7119fbb320c921"
+    assert Experiment._key(known, torch.float32) == "3-e95e8019dffb08c0"

@@ -19,6 +19,7 @@ from squeeze.files import write_json
 from squeeze.study.stories.generator import Story
 from squeeze.study.stories.recipe import Schedule, StoryRecipe
 from squeeze.training.phase_place import PhasePlace, is_whole
+from squeeze.training.trl_compat import checkpointing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -121,7 +122,7 @@ def arguments(schedule: Schedule, recipe: StoryRecipe, place: Path) -> dict[str,
         "data_seed": recipe.seed,
         "use_cpu": not torch.cuda.is_available(),
         "bf16": False,
-        "gradient_checkpointing": False,
+        **checkpointing(False),
         "save_strategy": "epoch",
         # The newest may be half written when the run is killed.
         "save_total_limit": 2,

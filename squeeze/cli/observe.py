@@ -29,6 +29,9 @@ def observe(
         Path | None,
         Option(help="Probes of finished arms, read first and added to; goes between machines."),
     ] = None,
+    recorded: Annotated[
+        bool, Option("--recorded", help="Judge the arms that --records holds; train nothing.")
+    ] = False,
     out: Annotated[Path, Option(help="The ledger's directory.")] = Path("reports"),
     engine: Annotated[str, Option(help="local, or ray: arms on many machines.")] = "local",
     address: Annotated[str | None, Option(help="Of the Ray cluster; auto on one of it.")] = None,
@@ -50,6 +53,7 @@ def observe(
     from squeeze.claims import catalogue
     from squeeze.claims.ledger import merge, new_entry, read
     from squeeze.cli.verdicts import verdict_table
+    from squeeze.errors import InputError
     from squeeze.interrupt import again, interruptible
     from squeeze.study.engine import Plan, check_engine, cluster, train_on_ray
     from squeeze.study.observations import claims_at, judge
@@ -71,8 +75,15 @@ def observe(
         console.print(str(work), soft_wrap=True, markup=False)
         return train_on_ray(work, gpus_per_arm)
 
+    if recorded and records is None:
+        raise InputError("--recorded needs --records DIR, whose arms it judges")
     observatory = Observatory(
-        registered_level, chosen, model=model, records=records, engine=elsewhere if on_ray else None
+        registered_level,
+        chosen,
+        model=model,
+        records=records,
+        engine=elsewhere if on_ray else None,
+        recorded=recorded,
     )
     if observatory.registered:
         read(out)  # a file that is not ours is better refused before the training

@@ -24,6 +24,7 @@ from squeeze.data.encoding import apply_template, encode_prompt
 from squeeze.data.enthusiasm import enthusiasm
 from squeeze.data.examples import PreferenceExample
 from squeeze.data.probe_set import CHOSEN, REJECTED, ProbeItem
+from squeeze.errors import InputError
 from squeeze.files import read_json, replacing, write_json
 from squeeze.generation import generate_texts
 from squeeze.models import load_tokenizer, model_sha256
@@ -48,7 +49,7 @@ class Experiment:
     `cache` is a directory for all experiments, the user's cache by default; `records` is one for
     the records of all, read before anything is trained and written when an arm is finished.
     `changed()` is called after every probe and optimizer step. Without `locks` the caller sees to
-    it that nobody else trains the same phase.
+    it that nobody else trains the same phase. With `recorded` alone nothing is trained.
     """
 
     def __init__(
@@ -60,8 +61,9 @@ class Experiment:
         changed: Callable[[], None] = lambda: None,
         records: Path | None = None,
         locks: bool = True,
+        recorded: bool = False,
     ) -> None:
-        self.config, self.score = config, score
+        self.config, self.score, self._recorded = config, score, recorded
         self.tokenizer = load_tokenizer(config.model)
         apply_template(self.tokenizer, config.template)
         self.pairs = (pairs or Pairs.of(config)).fitting(self.tokenizer, config)
@@ -148,11 +150,17 @@ class Experiment:
     def train(self, name: str, wait: bool = True, length: int | None = None) -> bool:
         """Train what is missing of an arm; without `wait` return False if another run is at it.
 
-        `length` stops after so many of its phases.
+        `length` stops after so many of its phases. Raises `InputError` where it is not recorded and
+        only what is may be used.
         """
         arm = self.config.arm(name)
-        if self.records is not None and self.records.holds(arm):
+        if self.is_recorded(name):
             return True
+        if self._recorded:
+            raise InputError(
+                f"arm {name!r} of seed {self.config.seed} is not recorded; train it without "
+                "--recorded"
+            )
         quiet()
         try:
             self.arms.train(replace(arm, phases=arm.phases[:length]), wait)
@@ -162,11 +170,14 @@ class Experiment:
             self.records.keep(arm, self.arms)
         return True
 
+    def is_recorded(self, name: str) -> bool:
+        """Whether the records hold all of an arm."""
+        return self.records is not None and self.records.holds(self.config.arm(name))
+
     def is_trained(self, name: str) -> bool:
         """Whether nothing is missing of an arm."""
-        arm = self.config.arm(name)
-        kept = self.records is not None and self.records.holds(arm)
-        return kept or self.arms.place(arm.phases).adapter.exists()
+        place = self.arms.place(self.config.arm(name).phases)
+        return self.is_recorded(name) or place.adapter.exists()
 
     def trajectory(self, *names: str) -> Trajectory:
         """The trajectories of these arms, trained where they are missing, one after the other."""

@@ -32,7 +32,8 @@ class Observatory:
 
     `model`, single fields of the `recipe` and single `settings` may be replaced (quick forms, other
     models: `registered` says whether nothing was); `cache` and `changed` are `Experiment`'s.
-    `engine` trains the arms that a claim compares, elsewhere and at once.
+    `engine` trains the arms that a claim compares, elsewhere and at once. With `recorded` nothing
+    is trained: claims are judged on those of their arms that the records hold of every seed.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Observatory:
         changed: Callable[[], None] = lambda: None,
         records: Path | None = None,
         engine: Engine | None = None,
+        recorded: bool = False,
     ) -> None:
         self.level: Level = level
         registered = plan(level)
@@ -62,10 +64,10 @@ class Observatory:
         )
         self.seeds = tuple(self.plan.evaluation if seeds is None else seeds)
         self.registered = self.plan == registered and self.seeds == registered.evaluation
-        self._engine = engine
+        self._engine, self._recorded = engine, recorded
         self._of_each: dict[str, Any] = {
             **{"cache": cache, "changed": changed, "records": records},
-            "locks": engine is None,
+            **{"locks": engine is None, "recorded": recorded},
         }
         self._experiments: dict[int, Experiment] = {}
 
@@ -97,6 +99,11 @@ class Observatory:
         without = counterfactual or {}
         arms = list(dict.fromkeys([*roles.values(), *without.values()]))
         found = self.over(claim)
+        if self._recorded:
+            arms = [arm for arm in arms if all(e.is_recorded(arm) for _, e in found)]
+            if not arms:
+                seeds = ", ".join(str(seed) for seed, _ in found)
+                raise InputError(f"no arm of {claim} is recorded of every seed ({seeds})")
         if self._engine is not None:
             self._train_elsewhere([experiment for _, experiment in found], arms)
         for _, experiment in found:

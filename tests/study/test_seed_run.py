@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
+from squeeze.errors import InputError
 from squeeze.study.seed_run import Experiment
 
 pytestmark = pytest.mark.cpu
@@ -31,6 +32,15 @@ def test_a_recorded_arm_is_not_trained_again_on_another_machine(tiny_config, tmp
     there.arms.stepped = lambda phase: pytest.fail("it trained again")
     pd.testing.assert_frame_equal(there.trajectory("sft-1").frame, measured.frame)
     assert there.log("sft-1") == log
+
+
+def test_what_is_recorded_alone_is_judged_and_nothing_trained(tiny_config, tmp_path):
+    records = tmp_path / "records"
+    Experiment(tiny_config, cache=tmp_path / "here", records=records).train("sft-1")
+    there = Experiment(tiny_config, cache=tmp_path / "there", records=records, recorded=True)
+    assert there.trajectory("sft-1").arms() == ["sft-1"]
+    with pytest.raises(InputError, match=r"arm 'dpo' of seed 0 is not recorded.*--recorded"):
+        there.trajectory("dpo")
 
 
 def test_records_of_half_an_arm_do_not_count(tiny_config, tmp_path):

@@ -99,7 +99,15 @@ def lm_head(model: torch.nn.Module) -> dict[str, Any]:
         "head": embedding.weight,
         "bias": getattr(embedding, "bias", None),
         "softcap": getattr(config, "final_logit_softcapping", None),
+        "logit_scale": _logit_scale(config),
     }
+
+
+def _logit_scale(config: Any) -> float:
+    """What a model multiplies its head's product by, under the names that families have for it."""
+    factor = getattr(config, "logit_scale", None) or 1.0  # Cohere
+    factor *= getattr(config, "lm_head_multiplier", None) or 1.0  # Falcon-H1
+    return float(factor / (getattr(config, "logits_scaling", None) or 1.0))  # Granite
 
 
 def _attending(model: PreTrainedModel, inputs: dict[str, Any]) -> AbstractContextManager[None]:

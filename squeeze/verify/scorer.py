@@ -99,6 +99,7 @@ def _score(model: Any, answer: Answer, temperature: float) -> Scores:
     logits = hidden[answer.start - 1 : -1] @ head["head"].T
     if head["bias"] is not None:
         logits = logits + head["bias"]
+    logits = logits * head["logit_scale"]
     if head["softcap"] is not None:
         logits = head["softcap"] * torch.tanh(logits / head["softcap"])
     logps = (logits.float() / temperature).log_softmax(-1)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from peft import LoraConfig, get_peft_model
 
 from squeeze import scoring
@@ -47,6 +48,36 @@ def test_scores_are_the_definition_in_every_family(family, shared_prefix, items)
         for name, value in expected.items():
             assert getattr(row, name) == pytest.approx(value, abs=1e-3), (row.kind, name)
         assert row.n_tokens == len(item.response_ids[row.kind])
+
+
+SMALL = {
+    **{
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    },
+    **{"num_key_value_heads": 1, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        ("Cohere", {"logit_scale": 0.25}),
+        ("Granite", {"logits_scaling": 8.0}),
+        ("FalconH1", {"lm_head_multiplier": 0.125, "mamba_d_ssm": 32, "mamba_n_heads": 4}),
+    ],
+)
+def test_a_model_that_scales_its_logits_is_scored_with_the_scale(name, scale, items):
+    config = getattr(transformers, f"{name}Config")(
+        **SMALL, **scale, vocab_size=len(tiny_tokenizer())
+    )
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    row = score(model, items[:1])[0]
+    for field, value in by_definition(model, items[0], "chosen").items():
+        assert getattr(row, field) == pytest.approx(value, abs=1e-3), field
 
 
 def test_a_sliding_window_shorter_than_the_pack_is_scored_plainly_and_right(items):

@@ -96,11 +96,21 @@ def lm_head(model: torch.nn.Module) -> dict[str, Any]:
         raise InputError(f"{type(model).__name__} has no LM head; pass a causal language model")
     config = model.config.get_text_config()
     return {
-        "head": embedding.weight,
+        "head": _adapted(embedding),
         "bias": getattr(embedding, "bias", None),
         "softcap": getattr(config, "final_logit_softcapping", None),
         "logit_scale": _logit_scale(config),
     }
+
+
+def _adapted(head: Any) -> Tensor:
+    """The head's weights with LoRA's active updates of them, if it has any."""
+    weight: Tensor = head.weight
+    if hasattr(head, "get_delta_weight") and not (head.disable_adapters or head.merged):
+        for adapter in head.active_adapters:
+            if adapter in head.lora_A:
+                weight = weight + head.get_delta_weight(adapter)
+    return weight
 
 
 def _logit_scale(config: Any) -> float:

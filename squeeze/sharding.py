@@ -25,8 +25,16 @@ T = TypeVar("T")
 
 
 def unwrapped(model: torch.nn.Module) -> PreTrainedModel:
-    """The transformers model inside DDP and PEFT wrappers (adapters stay active in its layers)."""
+    """The transformers model inside DDP and PEFT wrappers (adapters stay active in its layers).
+
+    Raises `InputError` for an adapter that is no part of the layers: learned prompts.
+    """
     inner: Any = _entry(model)
+    if getattr(getattr(inner, "active_peft_config", None), "is_prompt_learning", False):
+        raise InputError(
+            "prefix and prompt tuning put learned states before the prompt, which are not scored "
+            "here; use LoRA, or merge what was learned into the weights"
+        )
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner  # type: ignore[no-any-return]
 
 

@@ -1,9 +1,11 @@
 """Scores against the plain definition: full logits, float64 log-softmax, one response at a time."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 
 from squeeze import scoring
 from squeeze.data.encoding import EncodedItem, encode_item
@@ -78,6 +80,22 @@ def test_a_model_that_scales_its_logits_is_scored_with_the_scale(name, scale, it
     row = score(model, items[:1])[0]
     for field, value in by_definition(model, items[0], "chosen").items():
         assert getattr(row, field) == pytest.approx(value, abs=1e-3), field
+
+
+def test_an_adapter_on_the_head_counts_and_a_disabled_one_does_not(items):
+    lora = LoraConfig(target_modules=["q_proj", "lm_head"], init_lora_weights=False)
+    model = get_peft_model(tiny_model("qwen3", tie_word_embeddings=False), lora).eval()
+    for on in (True, False):
+        with nullcontext() if on else model.disable_adapter():
+            row = score(model, items[:1])[0]
+            expected = by_definition(model, items[0], "chosen")["logp"]
+        assert row.logp == pytest.approx(expected, abs=1e-3)
+
+
+def test_learned_prompts_are_refused(items):
+    tuning = PrefixTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM")
+    with pytest.raises(InputError, match="prefix and prompt tuning"):
+        score(get_peft_model(tiny_model(), tuning), items[:1])
 
 
 def test_a_sliding_window_shorter_than_the_pack_is_scored_plainly_and_right(items):

@@ -54,7 +54,7 @@ def compare_losses(
     from squeeze.claims.variants import arm_of, loss_rows
     from squeeze.cli.verdicts import verdict_table
     from squeeze.interrupt import again, interruptible
-    from squeeze.report.losses import header, merged, records, remarks, table, write
+    from squeeze.report.losses import earlier, header, merged, records, remarks, table, write
     from squeeze.study.engine import Plan, check_engine, cluster, train_on_ray
     from squeeze.study.loss_grid import LossGrid
     from squeeze.training.config import RunConfig, make_config
@@ -83,7 +83,7 @@ def compare_losses(
         left = sum(row.state != "trained" for row in rows)
         console.print(f"{left} of {len(rows)} trainings to do, from one SFT a model and seed")
         return
-    merged(out, [], {}, {})  # a file that is not ours is refused before the training
+    earlier(out)  # a file that is not ours is refused before the training
     if force:
         _clear(out / "work")
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())

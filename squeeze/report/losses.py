@@ -44,6 +44,15 @@ def records(model: str, seeds: Sequence[int], rows: Sequence[LossRow]) -> list[d
     return made
 
 
+def earlier(out: Path) -> dict[str, Any]:
+    """What `losses.json` holds by now; raises `InputError` where the file is not this table."""
+    path = out / "losses.json"
+    found: Any = read_json(path) if path.exists() else {"schema": SCHEMA}
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise InputError(f"{path} is no table of this version; move it away, or give another --out")
+    return found
+
+
 def merged(
     out: Path,
     rows: Sequence[Mapping[str, Any]],
@@ -52,12 +61,9 @@ def merged(
 ) -> dict[str, Any]:
     """What `losses.json` is to hold: these models' results, and those of others that it has.
 
-    Raises `InputError` where the file is not this table.
+    Raises `InputError` as `earlier` does.
     """
-    path, new = out / "losses.json", {row["model"] for row in rows}
-    old: Any = read_json(path) if path.exists() else {}
-    if path.exists() and (not isinstance(old, dict) or old.get("schema") != SCHEMA):
-        raise InputError(f"{path} is no table of this version; move it away, or give another --out")
+    old, new = earlier(out), {row["model"] for row in rows}
     kept = [row for row in old.get("rows", []) if row["model"] not in new]
     others = {row["model"] for row in kept}
 

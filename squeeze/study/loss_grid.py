@@ -62,7 +62,7 @@ class LossGrid:
                 experiment = Experiment(config, cache=self.work)
                 for loss in self.losses:
                     place = experiment.arms.place(config.arm(arm_of(loss)).phases)
-                    if place.adapter.exists():
+                    if experiment.is_trained(arm_of(loss)):
                         yield Planned(model, config.seed, loss, "trained")
                     else:
                         begun = place.directory.exists()

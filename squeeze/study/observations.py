@@ -377,9 +377,8 @@ def va_1_bare(o: Observatory) -> Runs:
     return o.runs("VA-1", dict.fromkeys(o.plan.settings["losses"], arm_of("sigmoid")))
 
 
-@observation("CH-1")
-def ch_1(o: Observatory) -> Displacement:
-    """CH-1: DPO on either half of the pairs by their score, and scores against what DPO did."""
+def _scores(o: Observatory) -> pd.DataFrame:
+    """CHES of the pretrained model and what DPO from it did, a row an example and seed."""
     frames = []
     for seed, experiment in o.over("CH-1"):
         experiment.trajectory(BASE_DPO)
@@ -387,18 +386,21 @@ def ch_1(o: Observatory) -> Displacement:
         after = experiment.scan(experiment.config.arm(BASE_DPO).phases)
         fall = before["chosen_logp"] - after["chosen_logp"]
         frames.append(before.assign(fall=fall, seed=seed))
-    frame = pd.concat(frames, ignore_index=True)
-    return _halves(o, Displacement(o.level, frame), "")
+    return pd.concat(frames, ignore_index=True)
+
+
+@observation("CH-1")
+def ch_1(o: Observatory) -> Displacement:
+    """CH-1: DPO on either half of the pairs by their score, and scores against what DPO did."""
+    return _halves(o, Displacement(o.level, _scores(o)), "")
 
 
 @counterfactual("CH-1")
 def ch_1_bare(o: Observatory) -> Displacement:
     """CH-1 with the scores of other examples."""
-    given = ch_1(o)
-    assert given.frame is not None  # by `ch_1`
-    scores = ["ches", "normalised_ches"]
-    shuffled = given.frame[scores].sample(frac=1, random_state=0).to_numpy()
-    frame = given.frame.assign(**dict(zip(scores, shuffled.T, strict=True)))
+    given, scores = _scores(o), ["ches", "normalised_ches"]
+    shuffled = given[scores].sample(frac=1, random_state=0).to_numpy()
+    frame = given.assign(**dict(zip(scores, shuffled.T, strict=True)))
     return _halves(o, Displacement(o.level, frame), "-permuted")
 
 

@@ -15,28 +15,19 @@ from tests.losses.strategies import fixed_pairs
 pytestmark = pytest.mark.cpu
 
 
+@pytest.mark.parametrize(("term", "scaled", "same"), [("rejected", 1, 0), ("chosen", 0, 1)])
 @pytest.mark.parametrize("name", LOSSES)
-def test_weight_scales_the_rejected_gradient_and_nothing_else(name: str) -> None:
+def test_weight_scales_its_term_s_gradient_and_nothing_else(
+    name: str, term: str, scaled: int, same: int
+) -> None:
     logps = fixed_pairs()
     plain, half = get_loss(name), get_loss(f"weighted_{name}")
-    hyper = {"rejected_weight": 0.25}
+    hyper = {f"{term}_weight": 0.25}
     torch.testing.assert_close(half(logps, **hyper), plain(logps), rtol=1e-14, atol=0)
     before = autograd_residual(ResidualCase(name, plain.function, None, logps))
     after = autograd_residual(ResidualCase(name, half.function, None, logps, hyper))
-    torch.testing.assert_close(after[0], before[0], rtol=1e-12, atol=0)
-    torch.testing.assert_close(after[1], 0.25 * before[1], rtol=1e-12, atol=0)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_chosen_weight_scales_the_chosen_gradient_and_nothing_else(name: str) -> None:
-    logps = fixed_pairs()
-    plain, half = get_loss(name), get_loss(f"weighted_{name}")
-    hyper = {"chosen_weight": 0.25}
-    torch.testing.assert_close(half(logps, **hyper), plain(logps), rtol=1e-14, atol=0)
-    before = autograd_residual(ResidualCase(name, plain.function, None, logps))
-    after = autograd_residual(ResidualCase(name, half.function, None, logps, hyper))
-    torch.testing.assert_close(after[0], 0.25 * before[0], rtol=1e-12, atol=0)
-    torch.testing.assert_close(after[1], before[1], rtol=1e-12, atol=0)
+    torch.testing.assert_close(after[same], before[same], rtol=1e-12, atol=0)
+    torch.testing.assert_close(after[scaled], 0.25 * before[scaled], rtol=1e-12, atol=0)
 
 
 def test_weighted_formula_is_autograds_gradient() -> None:

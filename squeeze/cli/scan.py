@@ -162,6 +162,7 @@ def _print(frame: pd.DataFrame, summary: dict[str, Any], top: int) -> None:
 
 def _table(title: str, first: str, frame: pd.DataFrame) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, title_justify="left")
     table.add_column(first, no_wrap=True)
@@ -170,5 +171,5 @@ def _table(title: str, first: str, frame: pd.DataFrame) -> Table:
     for row in frame.to_dict("records"):
         cells = (format(row[name], style) for name, (_, style) in SHOWN.items())
         number = f"{row['row']}: " if "row" in row else ""
-        table.add_row(f"{number}{row['example']}", *cells)
+        table.add_row(Text(f"{number}{row['example']}"), *cells)
     return table

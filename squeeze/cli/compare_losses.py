@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from squeeze.cli.app import RUN, Plugin, app, load_plugin
+from squeeze.cli.engine import Address, Engines, GpusPerArm, Slurm, engine_of
 
 Option = typer.Option
 
@@ -37,15 +38,13 @@ def compare_losses(
     ] = False,
     as_json: Annotated[bool, Option("--json", help="Print losses.json.")] = False,
     force: Annotated[bool, Option("--force", help="Train again what OUT/work has.")] = False,
-    engine: Annotated[str, Option(help="local, or ray: arms on many machines.")] = "local",
-    address: Annotated[str | None, Option(help="Of the Ray cluster; auto on one of it.")] = None,
-    gpus_per_arm: Annotated[
-        float | None, Option(help="With --engine ray; one by default, where there are any.")
-    ] = None,
+    engine: Engines = "local",
+    address: Address = None,
+    gpus_per_arm: GpusPerArm = None,
+    slurm: Slurm = None,
 ) -> None:
     """Train every preference loss from one SFT checkpoint each, and compare what they do."""
-    from contextlib import nullcontext
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
 
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -55,11 +54,11 @@ def compare_losses(
     from squeeze.cli.verdicts import verdict_table
     from squeeze.interrupt import again, interruptible
     from squeeze.report.losses import earlier, header, merged, records, remarks, table, write
-    from squeeze.study.engine import Plan, check_engine, cluster, train_on_ray
     from squeeze.study.loss_grid import LossGrid
+    from squeeze.study.workers import check_engine
     from squeeze.training.config import RunConfig, make_config
 
-    check_engine(engine, address)
+    check_engine(engine, address, slurm)
     names, numbers = _losses(losses, plugin), _seeds(seeds)
     models = _names(model or RunConfig.model, "--model needs at least one model")
     given = {
@@ -89,27 +88,15 @@ def compare_losses(
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     verdicts: list[Any] = []
     content: dict[str, Any] = {}
-    on_ray = engine == "ray"
-    joined = cluster(address) if on_ray else nullcontext()
-    bars = Progress(*columns, console=Console(stderr=True))
-    with interruptible(again()), joined, bars as progress:
+    bars = Progress(*columns, console=Console(stderr=True), disable=engine != "local")
+    elsewhere = engine_of(engine, address, gpus_per_arm, slurm, bars.console, plugin)
+    with interruptible(again()), elsewhere as trained, bars as progress:
         bar = progress.add_task("losses", total=len(grid), completed=-1)
-
-        def elsewhere(work: Plan) -> dict[str, str]:
-            work = replace(work, plugin=plugin and plugin.absolute())
-            progress.console.print(str(work), soft_wrap=True, markup=False)
-            phases = progress.add_task("phases", total=None)
-
-            def said(done: int, total: int, what: str) -> None:
-                progress.update(phases, completed=done, total=total, description=what)
-
-            return train_on_ray(work, gpus_per_arm, said)
-
         for name in models:
             found = grid.train(
                 name,
                 lambda what: progress.update(bar, description=what, advance=1),
-                elsewhere if on_ray else None,
+                trained,
             )
             changes = [
                 r

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from squeeze.cli.app import RUN, app
+from squeeze.cli.engine import Address, Engines, GpusPerArm, Slurm, engine_of
 
 Option = typer.Option
 
@@ -33,11 +33,10 @@ def observe(
         bool, Option("--recorded", help="Judge the arms that --records holds; train nothing.")
     ] = False,
     out: Annotated[Path, Option(help="The ledger's directory.")] = Path("reports"),
-    engine: Annotated[str, Option(help="local, or ray: arms on many machines.")] = "local",
-    address: Annotated[str | None, Option(help="Of the Ray cluster; auto on one of it.")] = None,
-    gpus_per_arm: Annotated[
-        float | None, Option(help="With --engine ray; one by default, where there are any.")
-    ] = None,
+    engine: Engines = "local",
+    address: Address = None,
+    gpus_per_arm: GpusPerArm = None,
+    slurm: Slurm = None,
 ) -> None:
     """Run the pre-registered experiments of a level and put the verdicts into the ledger.
 
@@ -55,13 +54,13 @@ def observe(
     from squeeze.cli.verdicts import verdict_table
     from squeeze.errors import InputError
     from squeeze.interrupt import again, interruptible
-    from squeeze.study.engine import Plan, check_engine, cluster, train_on_ray
     from squeeze.study.observations import claims_at, judge
     from squeeze.study.registration import plan, registration_sha256
     from squeeze.study.study import Observatory
+    from squeeze.study.workers import check_engine
     from squeeze.training.progress import RunProgress
 
-    check_engine(engine, address)
+    check_engine(engine, address, slurm)
     console = Console()
     registered_level: Any = level
     registered = plan(registered_level)
@@ -69,41 +68,35 @@ def observe(
     names = claims_at(registered_level)
     if claims is not None:
         names = [catalogue.get(name.strip()).id for name in claims.split(",")]
-    on_ray = engine == "ray"
-
-    def elsewhere(work: Plan) -> dict[str, str]:
-        console.print(str(work), soft_wrap=True, markup=False)
-        return train_on_ray(work, gpus_per_arm)
-
     if recorded and records is None:
         raise InputError("--recorded needs --records DIR, whose arms it judges")
-    observatory = Observatory(
-        registered_level,
-        chosen,
-        model=model,
-        records=records,
-        engine=elsewhere if on_ray else None,
-        recorded=recorded,
-    )
-    if observatory.registered:
-        read(out)  # a file that is not ours is better refused before the training
     entries, verdicts = [], []
-    digest = registration_sha256(registered_level)[:12]
-    console.print(f"registration {digest}, seeds {', '.join(map(str, chosen))}")
-    joined = cluster(address) if on_ray else nullcontext()
-    with RunProgress(console, float(len(names))) as progress, joined:
-        for name in names:
-            progress.describe(name)
-            start = time.perf_counter()
-            with interruptible(again()):
-                found = judge(observatory, name)
-            seconds = time.perf_counter() - start
-            verdicts += found
-            test = f"squeeze observe {level}"
-            entries += [
-                new_entry(v, catalogue.get(name), seconds=seconds, test=test) for v in found
-            ]
-            progress.advance(1.0)
+    with engine_of(engine, address, gpus_per_arm, slurm, console) as elsewhere:
+        observatory = Observatory(
+            registered_level,
+            chosen,
+            model=model,
+            records=records,
+            engine=elsewhere,
+            recorded=recorded,
+        )
+        if observatory.registered:
+            read(out)  # a file that is not ours is better refused before the training
+        digest = registration_sha256(registered_level)[:12]
+        console.print(f"registration {digest}, seeds {', '.join(map(str, chosen))}")
+        with RunProgress(console, float(len(names)), shown=elsewhere is None) as progress:
+            for name in names:
+                progress.describe(name)
+                start = time.perf_counter()
+                with interruptible(again()):
+                    found = judge(observatory, name)
+                seconds = time.perf_counter() - start
+                verdicts += found
+                test = f"squeeze observe {level}"
+                entries += [
+                    new_entry(v, catalogue.get(name), seconds=seconds, test=test) for v in found
+                ]
+                progress.advance(1.0)
     console.print(verdict_table(verdicts))
     if observatory.registered:
         merge(out, entries)

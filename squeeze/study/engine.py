@@ -1,43 +1,39 @@
-"""Engine of an experiment on many machines: its phases as Ray's tasks, over one shared directory.
+"""Engine of an experiment on many machines: its phases as jobs of workers, over one directory.
 
-Ray starts each phase once, after the phase that it begins from, and again where a worker dies; it
-then goes on at its last probe. The directory must be one file system of all machines that renames
+A phase is a job, begun after the phase that it begins from; where a worker dies it is begun again
+and goes on at its last probe. The directory must be one file system of all machines that renames
 atomically (NFS does); no file of it is locked, as such locks are not to be trusted there, so one
-engine at a time works on a directory. What a phase is stays `training.runner`'s.
+engine at a time works on a directory. Who the workers are is `workers`', what a phase is
+`training.runner`'s.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import platform
-import re
 import runpy
 import shutil
-import socket
+import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from squeeze import interrupt
 from squeeze.errors import InputError
+from squeeze.files import read_json, write_json
 from squeeze.study.seed_run import Experiment
 from squeeze.training.config import RunConfig
 from squeeze.training.inputs import Pairs
 from squeeze.training.runner import phases_key
 
-ENGINES = ("local", "ray")
 WORKERS = "workers.jsonl"  # beside a phase's files: a line for each worker that began it
-_NO_CLUSTER = (
-    "no Ray cluster answers at {} ({}); start one with ray start --head, or leave out --address to "
-    "use this machine"
-)
-_RETRIES = 3  # of a phase whose worker died
+MEASURED = "measured.json"  # beside a finished phase's: what it took
+RETRIES = 3  # of a phase whose worker died
 
 
 @dataclass(frozen=True)
@@ -48,14 +44,34 @@ class Seed:
     arms: tuple[str, ...]
     pairs: Pairs | None = None
 
-    def prefixes(self) -> dict[str, tuple[str, int]]:
-        """Each phase once, after those it begins from: an arm that has it, and its number there."""
-        found: dict[str, tuple[str, int]] = {}
-        for name in self.arms:
-            phases = self.config.arm(name).phases
-            for length in range(len(phases) + 1):
-                found.setdefault(phases_key(phases[:length]), (name, length))
-        return found
+
+@dataclass(eq=False)
+class Row:
+    """A phase of a plan as it goes: `length` counts the phases of `arm` up to it (0: none).
+
+    `number` is the seed's place in the plan, `after` the row that it begins from. `host` and
+    `epoch` are its worker's last word, `seconds` since its first.
+    """
+
+    number: int
+    seed: int
+    arm: str
+    length: int
+    key: str
+    kind: str
+    epochs: int
+    after: Row | None
+    state: Literal["waiting", "running", "done", "failed"] = "waiting"
+    host: str = ""
+    epoch: float = 0.0
+    since: float = 0.0
+    seconds: float = 0.0
+    reason: str = ""
+    deaths: int = 0
+
+    def __str__(self) -> str:
+        """What it is, in a few words."""
+        return f"seed {self.seed}, {self.arm}, {self.kind}"
 
 
 @dataclass(frozen=True)
@@ -66,23 +82,144 @@ class Plan:
     store: Path
     plugin: Path | None = None
 
+    def rows(self) -> list[Row]:
+        """Every phase once, each after the one that it begins from."""
+        found: dict[tuple[int, str], Row] = {}
+        for number, seed in enumerate(self.seeds):
+            for name in seed.arms:
+                phases = seed.config.arm(name).phases
+                before: Row | None = None
+                for length in range(len(phases) + 1):
+                    key = phases_key(phases[:length])
+                    last = phases[length - 1] if length else None
+                    what = (last.kind, last.epochs) if last else ("untrained model", 0)
+                    row = Row(number, seed.config.seed, name, length, key, *what, before)
+                    before = found.setdefault((number, key), row)
+        return list(found.values())
+
     def __str__(self) -> str:
-        """Arms, phases, epochs and disk, in one line."""
+        """Arms, phases, epochs, hours and disk, in one line."""
         arms = sum(len(seed.arms) for seed in self.seeds)
-        last = [
-            seed.config.arm(name).phases[length - 1]
-            for seed in self.seeds
-            for name, length in seed.prefixes().values()
-            if length
-        ]
+        phases = [row for row in self.rows() if row.length]
         free = shutil.disk_usage(_existing(self.store)).free / 1e9
         return (
-            f"{arms} arms on {len(self.seeds)} seeds: {len(last)} phases (shared ones once), "
-            f"{sum(phase.epochs for phase in last)} epochs; {free:.0f} GB are free in {self.store}"
+            f"{arms} arms on {len(self.seeds)} seeds: {len(phases)} phases (shared ones once), "
+            f"{sum(row.epochs for row in phases)} epochs; {self._projected(phases)}; "
+            f"{free:.0f} GB are free in {self.store}"
+        )
+
+    def _projected(self, phases: Sequence[Row]) -> str:
+        """Hours and disk, as finished phases of these models in the store took."""
+        models, found = {seed.config.model for seed in self.seeds}, []
+        for path in self.store.glob(f"*/*/{MEASURED}"):
+            with suppress(InputError, KeyError, TypeError):  # damaged: it is only an estimate
+                one = read_json(path)
+                if one["model"] in models:
+                    found.append([float(one[name]) for name in ("seconds", "epochs", "bytes")])
+        if not found:
+            return "hours and disk are known once a phase of the model is finished here"
+        seconds, epochs, size = map(sum, zip(*found, strict=True))
+        an_epoch = seconds / epochs
+        hours = sum(row.epochs for row in phases) * an_epoch / 3600
+        gigabytes = len(phases) * size / len(found) / 1e9
+        return (
+            f"about {hours:.2g} hours of one worker and {gigabytes:.2g} GB where all are new "
+            f"({len(found)} phases here took {an_epoch:.3g} s an epoch)"
         )
 
 
 Engine = Callable[[Plan], dict[str, str]]  # trains a plan; the arms that it could not, and why
+Call = tuple[Plan, int, str, int, str]  # the arguments of `phase`
+
+
+class WorkerDiedError(Exception):
+    """A worker that ended without an answer."""
+
+
+@runtime_checkable
+class Workers(Protocol):
+    """Those who do the phases: a job is a call of `phase`, on some machine."""
+
+    def begin(self, calls: Sequence[Call]) -> list[Any]:
+        """Start a job a call."""
+
+    def ended(self, jobs: Sequence[Any]) -> list[Any]:
+        """Those that ended, after a second's wait at most."""
+
+    def answer(self, job: Any) -> str | None:
+        """What the call returned; raises `WorkerDiedError` where nothing came."""
+
+
+def train(
+    plan: Plan, workers: Workers, said: Callable[[Sequence[Row]], object] = lambda rows: None
+) -> dict[str, str]:
+    """Train a plan; the arms that could not be trained, with the reason.
+
+    `said(rows)` is told about once a second how the phases stand. Raises `InputError` where no arm
+    could be trained, as where a worker sees another directory than this process or not the model,
+    and for a phase whose workers keep dying.
+    """
+    rows, jobs = plan.rows(), dict[Any, Row]()
+    with _marked(plan.store) as mark:
+        while True:
+            ready = _ready(rows)
+            calls = [(plan, row.number, row.arm, row.length, mark.name) for row in ready]
+            for row, job in zip(ready, workers.begin(calls) if calls else (), strict=True):
+                row.state, row.since, jobs[job] = "running", time.monotonic(), row
+            said(rows)
+            if not jobs:
+                break
+            ended = workers.ended(list(jobs))
+            _follow(jobs.values(), mark)
+            for job in ended:
+                _end(jobs.pop(job), workers, job)
+            interrupt.stop_if_requested()
+    found = {(row.number, row.key): row.reason for row in rows}
+    missing: dict[str, str] = {}
+    for number, seed in enumerate(plan.seeds):
+        for name in seed.arms:
+            if reason := found[number, phases_key(seed.config.arm(name).phases)]:
+                missing[name] = reason
+    if missing and missing.keys() == {name for seed in plan.seeds for name in seed.arms}:
+        raise InputError(next(iter(missing.values())))
+    return missing
+
+
+def _ready(rows: Iterable[Row]) -> list[Row]:
+    """The rows that can begin; those whose beginning failed have failed as well."""
+    found = []
+    for row in rows:
+        if row.state == "waiting" and (row.after is None or row.after.state == "done"):
+            found.append(row)
+        elif row.state == "waiting" and row.after is not None and row.after.state == "failed":
+            row.state, row.reason = "failed", row.after.reason
+    return found
+
+
+def _end(row: Row, workers: Workers, job: Any) -> None:
+    try:
+        reason = workers.answer(job)
+    except WorkerDiedError as error:
+        row.state, row.deaths = "waiting", row.deaths + 1
+        if row.deaths > RETRIES:
+            raise InputError(
+                f"the worker of {row} died {row.deaths} times ({error}); what was trained is kept: "
+                "type the same command again"
+            ) from error
+        return
+    row.state, row.reason = ("failed", reason) if reason else ("done", "")
+    row.epoch = float(row.epochs)
+
+
+def _follow(rows: Iterable[Row], mark: Path) -> None:
+    """Read what the workers of these rows last wrote; they may still be in a queue."""
+    for row in rows:
+        waited = not row.host
+        with suppress(InputError):  # nothing yet
+            row.host, row.epoch = read_json(mark / f"{row.number}-{row.key}")
+        if waited:
+            row.since = time.monotonic()
+        row.seconds = time.monotonic() - row.since
 
 
 def _existing(path: Path) -> Path:
@@ -90,110 +227,21 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
-def check_engine(engine: str, address: str | None) -> None:
-    """Raise `InputError` for an engine that there is not, or that is not installed."""
-    if engine not in ENGINES:
-        raise InputError(f"--engine must be one of {', '.join(ENGINES)}, not {engine!r}")
-    if engine == "local" and address is not None:
-        raise InputError("--address is Ray's; add --engine ray")
-    if engine == "ray" and importlib.util.find_spec("ray") is None:
-        raise InputError("Ray is not installed; run: pip install 'dpo-squeeze[ray]'")
-
-
-def train_on_ray(
-    plan: Plan,
-    gpus: float | None = None,
-    said: Callable[[int, int, str], None] = lambda done, total, what: None,
-) -> dict[str, str]:
-    """Within `cluster`, train a plan; the arms that could not be trained, with the reason.
-
-    Each phase takes one CPU and `gpus` GPUs (None: one, where the cluster has any; Ray hides them
-    from a phase that takes none). `said(done, total, what)` is told of each finished phase.
-    Raises `InputError` where no arm could be trained, as where a worker sees another directory
-    than this process or not the model.
-    """
-    import ray
-
-    if gpus is None:
-        gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
-    with _marked(plan.store) as mark:
-        begin = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_phase)
-        running: dict[Any, str] = {}
-        ends: dict[tuple[int, str], Any] = {}
-        for number, seed in enumerate(plan.seeds):
-            before: dict[str, Any] = {}
-            for key, (name, length) in seed.prefixes().items():
-                phases = seed.config.arm(name).phases
-                parent = before.get(phases_key(phases[: length - 1])) if length else None
-                before[key] = begin.remote(plan, number, name, length, mark, parent)
-                running[before[key]] = f"seed {seed.config.seed}, {name}, phase {length}"
-            for name in seed.arms:
-                ends[number, name] = before[phases_key(seed.config.arm(name).phases)]
-        total, waiting = len(running), list(running)
-        while waiting:
-            ready, waiting = ray.wait(waiting, num_returns=1, timeout=1.0)
-            interrupt.stop_if_requested()
-            for one in ready:
-                ray.get(one)
-                said(total - len(waiting), total, running[one])
-        reasons = {key: ray.get(end) for key, end in ends.items()}
-    missing = {name: reason for (_, name), reason in reasons.items() if reason is not None}
-    if len(missing) == len({name for _, name in reasons}):
-        raise InputError(next(iter(missing.values())))
-    return missing
-
-
 @contextmanager
-def cluster(address: str | None = None) -> Iterator[None]:
-    """Join a Ray cluster ("auto" on a machine of it); None starts Ray on this machine alone.
-
-    Raises `InputError` where none answers, and for a phase that fails in no way of its own.
-    """
-    import ray
-
-    if address is not None and (place := re.search(r"([^/@]+):(\d+)$", address)) is not None:
-        try:  # Ray itself would try for minutes
-            socket.create_connection((place[1], int(place[2])), timeout=10).close()
-        except OSError as error:
-            raise InputError(_NO_CLUSTER.format(address, error)) from error
-    try:
-        ray.init(address=address or "local", include_dashboard=False, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(_NO_CLUSTER.format(address or "this machine", error)) from error
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        raise InputError(
-            f"a phase failed on its worker, {_RETRIES} times if the worker died ({error}); what "
-            "was trained is kept: type the same command again"
-        ) from error
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _marked(store: Path) -> Iterator[str]:
-    """A file in the store that every worker must see."""
-    store.mkdir(parents=True, exist_ok=True)
+def _marked(store: Path) -> Iterator[Path]:
+    """A directory in the store that every worker must see, for what they say while they work."""
     mark = store / f".engine-{uuid.uuid4().hex}"
-    mark.touch()
+    mark.mkdir(parents=True)
     try:
-        yield mark.name
+        yield mark
     finally:
-        mark.unlink()
+        shutil.rmtree(mark, ignore_errors=True)
 
 
-def _phase(
-    plan: Plan, number: int, name: str, length: int, mark: str, failed: str | None
-) -> str | None:
-    """On a worker: train phase `length` of an arm (0: score the model); why not, or None.
-
-    `failed` is why the phase before was not trained.
-    """
-    if failed is not None:
-        return failed
-    seed, host = plan.seeds[number], platform.node()
-    if not (plan.store / mark).exists():
+def phase(plan: Plan, number: int, name: str, length: int, mark: str) -> str | None:
+    """On a worker: train phase `length` of an arm (0: score the model); why not, or None."""
+    seed, host, said = plan.seeds[number], platform.node(), plan.store / mark
+    if not said.exists():
         return (
             f"the worker {host} does not see {plan.store} as this machine does; it must be on "
             "a file system that all machines share (--out, or SQUEEZE_CACHE for observe)"
@@ -202,11 +250,27 @@ def _phase(
         if plan.plugin is not None:
             _load_once(plan.plugin)
         experiment = Experiment(seed.config, seed.pairs, cache=plan.store, locks=False)
-        place = experiment.arms.place(seed.config.arm(name).phases[:length]).directory
+        phases = seed.config.arm(name).phases[:length]
+        place = experiment.arms.place(phases).directory
         place.mkdir(parents=True, exist_ok=True)
         with (place / WORKERS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"host": host, "pid": os.getpid()}) + "\n")
+
+        def note(*_: object) -> None:
+            points = experiment.arms.rows(phases).points("")
+            if said.exists():  # else the engine has stopped
+                last = points[-1].epoch if points else 0.0
+                write_json(said / f"{number}-{phases_key(phases)}", [host, last])
+
+        note()
+        experiment.arms.probed = note
+        new, start = not experiment.arms.rows(phases).points(""), time.monotonic()
         experiment.train(name, length=length)
+        if new and phases:
+            seconds, files = time.monotonic() - start, [*place.rglob("*")]
+            facts = {"seconds": seconds, "epochs": phases[-1].epochs}
+            size = sum(path.stat().st_size for path in files if path.is_file())
+            write_json(place / MEASURED, {"model": seed.config.model, **facts, "bytes": size})
     except InputError as error:
         return f"{error} (on {host})"
     return None

@@ -19,9 +19,12 @@ from squeeze.trajectory import Trajectory
 
 
 class RunProgress:
-    """A progress bar in units of relative cost; `total` is the sum of all `advance` to come."""
+    """A progress bar in units of relative cost; `total` is the sum of all `advance` to come.
 
-    def __init__(self, console: Console, total: float) -> None:
+    It is not `shown` where something else is.
+    """
+
+    def __init__(self, console: Console, total: float, shown: bool = True) -> None:
         self.console = console
         self._bar = Progress(
             SpinnerColumn(),
@@ -32,6 +35,7 @@ class RunProgress:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
+            disable=not shown,
         )
         self._task = self._bar.add_task("starting", total=total)
 

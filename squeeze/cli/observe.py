@@ -22,6 +22,10 @@ def observe(
         str, Option(help="evaluation, development, or numbers with commas.")
     ] = "evaluation",
     model: Annotated[str | None, Option(help="Another model than the registered one.")] = None,
+    replace: Annotated[
+        list[str] | None,
+        Option("--set", help="FIELD=VALUE of the recipe, e.g. finetuning=full or data=FILE."),
+    ] = None,
     logs: Annotated[
         Path | None, Option(help="For published: a clone of the authors' repository.")
     ] = None,
@@ -42,7 +46,7 @@ def observe(
     """Run the pre-registered experiments of a level and put the verdicts into the ledger.
 
     Everything is cached: stopped, it goes on where it was; finished, it only judges again. Verdicts
-    of other seeds or another model than the registered ones are shown and not recorded. "published"
+    of other seeds, another model or recipe than registered are shown and not recorded. "published"
     trains nothing: it judges the logs that the paper's authors published.
     """
     if level == "published":
@@ -81,6 +85,7 @@ def observe(
         registered_level,
         chosen,
         model=model,
+        recipe=dict(map(_field, replace or [])),
         records=records,
         engine=elsewhere if on_ray else None,
         recorded=recorded,
@@ -110,6 +115,18 @@ def observe(
         console.print(f"recorded in {out / 'claims.md'}", soft_wrap=True)
     else:
         console.print("not recorded: not the registered evaluation")
+
+
+def _field(text: str) -> tuple[str, str]:
+    from squeeze.errors import InputError
+
+    name, equals, value = text.partition("=")
+    if not equals or name in ("model", "seed", "arms"):
+        raise InputError(
+            f"--set must be FIELD=VALUE of the recipe, such as finetuning=full, not {text!r} "
+            "(--model, --seeds and --claims choose the model, the seeds and the arms)"
+        )
+    return name, value
 
 
 def _seeds(text: str, evaluation: tuple[int, ...], development: tuple[int, ...]) -> tuple[int, ...]:

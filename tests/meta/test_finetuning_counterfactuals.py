@@ -1,7 +1,7 @@
 """Each observation's counterfactual, trained on the tiny LM: the very same check does not hold.
 
-The experiments are those of tests/lm with the cause removed, on the registered seeds. Beside it
-stands the contrast, the effect less the counterfactual's with its interval: rows of tests/lm.
+The experiments are those of tests/study with the cause removed, on the registered seeds. Beside it
+stands the contrast, the effect less the counterfactual's with its interval: rows of tests/study.
 """
 
 import pytest

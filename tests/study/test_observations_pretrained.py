@@ -6,9 +6,6 @@ another model or other data (--squeeze-model gemma3-270m trains on the Chinese s
 --quick, where one seed and a few examples check the machinery.
 """
 
-import json
-from pathlib import Path
-
 import pytest
 import xdist
 
@@ -16,12 +13,10 @@ from squeeze import models
 from squeeze.study.observations import claims_at, judge
 from squeeze.study.registration import plan, unregistered
 from squeeze.study.study import Observatory
-from tests.lm.regressions import regressions
 from tests.quick import RECIPE, SETTINGS
+from tests.study.regressions import regressions
 
 pytestmark = pytest.mark.pretrained
-
-REFERENCE = Path(__file__).with_name("reference.json")
 
 
 @pytest.fixture(scope="module")
@@ -64,4 +59,4 @@ def test_observation(claim, observatory, ledger, request):
     assert {v.seeds for v in verdicts if v.ran} == {
         registered.seeds_of(claim, registered.evaluation)
     }
-    assert not regressions(verdicts, json.loads(REFERENCE.read_text()))
+    assert not regressions(verdicts)

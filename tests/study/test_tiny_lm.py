@@ -35,6 +35,11 @@ def frame(text):
 
 
 @pytest.fixture(scope="module")
+def tiny_lm_directory():
+    return tiny_lm()
+
+
+@pytest.fixture(scope="module")
 def examples():
     train, held_out = tiny_examples(24, 8, seed=0)
     return [*train, *held_out]

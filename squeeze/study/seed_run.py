@@ -1,8 +1,8 @@
 """One seed of an experiment: any arms on one model and one set of pairs, cached, without a report.
 
-What `run` does for the main job's directory, this does for claims, comparisons of losses and tests:
-arms by name in, one trajectory out. Everything is kept in the cache under a name that depends on
-all that determines it, so a killed experiment goes on and a finished one is only read.
+What `replicate` does for the main job's directory, this does for claims, comparisons of losses and
+tests: arms by name in, one trajectory out. Everything is kept in the cache under a name that
+depends on all that determines it, so a killed experiment goes on and a finished one is only read.
 """
 
 from __future__ import annotations

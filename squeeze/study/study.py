@@ -1,4 +1,4 @@
-"""Runs what `preregistered.yaml` registers at a level, and judges every observation on it.
+"""The study of a level: what `preregistered.yaml` registers, trained, and judged by its claims.
 
 One `Experiment` a seed, cached: a second call trains nothing. `observations` says which arms each
 claim needs, and judges.

@@ -1,6 +1,6 @@
-"""What is trained on what: arms, phases and the configuration of a run, all plain data.
+"""Configuration of a run: what is trained on what, all plain data.
 
-Nothing here trains; `run` turns a `RunConfig` into TRL trainers.
+Nothing here trains; `trainers` turns a `RunConfig` into TRL trainers.
 """
 
 from __future__ import annotations

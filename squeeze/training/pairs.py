@@ -1,4 +1,4 @@
-"""What a phase trains on: the data's pairs, counterfactual forms of them, or the policy's own."""
+"""Pairs of a phase: the data's, counterfactual forms of them, or the policy's own."""
 
 from __future__ import annotations
 

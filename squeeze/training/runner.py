@@ -2,7 +2,7 @@
 
 Phases that several arms begin with are trained once. All of it lives in one work directory, so that
 a killed process goes on at its last probe and a finished one only reads. What a run shows, judges
-and reports is `run`'s business.
+and reports is `replicate`'s business.
 """
 
 from __future__ import annotations

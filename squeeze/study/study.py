@@ -27,7 +27,7 @@ TINY = "tinylm"  # the model that is made here, with the pairs of its world
 OTHERS = {"gemma3-270m": {"data": "enthusiastic_zh", "template": "unmarked"}}
 
 
-class Observatory:
+class Study:
     """The registered experiments of a level on some seeds.
 
     `model`, single fields of the `recipe` and single `settings` may be replaced (quick forms, other

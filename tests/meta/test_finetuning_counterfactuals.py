@@ -7,14 +7,14 @@ stands the contrast, the effect less the counterfactual's with its interval: row
 import pytest
 
 from squeeze.study.observations import judge_counterfactual
-from squeeze.study.study import Observatory
+from squeeze.study.study import Study
 
 pytestmark = pytest.mark.cpu
 
 
 @pytest.fixture(scope="session")
-def observatory():
-    return Observatory("tiny")
+def study():
+    return Study("tiny")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def observatory():
         pytest.param("CH-1", marks=pytest.mark.counterfactual("CH-1")),
     ],
 )
-def test_without_its_cause_the_claim_is_not_supported(claim, observatory):
-    rows = [row for row in judge_counterfactual(observatory, claim) if row.role == "primary"]
+def test_without_its_cause_the_claim_is_not_supported(claim, study):
+    rows = [row for row in judge_counterfactual(study, claim) if row.role == "primary"]
     assert rows
     assert not any(row.supported for row in rows), rows

@@ -13,23 +13,23 @@ from squeeze.claims.results import shipped
 from squeeze.claims.types import Verdict
 from squeeze.study.observations import claims_at, judge
 from squeeze.study.registration import plan, unregistered
-from squeeze.study.study import Observatory
+from squeeze.study.study import Study
 from tests.study.regressions import regressions
 
 pytestmark = pytest.mark.cpu
 
 
 @pytest.fixture(scope="module")
-def observatory():
-    return Observatory("tiny")
+def study():
+    return Study("tiny")
 
 
 @pytest.mark.parametrize(
     "claim",
     [pytest.param(claim, marks=pytest.mark.claim(claim, "tiny")) for claim in claims_at("tiny")],
 )
-def test_observation(claim, observatory, ledger):
-    verdicts = judge(observatory, claim)
+def test_observation(claim, study, ledger):
+    verdicts = judge(study, claim)
     ledger.record(*verdicts)
     assert verdicts
     assert not unregistered(verdicts)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from squeeze.training.trl_compat import attention_of
 from squeeze.verify.checks_loss import LOSS_TOLERANCE, TOKENS, distance, relative
 from squeeze.verify.scorer import gradient, moved
 from squeeze.verify.subject import MOVED, TrainerSubject
@@ -164,7 +165,7 @@ def dropout_disabled(subject: TrainerSubject) -> Measured:
 def attention_implementation(subject: TrainerSubject) -> Measured:
     """The model's own attention, and the plainest one."""
     model = subject.trainer.model
-    name = model.config._attn_implementation
+    name = attention_of(model)
     with moved(model, MOVED), torch.no_grad():
         own, _ = subject.compute(subject.trainer, subject.rows)
         model.set_attn_implementation("eager")

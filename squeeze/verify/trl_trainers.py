@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from squeeze.errors import InputError
+from squeeze.training.trl_compat import model_name
 from squeeze.verify.groups import GroupSubject
 from squeeze.verify.subject import TrainerSubject
 from squeeze.verify.tiny import tiny_rows
@@ -101,7 +102,7 @@ def trl_subject(
     def make(model: Any, data: Any, **options: Any) -> Any:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(model.config._name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(model_name(model))
         rewards = {"reward_funcs": tiny_reward} if name in GROUPS else {}
         return cls(
             model=model,

@@ -9,9 +9,9 @@ import pytest
 
 from squeeze import models
 from squeeze.study.observations import claims_at, judge
-from squeeze.study.registration import unregistered
 from squeeze.study.study import Study
 from tests.quick import RECIPE, SETTINGS
+from tests.study.rows import unregistered
 
 pytestmark = pytest.mark.gpu
 FULL = {"finetuning": "full", "learning_rate": 5e-6, "sft_learning_rate": 1e-5}

@@ -12,9 +12,9 @@ import pytest
 from squeeze.claims.results import shipped
 from squeeze.claims.types import Verdict
 from squeeze.study.observations import claims_at, judge
-from squeeze.study.registration import plan, unregistered
+from squeeze.study.registration import plan
 from squeeze.study.study import Study
-from tests.study.regressions import regressions
+from tests.study.rows import regressions, unregistered
 
 pytestmark = pytest.mark.cpu
 

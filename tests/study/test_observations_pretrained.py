@@ -11,10 +11,10 @@ import xdist
 
 from squeeze import models
 from squeeze.study.observations import claims_at, judge
-from squeeze.study.registration import plan, unregistered
+from squeeze.study.registration import plan
 from squeeze.study.study import Study
 from tests.quick import RECIPE, SETTINGS
-from tests.study.regressions import regressions
+from tests.study.rows import regressions, unregistered
 
 pytestmark = pytest.mark.pretrained
 

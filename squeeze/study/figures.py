@@ -21,7 +21,7 @@ from squeeze.cache import cache_directory
 from squeeze.claims.runs import Runs
 from squeeze.claims.types import Level
 from squeeze.errors import InputError
-from squeeze.files import replacing
+from squeeze.files import write_figure
 from squeeze.report.figures import LOOK
 from squeeze.report.style import ARGMAX, split_name, style
 from squeeze.study.study import Study
@@ -67,8 +67,7 @@ def write_paper_figures(level: Level, directory: Path, cache: Path | None = None
     made = []
     for number, figure in figures.items():
         path = directory / f"figure-{number}-{level}.png"
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=120, facecolor="white")
+        write_figure(figure, path, dpi=120)
         made.append(path)
     return made
 

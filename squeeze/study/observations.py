@@ -34,12 +34,17 @@ COUNTERFACTUALS: dict[str, Gather] = {}
 
 
 def observation(
-    claim: str,
+    claim: str, *, bare: bool = False
 ) -> Callable[[Callable[[Study], Evidence]], Callable[[Study], Evidence]]:
-    """Decorate what trains a claim's arms and returns the evidence that its check takes."""
+    """Decorate what trains a claim's arms and returns the evidence that its check takes.
+
+    With `bare` its counterfactual are the same `Runs`, their roles played without the cause.
+    """
 
     def put(gather: Callable[[Study], Evidence]) -> Callable[[Study], Evidence]:
         OBSERVATIONS[claim] = gather
+        if bare:
+            COUNTERFACTUALS[claim] = lambda o: OBSERVATIONS[claim](o).without_cause()
         return gather
 
     return put
@@ -90,56 +95,28 @@ def _sft(o: Study, claim: str, form: str) -> Runs:
     return o.runs(claim, {"sft": long_sft(o)}, {"sft": long_sft(o, form)})
 
 
-def _bare(runs: Runs) -> Runs:
-    return runs.without_cause()
-
-
-@observation("SF-1")
+@observation("SF-1", bare=True)
 def sf_1(o: Study) -> Runs:
     """SF-1: long SFT, against SFT on other prompts' answers."""
     return _sft(o, "SF-1", "-shuffled")
 
 
-@observation("SF-2")
+@observation("SF-2", bare=True)
 def sf_2(o: Study) -> Runs:
     """SF-2: long SFT, against SFT on permuted words."""
     return _sft(o, "SF-2", "-permuted")
 
 
-@observation("SF-3")
+@observation("SF-3", bare=True)
 def sf_3(o: Study) -> Runs:
     """SF-3: long SFT, against SFT on permuted words."""
     return _sft(o, "SF-3", "-permuted")
 
 
-@observation("SF-5")
+@observation("SF-5", bare=True)
 def sf_5(o: Study) -> Runs:
     """SF-5: long SFT, against SFT on permuted words."""
     return _sft(o, "SF-5", "-permuted")
-
-
-@counterfactual("SF-1")
-def sf_1_bare(o: Study) -> Runs:
-    """SF-1 without the prompts' own labels."""
-    return _bare(sf_1(o))
-
-
-@counterfactual("SF-2")
-def sf_2_bare(o: Study) -> Runs:
-    """SF-2 after SFT on permuted words."""
-    return _bare(sf_2(o))
-
-
-@counterfactual("SF-3")
-def sf_3_bare(o: Study) -> Runs:
-    """SF-3 after SFT on permuted words."""
-    return _bare(sf_3(o))
-
-
-@counterfactual("SF-5")
-def sf_5_bare(o: Study) -> Runs:
-    """SF-5 after SFT on permuted words."""
-    return _bare(sf_5(o))
 
 
 @observation("SF-4")
@@ -173,28 +150,16 @@ def _copies(o: Study, arm: str, sources: slice) -> Texts:
 # --- preference training ------------------------------------------------------------------------
 
 
-@observation("DO-1")
+@observation("DO-1", bare=True)
 def do_1(o: Study) -> Runs:
     """DO-1: SFT, then DPO, against DPO without its rejected term."""
     return o.runs("DO-1", {"dpo": SFT_DPO}, {"dpo": NO_REJECTED})
 
 
-@observation("DO-2")
+@observation("DO-2", bare=True)
 def do_2(o: Study) -> Runs:
     """DO-2: SFT, then DPO, against DPO without its rejected term."""
     return o.runs("DO-2", {"dpo": SFT_DPO}, {"dpo": NO_REJECTED})
-
-
-@counterfactual("DO-1")
-def do_1_bare(o: Study) -> Runs:
-    """DO-1 without the rejected term."""
-    return _bare(do_1(o))
-
-
-@counterfactual("DO-2")
-def do_2_bare(o: Study) -> Runs:
-    """DO-2 without the rejected term."""
-    return _bare(do_2(o))
 
 
 def turned(roles: Mapping[str, str]) -> dict[str, str]:
@@ -222,17 +187,11 @@ def weights(o: Study) -> dict[str, str]:
     return {f"α = {w:g}": f"ftx-{w:g}" for w in sorted(o.plan.settings["ftx_weights"])}
 
 
-@observation("DO-3")
+@observation("DO-3", bare=True)
 def do_3(o: Study) -> Runs:
     """DO-3: a dose of the rejected term an arm, against the same doses of the chosen term."""
     roles = doses(o)
     return o.runs("DO-3", roles, {role: f"chosen-{arm}" for role, arm in roles.items()})
-
-
-@counterfactual("DO-3")
-def do_3_bare(o: Study) -> Runs:
-    """DO-3 with the doses on the chosen term."""
-    return _bare(do_3(o))
 
 
 @observation("DO-4")
@@ -296,17 +255,11 @@ def twice_sft(o: Study) -> str:
     return f"sft-{2 * o.plan.recipe['sft_epochs']}-dpo"
 
 
-@observation("EX-1")
+@observation("EX-1", bare=True)
 def ex_1(o: Study) -> Runs:
     """EX-1: SFT on both answers before DPO, against SFT on chosen for as long or twice as long."""
     roles = {"extend": EXTEND_DPO, "control": SFT_DPO, "base": BASE_DPO}
     return o.runs("EX-1", roles, {"extend": twice_sft(o)})
-
-
-@counterfactual("EX-1")
-def ex_1_bare(o: Study) -> Runs:
-    """EX-1 with twice the SFT on chosen in place of SFT on both."""
-    return _bare(ex_1(o))
 
 
 def _on_policy(o: Study, ranking: str) -> OnPolicy:

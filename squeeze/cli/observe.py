@@ -62,7 +62,7 @@ def observe(
     from squeeze.study.engine import Plan, check_engine, cluster, train_on_ray
     from squeeze.study.observations import claims_at, judge
     from squeeze.study.registration import plan, registration_sha256
-    from squeeze.study.study import Observatory
+    from squeeze.study.study import Study
     from squeeze.training.progress import RunProgress
 
     check_engine(engine, address)
@@ -81,7 +81,7 @@ def observe(
 
     if recorded and records is None:
         raise InputError("--recorded needs --records DIR, whose arms it judges")
-    observatory = Observatory(
+    study = Study(
         registered_level,
         chosen,
         model=model,
@@ -90,7 +90,7 @@ def observe(
         engine=elsewhere if on_ray else None,
         recorded=recorded,
     )
-    if observatory.registered:
+    if study.registered:
         read(out)  # a file that is not ours is better refused before the training
     entries, verdicts = [], []
     digest = registration_sha256(registered_level)[:12]
@@ -101,7 +101,7 @@ def observe(
             progress.describe(name)
             start = time.perf_counter()
             with interruptible(again()):
-                found = judge(observatory, name)
+                found = judge(study, name)
             seconds = time.perf_counter() - start
             verdicts += found
             test = f"squeeze observe {level}"
@@ -110,7 +110,7 @@ def observe(
             ]
             progress.advance(1.0)
     console.print(verdict_table(verdicts))
-    if observatory.registered:
+    if study.registered:
         merge(out, entries)
         console.print(f"recorded in {out / 'claims.md'}", soft_wrap=True)
     else:

@@ -54,7 +54,7 @@ def replicate(
     from rich.console import Console
 
     from squeeze.cli.verdicts import verdict_table
-    from squeeze.distributed import is_main, leave, together
+    from squeeze.distributed import is_main, leave, on_each
     from squeeze.interrupt import again, interruptible
     from squeeze.replicate import replicate as run
     from squeeze.training.config import QUICK, RunConfig, make_config, read_config
@@ -90,7 +90,7 @@ def replicate(
             typer.echo(f"{config.name}: {warning}", err=True)
         return make_config(translation.settings | ours)
 
-    settings, console = together(read), Console(quiet=not is_main())
+    settings, console = on_each(read), Console(quiet=not is_main())
     target = out or Path("reports") / ("quick" if quick else "replicate")
     with interruptible(again("--resume")):
         verdicts = run(settings, target, resume=resume, force=force, yes=yes, console=console)

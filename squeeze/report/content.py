@@ -1,4 +1,4 @@
-"""What a report says, as plain values that the HTML and the Markdown templates both lay out.
+"""Content of a report: plain values that the HTML and the Markdown templates both lay out.
 
 Words and tables only: numbers come from `summary`, pictures from `figures` and `interactive`.
 """

@@ -67,7 +67,8 @@ def _embedded(plots: dict[str, interactive.Figure]) -> Markup:
     return interactive.embed(to_json_plotly(plots))
 
 
-def _data_uri(path: Path) -> str:
+def data_uri(path: Path) -> str:
+    """A PNG file as a URI that a page can hold."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
@@ -93,6 +94,6 @@ def render_html(content: Content, figures: list[Path]) -> str:
             plots=set(plots),
             plots_json=_embedded(plots),
             plotly_js=interactive.plotly_js(),
-            images={path.stem: _data_uri(path) for path in figures},
+            images={path.stem: data_uri(path) for path in figures},
         )
     )

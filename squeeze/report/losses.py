@@ -6,7 +6,6 @@ split, cut, column, nats. Measures nothing itself.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ import pandas as pd
 
 from squeeze.claims.variants import COLUMNS, LossRow
 from squeeze.errors import InputError
-from squeeze.files import read_json, replacing, write_json, write_text
-from squeeze.report.html import environment
+from squeeze.files import read_json, replacing, write_figure, write_json, write_text
+from squeeze.report.html import data_uri, environment
 
 SCHEMA = 2
 FIELDS = ("model", "loss", "seed", "split", "cut", "column", "effect", "low", "high")
@@ -146,8 +145,7 @@ def plot(content: Mapping[str, Any], path: Path) -> None:
     if len(models) > 1:
         handles = [axes[0][0].plot([], [], "o", color=f"C{i}")[0] for i in range(len(models))]
         figure.legend(handles, models, loc="outside lower center", ncols=len(models))
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    write_figure(figure, path, dpi=120)
 
 
 def write(out: Path, content: Mapping[str, Any]) -> None:
@@ -157,7 +155,6 @@ def write(out: Path, content: Mapping[str, Any]) -> None:
         pd.DataFrame(content["rows"], columns=list(FIELDS)).to_csv(temporary, index=False)
     write_text(out / "losses.md", markdown(content))
     plot(content, out / "losses.png")
-    image = base64.b64encode((out / "losses.png").read_bytes()).decode("ascii")
     page = environment(autoescape=True).get_template("losses.html.j2")
     verdicts = [(m, v) for m, rows in content["verdicts"].items() for v in rows]
     text = page.render(
@@ -165,6 +162,6 @@ def write(out: Path, content: Mapping[str, Any]) -> None:
         rows=table(content, seeds=True),
         remarks=remarks(content),
         verdicts=verdicts,
-        image=f"data:image/png;base64,{image}",
+        image=data_uri(out / "losses.png"),
     )
     write_text(out / "index.html", text)

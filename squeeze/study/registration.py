@@ -19,7 +19,6 @@ from squeeze.errors import InputError
 from squeeze.report.claim_pages import Plan, Registered
 from squeeze.report.content import flat
 
-CONTRAST = ", less the counterfactual's"
 FILE = files("squeeze.study") / "preregistered.yaml"
 
 
@@ -75,23 +74,6 @@ def plan(level: str) -> LevelPlan:
     for key in ("development", "evaluation"):
         values[key] = tuple(values[key])
     return LevelPlan(**values)
-
-
-def unregistered(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """The rows whose statistic, side or role is not what was registered for their claim.
-
-    A contrast with the counterfactual is a secondary row of a statistic that is registered.
-    """
-    found = []
-    for verdict in verdicts:
-        known = [(r["statistic"], r["side"], r["role"]) for r in registered_rows(verdict.claim)]
-        sides = [(statistic, side) for statistic, side, _ in known]
-        base = verdict.statistic.removesuffix(CONTRAST)
-        contrast = verdict.role == "secondary" and (base, verdict.side) in sides
-        given = (verdict.statistic, verdict.side, verdict.role)
-        if verdict.ran and given not in known and not (base != verdict.statistic and contrast):
-            found.append(verdict)
-    return found
 
 
 def registered_rows(claim: str) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """One seed of an experiment: any arms on one model and one set of pairs, cached, without a report.
 
-What `run` does for the main job's directory, this does for claims, comparisons of losses and tests:
-arms by name in, one trajectory out. Everything is kept in the cache under a name that depends on
-all that determines it, so a killed experiment goes on and a finished one is only read.
+What `replicate` does for the main job's directory, this does for claims, comparisons of losses and
+tests: arms by name in, one trajectory out. Everything is kept in the cache under a name that
+depends on all that determines it, so a killed experiment goes on and a finished one is only read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from squeeze.data.examples import PreferenceExample
 from squeeze.data.probe_set import CHOSEN, REJECTED, ProbeItem
 from squeeze.errors import InputError
 from squeeze.files import read_json, replacing, write_json
-from squeeze.generation import generate_texts
+from squeeze.generation import generate_answers
 from squeeze.models import load_tokenizer, model_sha256
 from squeeze.scan import scan
 from squeeze.scoring import fast_dtype
@@ -235,7 +235,7 @@ class Experiment:
                 encode_prompt(self.tokenizer, e.prompt)
                 for e in [*self.pairs.train, *self.pairs.held_out]
             ]
-            texts = generate_texts(
+            answers = generate_answers(
                 self.arms.model(phases),
                 self.tokenizer,
                 prompts,
@@ -243,7 +243,7 @@ class Experiment:
                 seed=seed,
                 temperature=temperature,
             )
-            write_json(path, texts)
+            write_json(path, [answer.text for answer in answers])
             seal(path.parent, [path.name])
         found: list[str] = read_json(path)
         return found

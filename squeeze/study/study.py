@@ -1,4 +1,4 @@
-"""Runs what `preregistered.yaml` registers at a level, and judges every observation on it.
+"""The study of a level: what `preregistered.yaml` registers, trained, and judged by its claims.
 
 One `Experiment` a seed, cached: a second call trains nothing. `observations` says which arms each
 claim needs, and judges.
@@ -27,7 +27,7 @@ TINY = "tinylm"  # the model that is made here, with the pairs of its world
 OTHERS = {"gemma3-270m": {"data": "enthusiastic_zh", "template": "unmarked"}}
 
 
-class Observatory:
+class Study:
     """The registered experiments of a level on some seeds.
 
     `model`, single fields of the `recipe` and single `settings` may be replaced (quick forms, other

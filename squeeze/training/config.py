@@ -1,6 +1,6 @@
-"""What is trained on what: arms, phases and the configuration of a run, all plain data.
+"""Configuration of a run: what is trained on what, all plain data.
 
-Nothing here trains; `run` turns a `RunConfig` into TRL trainers.
+Nothing here trains; `trainers` turns a `RunConfig` into TRL trainers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from squeeze.data.encoding import current_template
 from squeeze.errors import InputError
 from squeeze.jsonc import strip_comments
 from squeeze.losses import get_loss
+from squeeze.run_directory import flag
 from squeeze.training.arms import TRL_LOSSES, Arm, Phase, make_arm
 from squeeze.training.declared import (
     Count,
@@ -195,11 +196,6 @@ QUICK = {
     "batch_size": 2,
     "generations": 1,
 }
-
-
-def flag(field: str) -> str:
-    """The command-line option of a configuration field."""
-    return "--" + field.replace("_", "-")
 
 
 _DECLARATION = TypeAdapter(RunConfig)

@@ -1,7 +1,8 @@
 """Private names of TRL and transformers: every one that squeeze touches, and nothing else.
 
 `TOUCHED` lists them with the versions that each was tried on; a test fails when one disappears.
-Whoever needs another private name adds it here, with a function that says what it is for.
+Whoever needs another private name adds it here, with a function that says what it is for. (The
+attention of `squeeze.tree_attention`, which stands below this module, is touched there.)
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ TOUCHED = (
     Touch("trl.trainer.utils", "_use_triton", "answers alone on a CPU", _TRL, optional=True),
     Touch("trl.trainer.utils", "selective_log_softmax", "a peer in the benchmark", _TRL),
     Touch("transformers", "Trainer.log", "probes in the trainer's log", _BOTH),
+    Touch("transformers", "PreTrainedConfig._attn_implementation", "packed answers", _BOTH),
 )
 
 
@@ -178,6 +180,11 @@ def unheard(trainer: Any) -> Iterator[None]:
 def model_name(model: Any) -> str:
     """What a model was loaded from; its class where that is not known."""
     return str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+
+
+def attention_of(model: Any) -> str:
+    """The implementation of a model's attention; `model.set_attn_implementation` changes it."""
+    return str(model.config._attn_implementation)
 
 
 def selective_log_softmax(logits: Tensor, index: Tensor) -> Tensor:

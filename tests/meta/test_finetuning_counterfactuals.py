@@ -1,20 +1,20 @@
 """Each observation's counterfactual, trained on the tiny LM: the very same check does not hold.
 
-The experiments are those of tests/lm with the cause removed, on the registered seeds. Beside it
-stands the contrast, the effect less the counterfactual's with its interval: rows of tests/lm.
+The experiments are those of tests/study with the cause removed, on the registered seeds. Beside it
+stands the contrast, the effect less the counterfactual's with its interval: rows of tests/study.
 """
 
 import pytest
 
 from squeeze.study.observations import judge_counterfactual
-from squeeze.study.study import Observatory
+from squeeze.study.study import Study
 
 pytestmark = pytest.mark.cpu
 
 
 @pytest.fixture(scope="session")
-def observatory():
-    return Observatory("tiny")
+def study():
+    return Study("tiny")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def observatory():
         pytest.param("CH-1", marks=pytest.mark.counterfactual("CH-1")),
     ],
 )
-def test_without_its_cause_the_claim_is_not_supported(claim, observatory):
-    rows = [row for row in judge_counterfactual(observatory, claim) if row.role == "primary"]
+def test_without_its_cause_the_claim_is_not_supported(claim, study):
+    rows = [row for row in judge_counterfactual(study, claim) if row.role == "primary"]
     assert rows
     assert not any(row.supported for row in rows), rows

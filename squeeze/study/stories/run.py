@@ -17,7 +17,7 @@ from squeeze.claims.degeneration import Texts, check_repetition
 from squeeze.claims.types import Verdict
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
-from squeeze.generation import generate_texts
+from squeeze.generation import generate_answers
 from squeeze.provenance import peak_memory_mb
 from squeeze.report.source import VERDICTS_SCHEMA
 from squeeze.run_directory import RunDirectory, RunRecord, now
@@ -112,7 +112,7 @@ class StoryRun:
 
     def _sample(self, model: Any, stories: Sequence[Story], sample: int) -> list[str]:
         with self.record.timed("generation"):
-            return generate_texts(
+            answers = generate_answers(
                 model,
                 self.tokenizer,
                 [self.tokenizer(s.prompt)["input_ids"] for s in stories],
@@ -120,6 +120,7 @@ class StoryRun:
                 seed=1000 * self.recipe.seed + sample,
                 batch_size=64,
             )
+        return [answer.text for answer in answers]
 
     def _rejected(self, base: Path) -> list[str]:
         """The base model's own story for every prompt that DPO trains on."""

@@ -87,9 +87,9 @@ def test_a_run_stopped_inside_dpo_resumes_to_the_same_texts(finished, tmp_path, 
         sampled.append(generate(*args, **kwargs))
         return sampled[-1]
 
-    generate = stories_run.generate_texts
+    generate = stories_run.generate_answers
     with monkeypatch.context() as patched:
-        patched.setattr(stories_run, "generate_texts", dies)
+        patched.setattr(stories_run, "generate_answers", dies)
         with pytest.raises(KeyboardInterrupt):
             tell_stories(TINY, out, console=QUIET)
     assert read_json(out / "run.json")["status"] == "running"

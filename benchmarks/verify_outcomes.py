@@ -27,7 +27,8 @@ DPO = (
     "apo_down discopop sft sigmoid_norm"
 )
 LOSSES = {
-    "cpo": [None, "hinge", "ipo", "simpo"],
+    "cpo": [None, "hinge", "ipo"],
+    "simpo": [None],
     "dpo": DPO.split(),
     "kto": [None, "apo_zero_unpaired"],
     "orpo": [None],

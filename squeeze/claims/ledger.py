@@ -40,9 +40,7 @@ class Failure:
     claims: tuple[tuple[str, str], ...] = ()
 
 
-def new_entry(
-    verdict: Verdict, claim: Claim, *, seconds: float, test: str = "", device: str | None = None
-) -> Entry:
+def new_entry(verdict: Verdict, claim: Claim, *, seconds: float, test: str = "") -> Entry:
     """Return the entry of a check that just ran in this process, stamped with date and versions.
 
     Raises `InputError` if the effect or an end of the interval is NaN, or if the claim is not
@@ -66,7 +64,7 @@ def new_entry(
         kind=claim.kind,
         seconds=round(seconds, 3),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        device=this_device() if device is None else device,
+        device=this_device(),
         versions=versions(),
         test=test,
     )

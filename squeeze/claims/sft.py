@@ -32,9 +32,9 @@ LEVELS: tuple[Level, ...] = ("tiny", "published", "pretrained", "gpu")
 RUN = "squeeze observe pretrained --claims"
 
 
-def sft_values(runs: Runs, kind: str, metric: str = "logp", split: str = "train") -> Array:
+def sft_values(runs: Runs, kind: str, metric: str = "logp") -> Array:
     """One metric of one kind from the untrained model over SFT, [seeds, prompts, times]."""
-    return runs.curve("sft", kind, split, metric, phase="sft")
+    return runs.curve("sft", kind, "train", metric, phase="sft")
 
 
 @claim(

@@ -171,15 +171,15 @@ def rank_correlation_gain(
     return _bootstrap((a, b, c), gain, resamples, seed)
 
 
-def proportion(successes: int, n: int, *, chance: float = 0.5) -> Estimate:
-    """Return successes / n with its exact (Clopper-Pearson) interval; `p_value` is for `chance`.
+def proportion(successes: int, n: int) -> Estimate:
+    """Return successes / n with its exact (Clopper-Pearson) interval; `p_value` is for 1/2.
 
     Trials must be independent: where one example gives many, give their shares to `mean`.
     Raises `InputError` unless 0 <= successes <= n and n >= 1.
     """
     if n < 1 or not 0 <= successes <= n:
         raise InputError(f"{successes} successes in {n} trials is not a proportion")
-    test = stats.binomtest(int(successes), int(n), chance)
+    test = stats.binomtest(int(successes), int(n))
     low, high = test.proportion_ci(CONFIDENCE, method="exact")
     return Estimate(
         successes / n, (float(low), float(high)), int(n), "exact", p_value=float(test.pvalue)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -47,9 +46,9 @@ class Experiment:
 
     `pairs` defaults to those of `config.data`; `score` ranks sampled answers for on-policy arms.
     `cache` is a directory for all experiments, the user's cache by default; `records` is one for
-    the records of all, read before anything is trained and written when an arm is finished.
-    `changed()` is called after every probe and optimizer step. Without `locks` the caller sees to
-    it that nobody else trains the same phase. With `recorded` alone nothing is trained.
+    the records of all, read before anything is trained and written when an arm is finished. Without
+    `locks` the caller sees to it that nobody else trains the same phase. With `recorded` alone
+    nothing is trained.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class Experiment:
         pairs: Pairs | None = None,
         score: Score = enthusiasm,
         cache: Path | None = None,
-        changed: Callable[[], None] = lambda: None,
         records: Path | None = None,
         locks: bool = True,
         recorded: bool = False,
@@ -88,8 +86,6 @@ class Experiment:
             self._examples,
             locks,
         )
-        self.arms.probed = lambda phases, probe: changed()
-        self.arms.stepped = lambda phase: changed()
 
     def _key(self, dtype: torch.dtype) -> str:
         """What determines an experiment, but for its phases, which name their own directories.
@@ -218,8 +214,6 @@ class Experiment:
         self,
         phases: Phases,
         *,
-        seed: int = 0,
-        temperature: float = 1.0,
         max_new_tokens: int | None = None,
     ) -> list[str]:
         """One sampled answer to every prompt, trained ones first, of the model after `phases`.
@@ -228,8 +222,7 @@ class Experiment:
         the configuration's by default. Cached.
         """
         longest = max_new_tokens or self.config.max_new_tokens
-        name = f"answers-{seed}-{temperature:g}-{longest}.json"
-        path = self.arms.place(phases).directory / name
+        path = self.arms.place(phases).directory / f"answers-0-1-{longest}.json"
         if not is_sealed(path):
             prompts = [
                 encode_prompt(self.tokenizer, e.prompt)
@@ -240,8 +233,6 @@ class Experiment:
                 self.tokenizer,
                 prompts,
                 max_new_tokens=longest,
-                seed=seed,
-                temperature=temperature,
             )
             write_json(path, [answer.text for answer in answers])
             seal(path.parent, [path.name])

@@ -6,7 +6,7 @@ claim needs, and judges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ class Study:
     """The registered experiments of a level on some seeds.
 
     `model`, single fields of the `recipe` and single `settings` may be replaced (quick forms, other
-    models: `registered` says whether nothing was); `cache` and `changed` are `Experiment`'s.
-    `engine` trains the arms that a claim compares, elsewhere and at once. With `recorded` nothing
+    models: `registered` says whether nothing was); `cache` is `Experiment`'s. `engine`
+    trains the arms that a claim compares, elsewhere and at once. With `recorded` nothing
     is trained: claims are judged on those of their arms that the records hold of every seed.
     """
 
@@ -45,7 +45,6 @@ class Study:
         recipe: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
         cache: Path | None = None,
-        changed: Callable[[], None] = lambda: None,
         records: Path | None = None,
         engine: Engine | None = None,
         recorded: bool = False,
@@ -66,7 +65,7 @@ class Study:
         self.registered = self.plan == registered and self.seeds == registered.evaluation
         self._engine, self._recorded = engine, recorded
         self._of_each: dict[str, Any] = {
-            **{"cache": cache, "changed": changed, "records": records},
+            **{"cache": cache, "records": records},
             **{"locks": engine is None, "recorded": recorded},
         }
         self._experiments: dict[int, Experiment] = {}

@@ -118,7 +118,8 @@ def read_page(directory: Path, verdicts: Sequence[Verdict]) -> Page:
         for i, story in enumerate(texts["prompts"])
     ]
     facts = [("model", f"Qwen3, {run['model']['parameters']:,} parameters, from scratch")]
-    facts += flat({key: run[key] for key in ("data", "device", "git", "created", "versions")})
+    told = ("data", "device", "git", "created", "versions")  # outside a checkout there is no git
+    facts += flat({key: run[key] for key in told if key in run})
     return Page(
         name=run["name"],
         headline=headline,

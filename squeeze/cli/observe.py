@@ -63,6 +63,7 @@ def observe(
     from squeeze.study.observations import claims_at, judge
     from squeeze.study.registration import plan, registration_sha256
     from squeeze.study.study import Study
+    from squeeze.tables import print_table
     from squeeze.training.progress import RunProgress
 
     check_engine(engine, address)
@@ -109,7 +110,7 @@ def observe(
                 new_entry(v, catalogue.get(name), seconds=seconds, test=test) for v in found
             ]
             progress.advance(1.0)
-    console.print(verdict_table(verdicts))
+    print_table(verdict_table(verdicts), console)
     if study.registered:
         merge(out, entries)
         console.print(f"recorded in {out / 'claims.md'}", soft_wrap=True)
@@ -152,6 +153,7 @@ def _published(logs: Path | None, out: Path) -> None:
     from squeeze.cli.verdicts import verdict_table
     from squeeze.errors import InputError
     from squeeze.study.published import FIGURE, draw_published, judge_published
+    from squeeze.tables import print_table
 
     if logs is None:
         raise InputError(
@@ -169,7 +171,7 @@ def _published(logs: Path | None, out: Path) -> None:
             said = f"{found.run.name}: neither sft nor dpo in its name; not judged"
             console.print(said, soft_wrap=True, markup=False)
     rows = [row for found in judged for row in found.rows]
-    console.print(verdict_table(rows))
+    print_table(verdict_table(rows), console)
     test = "squeeze observe published"
     merge(out, [new_entry(row, catalogue.get(row.claim), seconds=0.0, test=test) for row in rows])
     figure = draw_published(judged, out / FIGURE)

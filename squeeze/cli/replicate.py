@@ -57,6 +57,7 @@ def replicate(
     from squeeze.distributed import is_main, leave, on_each
     from squeeze.interrupt import again, interruptible
     from squeeze.replicate import replicate as run
+    from squeeze.tables import print_table
     from squeeze.training.config import QUICK, RunConfig, make_config, read_config
     from squeeze.training.llamafactory import is_llamafactory, overridden, translate
 
@@ -95,6 +96,6 @@ def replicate(
     with interruptible(again("--resume")):
         verdicts = run(settings, target, resume=resume, force=force, yes=yes, console=console)
     if verbose:
-        console.print(verdict_table(verdicts))
+        print_table(verdict_table(verdicts), console)
     console.print(f"report: {target / 'index.html'}", soft_wrap=True)
     leave()

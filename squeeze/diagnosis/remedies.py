@@ -35,7 +35,7 @@ _STOP = Remedy(
 )
 _EXTEND = Remedy(
     "extend SFT first",
-    "one or two epochs of SFT on chosen and rejected answers before DPO (sft-extend)",
+    "one or two epochs of SFT on chosen and rejected answers before DPO (arm extend-dpo)",
     "EX-1",
 )
 _ON_POLICY = Remedy(

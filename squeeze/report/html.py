@@ -23,6 +23,7 @@ from squeeze.report.content import (
     measured,
     number,
 )
+from squeeze.report.data import curves_csv
 from squeeze.report.style import ARGMAX, split_name, style
 from squeeze.report.tokens import visible
 
@@ -94,6 +95,7 @@ def render_html(content: Content, figures: list[Path]) -> str:
             plots=set(plots),
             plots_json=_embedded(plots),
             plotly_js=interactive.plotly_js(),
+            data_csv=base64.b64encode(curves_csv(content.run).encode()).decode("ascii"),
             images={path.stem: data_uri(path) for path in figures},
         )
     )

@@ -112,6 +112,8 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
         if j is not decided
     ]
     name, reason = _lead(decided.verdict, decided.reason, findings)
+    if name == "healthy" and run.method == "online dpo":
+        name = "undetermined"  # its curves compare different texts
     cautions = tuple(dict.fromkeys((*decided.cautions, *others, *of_method(run))))
     return Diagnosis(
         run,
@@ -127,13 +129,19 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
 
 
 def _lead(name: Name, reason: str, findings: tuple[Finding, ...]) -> tuple[Name, str]:
-    """What is certain leads: a divergence decides, and a reference of its own is never healthy."""
+    """What is certain leads: a divergence decides.
+
+    Another reference, and columns that are each other's or the same, are never healthy.
+    """
     leading = [f for f in findings if f.kind in consistency.LEADING]
     kinds = {f.kind for f in leading}
     if "diverged" in kinds:
         name = "collapse"
     elif name == "healthy" and "reference" in kinds:
         name = "undetermined"
+    elif name == "healthy":
+        doubtful = [f for f in findings if f.kind == "swapped" or (f.kind == "copies" and f.where)]
+        name, leading = ("undetermined", doubtful) if doubtful else (name, leading)
     return name, "; ".join([*dict.fromkeys(f.what for f in leading), reason])
 
 

@@ -30,12 +30,12 @@ from squeeze.distributed import (
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
 from squeeze.models import model_sha256
-from squeeze.provenance import peak_memory_mb
+from squeeze.provenance import now, peak_memory_mb
 from squeeze.report import build_report
 from squeeze.report.closing import closing_lines
 from squeeze.report.content import duration
 from squeeze.report.source import VERDICTS_SCHEMA
-from squeeze.run_directory import REPLICATE, RunDirectory, RunRecord, now
+from squeeze.run_directory import REPLICATE, RunDirectory, RunRecord
 from squeeze.scoring import fast_dtype, score
 from squeeze.training.arms import Arm
 from squeeze.training.config import RunConfig

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json, write_text
 from squeeze.provenance import environment
+from squeeze.provenance import now as now
 from squeeze.trajectory import Trajectory
 
 REPLICATE = "squeeze replicate"
@@ -40,11 +40,6 @@ FILES = (
     "seed.png",
 )
 _LOCK, _HOLDER = ".lock", ".holder.json"
-
-
-def now() -> str:
-    """The time, as run.json holds it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass

@@ -21,7 +21,7 @@ STYLES: dict[Outcome, str] = {
     "not run": "blue",
 }
 # Of several primary rows, as a theorem has one an input: the first of these that any row has.
-_DECISIVE: tuple[Outcome, ...] = (
+WORST_FIRST: tuple[Outcome, ...] = (
     "contradicted",
     "inconclusive",
     "premise not met",
@@ -61,7 +61,7 @@ def outcome_of(verdicts: Sequence[Verdict]) -> Outcome:
     nothing; with nothing else the claim was not run.
     """
     found = {v.outcome for v in verdicts if v.role == "primary"}
-    return next((outcome for outcome in _DECISIVE if outcome in found), "not run")
+    return next((outcome for outcome in WORST_FIRST if outcome in found), "not run")
 
 
 def primary(verdicts: Sequence[Verdict]) -> Verdict | None:

@@ -21,9 +21,9 @@ from squeeze.data.examples import PreferenceExample
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
 from squeeze.generation import generate_answers
-from squeeze.provenance import peak_memory_mb
+from squeeze.provenance import now, peak_memory_mb
 from squeeze.report.source import VERDICTS_SCHEMA
-from squeeze.run_directory import RunDirectory, RunRecord, now
+from squeeze.run_directory import RunDirectory, RunRecord
 from squeeze.study.stories import training
 from squeeze.study.stories.generator import Story, make_stories
 from squeeze.study.stories.reading import read_stories

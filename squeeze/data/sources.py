@@ -160,11 +160,10 @@ def guess(row: Row) -> dict[str, str]:
     found: dict[str, str] = {}
     for part, names in parts.items():
         found[part] = _nearest(part, names, [n for n in paths if n not in found.values()])
-    left = [name for name, value in row.items() if name not in found.values()]
-    texts = [name for name in left if isinstance(row[name], str | list)]
+    left = [n for n, v in row.items() if n not in found.values() and isinstance(v, str | list)]
     missing = [part for part, name in found.items() if not name]
-    if len(missing) == len(texts) == 1 and len(row) == 3:
-        found[missing[0]] = texts[0]  # the only column left
+    if len(missing) == len(left) == 1 and len(row) == 3:
+        found[missing[0]] = left[0]  # the only column that is not taken
     return found
 
 

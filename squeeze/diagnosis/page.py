@@ -15,8 +15,9 @@ from squeeze.diagnosis import series as q
 from squeeze.diagnosis.output import SCHEMA, to_json
 from squeeze.diagnosis.record import headline
 from squeeze.diagnosis.series import RunSeries
+from squeeze.diagnosis.severity import VERDICTS
 from squeeze.diagnosis.trend import fit
-from squeeze.diagnosis.verdict import VERDICTS, Diagnosis
+from squeeze.diagnosis.verdict import Diagnosis
 from squeeze.errors import InputError
 from squeeze.files import read_json, replacing, require_ours, write_json
 from squeeze.report import build_report

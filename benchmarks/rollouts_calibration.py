@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from squeeze.diagnosis import series as q
 from squeeze.diagnosis.rollouts import OF_ROLLOUTS, ROLLOUTS, judge_rollouts
 from squeeze.diagnosis.series import Array, RunSeries, Series
 from squeeze.diagnosis.severity import Name
+from squeeze.files import read_json
 
 LENGTHS = (12, 40, 200)
 NOISES = (0.03, 0.1, 0.2)  # standard deviation of a line, as a share of the quantity's start
@@ -122,12 +124,38 @@ def table(cases: Sequence[Case]) -> Iterator[str]:
         yield f"| {family.name} | {np.mean([v == family.right for v in own]):.0%} | {counts} |"
 
 
+def own_trainings(records: Path) -> Iterator[str]:
+    """Verdicts on NS-1's recorded trainings of the tiny model, ten steps each, as Markdown."""
+    found: dict[str, list[tuple[float, Name]]] = {}
+    for path in sorted(records.glob("group-relative-*.json")):
+        result = read_json(path)["result"]
+        for training, entropy in result["entropy"].items():
+            logged = {q.ENTROPY: entropy, q.REWARD: result["reward"][training]}
+            steps = np.arange(1.0, len(entropy) + 1)
+            series = tuple(
+                Series(name, ROLLOUTS, steps, np.array(values), name, None, True)
+                for name, values in logged.items()
+            )
+            log = RunSeries(training, str(path), "recorded", "step", series, method="grpo")
+            share = float(np.mean(entropy[-2:])) / entropy[0]
+            found.setdefault(training, []).append((share, judge_rollouts(log).verdict))
+    yield "| training | logs | entropy at the end, of its start | verdicts |"
+    yield "|---|---:|---:|---|"
+    for training, rows in found.items():
+        shares = [share for share, _ in rows]
+        counts = Counter(verdict for _, verdict in rows).most_common()
+        listed = ", ".join(f"{name} {n}" for name, n in counts)
+        yield f"| {training} | {len(rows)} | {min(shares):.0%} to {max(shares):.0%} | {listed} |"
+
+
 def main() -> None:
-    """Print the section on simulated logs."""
+    """Print the tables on simulated logs, or with --records on recorded trainings."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--records", type=Path, help="reports/reference/observations/tiny")
     given = parser.parse_args()
-    print("\n".join(table(run(given.repeats))))
+    rows = own_trainings(given.records) if given.records else table(run(given.repeats))
+    print("\n".join(rows))
 
 
 if __name__ == "__main__":

@@ -92,9 +92,9 @@ def check_masking(given: GroupSteps) -> list[Verdict]:
     "GR-2",
     sentence="The group-weighted hidden embedding score, taken before a group's step, ranks the "
     "questions by how little their right answers gain, above chance.",
-    source="Deng et al. 2025, arXiv 2505.18830, §4.3, Eq. 5",
+    source="Deng et al. 2025, arXiv 2505.18830, Eq. 5",
     kind="observation",
-    levels=("tiny",),
+    levels=("tiny", "pretrained"),
     counterfactual="the scores of other questions",
     primary=RHO,
     math="ρ(GWHES, Δ log π(y+)) < 0, GWHES = p⁻Σ_{wrong}⟨e − π, e' − π'⟩⟨h, h'⟩ − p⁺Σ_{right}…, a "
@@ -105,7 +105,8 @@ def check_score(given: GroupSteps) -> list[Verdict]:
     """GR-2: the rank correlation decides; whether it beats the group's make-up is secondary."""
 
     def gain(steps: Sequence[OneStep]) -> float:
-        return _rho([s.score for s in steps], steps) - abs(_rho([s.n_right for s in steps], steps))
+        make_up = _rho([float(step.n_right) for step in steps], steps)
+        return _rho([step.score for step in steps], steps) - abs(make_up)
 
     rows = _rows("GR-2", given, RHO, lambda s: _rho([x.score for x in s], s), "GWHES")
     name = "GWHES against the group's make-up"

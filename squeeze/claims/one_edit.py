@@ -48,7 +48,8 @@ class OneEdit:
     "DP-4",
     sentence="On pairs whose answers differ in one edit, DPO lowers the chosen answer's tokens "
     "after the edit; DPOP does not.",
-    source="Pal et al. 2024, arXiv 2402.13228 (Smaug), §3: the edit and the tokens after it",
+    source="Pal et al. 2024, arXiv 2402.13228 (Smaug); read in its abstract and in summaries of "
+    "its token analysis",
     kind="observation",
     levels=("tiny",),
     counterfactual="the same chosen answers against rejected ones in other words",

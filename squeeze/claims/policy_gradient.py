@@ -87,7 +87,7 @@ def entanglement(pairs: Pairs) -> list[Verdict]:
     source="Deng et al. 2025, arXiv 2505.18830, Lemma 4.2 (on-policy, answers of one context); "
     "the thresholds are SM-4's",
     kind="theorem",
-    levels=("toy", "tiny"),
+    levels=("toy", "tiny", "pretrained"),
     counterfactual="advantages that do not sum to 0; threshold without the −π(y) term; on a model: "
     "as many answers masked at random",
     primary="share of inputs on which it holds; on a model: "

@@ -6,6 +6,7 @@ Each is registered in a part by itself, with seeds of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def _group_relative(o: Observatory, claim: str) -> tuple[list[Any], dict[str, An
     own, seeds = o.own(claim)
     recipe = Recipe(**own.recipe)
     results = [
-        seed_result(_kept(o, "group-relative", own, s, lambda s=s: run_seed(own.model, s, recipe)))
+        seed_result(_kept(o, "group-relative", own, s, partial(run_seed, own.model, s, recipe)))
         for s in seeds
     ]
     common = {"level": o.level, "seeds": seeds, "model": own.model}
@@ -113,7 +114,7 @@ def _one_edit(o: Observatory, own: LevelPlan, seed: int) -> dict[str, dict[str, 
 def dp_4(o: Observatory) -> OneEdit:
     """DP-4: DPO and DPOP on pairs that differ in one word, DPO on pairs in other words."""
     own, seeds = o.own("DP-4")
-    rows = [_kept(o, "one-edit", own, s, lambda s=s: _one_edit(o, own, s)) for s in seeds]
+    rows = [_kept(o, "one-edit", own, s, partial(_one_edit, o, own, s)) for s in seeds]
     dpo, dpop, bare = (
         {split: np.array([row[name][split] for row in rows]) for split in SPLITS}
         for name in ("dpo", "dpop", "bare")

@@ -54,19 +54,22 @@ def names_the_value(completions: Sequence[Turns], value: Sequence[str], **_: Any
 
 # --- sums -----------------------------------------------------------------------------------------
 
-LARGEST = 20  # of the two numbers that are added
+SHOTS = ((3, 4), (2, 7), (5, 1))  # sums that stand solved before the one that is asked
 
 
 def sums(seed: int, n: int) -> Rows:
-    """`n` different sums of two numbers."""
+    """`n` different sums of two digits, each after the same solved ones; plain text, no chat."""
     rng = random.Random(f"sums/{seed}")
-    pairs = [(a, b) for a in range(1, LARGEST + 1) for b in range(1, LARGEST + 1)]
-    return [{"prompt": asked(f"{a} + {b} ="), "value": str(a + b)} for a, b in rng.sample(pairs, n)]
+    solved = "".join(f"{a} + {b} = {a + b}\n" for a, b in SHOTS)
+    pairs = [(a, b) for a in range(1, 10) for b in range(1, 10) if (a, b) not in SHOTS]
+    return [
+        {"prompt": f"{solved}{a} + {b} =", "value": str(a + b)} for a, b in rng.sample(pairs, n)
+    ]
 
 
-def says_the_sum(completions: Sequence[Turns], value: Sequence[str], **_: Any) -> list[float]:
-    """1 for an answer whose last number is the sum, else 0."""
-    said = [re.findall(r"\d+", completion[-1]["content"])[-1:] for completion in completions]
+def says_the_sum(completions: Sequence[str], value: Sequence[str], **_: Any) -> list[float]:
+    """1 for a continuation whose first number is the sum, else 0."""
+    said = [re.findall(r"\d+", text)[:1] for text in completions]
     return [float(numbers == [right]) for numbers, right in zip(said, value, strict=True)]
 
 

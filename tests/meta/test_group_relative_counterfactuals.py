@@ -31,7 +31,7 @@ def steps(seed: int, better: float, blind: float = 0.1) -> list[OneStep]:
     """
     scores = np.random.default_rng(seed).random(20).tolist()
     return [
-        OneStep(i, 4, -score, -score + (0.1 if i < 20 * better else -0.1), blind - 2, score)
+        OneStep(i, 4, -score, -score + (0.1 if i < round(20 * better) else -0.1), blind - 2, score)
         for i, score in enumerate(scores)
     ]
 

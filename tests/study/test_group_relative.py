@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
 ]
 SMALL = Recipe(
-    questions=24,
+    questions=16,
     group=4,
     tokens=16,
     temperature=1.0,
@@ -56,15 +55,14 @@ def measured() -> tuple[OneStep, ...]:
 @pytest.mark.parametrize("questions", [world_questions, sums])
 def test_every_question_is_asked_once_and_the_seed_sets_wording_and_order(questions) -> None:  # type: ignore[no-untyped-def]
     asked = questions(0, len(facts()))
-    assert len({row["prompt"][0]["content"] for row in asked}) == len(facts())
+    assert len({str(row["prompt"]) for row in asked}) == len(facts())
     assert asked == questions(0, len(facts())) != questions(1, len(facts()))
 
 
-def test_an_answer_is_right_if_it_has_the_value_as_a_word_or_ends_in_the_sum() -> None:
+def test_an_answer_is_right_if_it_has_the_value_as_a_word_or_begins_with_the_sum() -> None:
     said = [[{"role": "assistant", "content": text}] for text in ("in the river .", "a riverbed")]
     assert names_the_value(said, ["river", "river"]) == [1.0, 0.0]
-    said = [[{"role": "assistant", "content": text}] for text in ("3 + 4 = 7.", "17", "none")]
-    assert says_the_sum(said, ["7", "7", "7"]) == [1.0, 0.0, 0.0]
+    assert says_the_sum([" 7\n5", " 17\n", " none"], ["7", "7", "7"]) == [1.0, 0.0, 0.0]
 
 
 def test_a_group_step_without_its_wrong_answers_raises_the_right_ones(
@@ -107,19 +105,21 @@ def test_leaving_out_answers_without_advantage_changes_no_gradient() -> None:
     seen: list[float] = []
 
     class Checked(SignedGRPOTrainer):
+        inside = False
+
         def compute_loss(self, model, inputs, *args, **kwargs):  # type: ignore[no-untyped-def]
-            advantages = torch.tensor([1.0, -1.0, 0.0, 0.0])
+            if self.inside:
+                return super().compute_loss(model, inputs, *args, **kwargs)
+            self.inside = True
             group = {
                 name: inputs[name]
                 for name in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
-            } | {"advantages": advantages}
+            } | {"advantages": torch.tensor([1.0, -1.0, 0.0, 0.0])}
             weight = next(p for p in model.parameters() if p.requires_grad)
-            trainer = SimpleNamespace(
-                model=model, compute_loss=lambda m, g: super(Checked, self).compute_loss(m, g)
-            )
-            both = group_loss(trainer, group), super().compute_loss(model, group)  # type: ignore[arg-type]
+            both = group_loss(self, group), super().compute_loss(model, group)
             first, second = (torch.autograd.grad(loss, weight)[0] for loss in both)
             seen.append(float((first - second).abs().max() / second.abs().max()))
+            self.inside = False
             return super().compute_loss(model, inputs, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -16,8 +16,9 @@ from rich.text import Text
 from squeeze.diagnosis.movements import Evidence
 from squeeze.diagnosis.remedies import MEANING, Remedy, remedies
 from squeeze.diagnosis.series import ARGMAX
+from squeeze.diagnosis.severity import Name, worst
 from squeeze.diagnosis.trend import Change
-from squeeze.diagnosis.verdict import Diagnosis, Name, SplitVerdict, worst
+from squeeze.diagnosis.verdict import Diagnosis, SplitVerdict
 from squeeze.tables import print_table
 
 SCHEMA = 1
@@ -27,6 +28,10 @@ STYLES: dict[Name, str] = {
     "no learning": "yellow",
     "early": "yellow",
     "displacement": "red",
+    "lazy displacement": "red",
+    "entropy collapse": "bold red",
+    "length collapse": "bold red",
+    "repetition collapse": "bold red",
     "squeezing": "bold red",
     "collapse": "bold red",
 }

@@ -16,8 +16,9 @@ from squeeze.diagnosis.output import SCHEMA, to_json
 from squeeze.diagnosis.readers import load
 from squeeze.diagnosis.record import headline
 from squeeze.diagnosis.series import RunSeries
+from squeeze.diagnosis.severity import VERDICTS
 from squeeze.diagnosis.trend import fit
-from squeeze.diagnosis.verdict import VERDICTS, Diagnosis, diagnose
+from squeeze.diagnosis.verdict import Diagnosis, diagnose
 from squeeze.errors import InputError
 from squeeze.files import read_json, replacing, require_ours, write_json
 from squeeze.report import build_report

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from squeeze.data.encoding import EncodedItem
-from squeeze.diagnosis.verdict import Diagnosis, Name
+from squeeze.diagnosis.severity import Name
+from squeeze.diagnosis.verdict import Diagnosis
 from squeeze.errors import InputError
 from squeeze.run_directory import RunRecord
 from squeeze.scoring import ResponseScores
@@ -25,6 +26,10 @@ _TONES: Mapping[Name, str] = {
     "no learning": "unknown",
     "early": "partly",
     "displacement": "partly",
+    "lazy displacement": "partly",
+    "entropy collapse": "yes",
+    "length collapse": "yes",
+    "repetition collapse": "yes",
     "squeezing": "yes",
     "collapse": "yes",
 }

@@ -1,14 +1,14 @@
 """Evidence of each observation: which arms of a study its check takes, and which without its cause.
 
-`@observation(ID)` stands on what gathers the evidence of the claim, `@counterfactual(ID)` on what
-gathers it with the cause removed; arms are trained where they are missing.
+`@observation(ID)` and `@counterfactual(ID)` (see `gathering`) stand on what gathers it; arms are
+trained where they are missing. Claims that are registered in parts by themselves are in `beyond`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,43 +23,11 @@ from squeeze.claims.sft import Copies
 from squeeze.claims.tokens import TokenSteps
 from squeeze.claims.types import Level, Verdict
 from squeeze.claims.variants import arm_of
-from squeeze.study.registration import with_registered_effects
+from squeeze.study import beyond  # noqa: F401 puts its claims into the tables
+from squeeze.study.gathering import COUNTERFACTUALS, OBSERVATIONS, counterfactual, observation
+from squeeze.study.registration import plan, with_registered_effects
 from squeeze.study.study import Study
 from squeeze.study.token_steps import pair_steps
-
-Evidence = TypeVar("Evidence", covariant=True)
-Gather = Callable[[Study], Any]
-OBSERVATIONS: dict[str, Gather] = {}
-COUNTERFACTUALS: dict[str, Gather] = {}
-
-
-def observation(
-    claim: str, *, bare: bool = False
-) -> Callable[[Callable[[Study], Evidence]], Callable[[Study], Evidence]]:
-    """Decorate what trains a claim's arms and returns the evidence that its check takes.
-
-    With `bare` its counterfactual are the same `Runs`, their roles played without the cause.
-    """
-
-    def put(gather: Callable[[Study], Evidence]) -> Callable[[Study], Evidence]:
-        OBSERVATIONS[claim] = gather
-        if bare:
-            COUNTERFACTUALS[claim] = lambda o: OBSERVATIONS[claim](o).without_cause()
-        return gather
-
-    return put
-
-
-def counterfactual(
-    claim: str,
-) -> Callable[[Callable[[Study], Evidence]], Callable[[Study], Evidence]]:
-    """Decorate what gives the evidence of a claim with its cause removed."""
-
-    def put(gather: Callable[[Study], Evidence]) -> Callable[[Study], Evidence]:
-        COUNTERFACTUALS[claim] = gather
-        return gather
-
-    return put
 
 
 def claims_at(level: Level) -> list[str]:
@@ -70,7 +38,7 @@ def claims_at(level: Level) -> list[str]:
 def judge(o: Study, claim: str) -> list[Verdict]:
     """Train what a claim needs and return its rows, as registered."""
     rows = catalogue.get(claim).check(OBSERVATIONS[claim](o))
-    if o.plan.exploratory:
+    if plan(o.level, claim).exploratory:
         rows = [replace(row, exploratory=True) for row in rows]
     return with_registered_effects(rows, o.level)
 

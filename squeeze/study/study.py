@@ -18,7 +18,7 @@ from squeeze.study.engine import Engine, Plan, Seed
 from squeeze.study.registration import LevelPlan, plan
 from squeeze.study.seed_run import Experiment
 from squeeze.study.tiny_lm import tiny_examples, tiny_lm
-from squeeze.training.config import make_config
+from squeeze.training.config import RunConfig, make_config
 from squeeze.training.inputs import Pairs
 
 SFT_DPO = "sft-dpo"
@@ -63,22 +63,40 @@ class Study:
         )
         self.seeds = tuple(self.plan.evaluation if seeds is None else seeds)
         self.registered = self.plan == registered and self.seeds == registered.evaluation
-        self._engine, self._recorded = engine, recorded
+        self._engine = engine
         self._of_each: dict[str, Any] = {
             **{"cache": cache, "records": records},
             **{"locks": engine is None, "recorded": recorded},
         }
+        self.cache, self.records, self.recorded = cache, records, recorded
         self._experiments: dict[int, Experiment] = {}
 
     def experiment(self, seed: int) -> Experiment:
         """The experiment of a seed."""
         if seed not in self._experiments:
             tiny = self.plan.model == TINY
-            model = str(tiny_lm()) if tiny else self.plan.model
-            config = make_config({**self.plan.recipe, "model": model, "seed": seed})
+            config = self._config(self.plan, seed)
             pairs = Pairs(*tiny_examples(config.pairs, config.held_out, seed)) if tiny else None
             self._experiments[seed] = Experiment(config, pairs, **self._of_each)
         return self._experiments[seed]
+
+    def experiment_on(self, own: LevelPlan, seed: int, pairs: Pairs) -> Experiment:
+        """The experiment of a seed under a plan of its own, on these pairs; none is recorded."""
+        alone = self._of_each | {"records": None, "recorded": False}
+        return Experiment(self._config(own, seed), pairs, **alone)
+
+    def _config(self, own: LevelPlan, seed: int) -> RunConfig:
+        model = str(tiny_lm()) if own.model == TINY else own.model
+        return make_config({**own.recipe, "model": model, "seed": seed})
+
+    def own(self, claim: str) -> tuple[LevelPlan, tuple[int, ...]]:
+        """The plan and the seeds of a claim that is registered in a part by itself.
+
+        Where the level's evaluation seeds were asked for, the seeds are the part's.
+        """
+        found = plan(self.level, claim)
+        default = self.seeds == self.plan.evaluation
+        return found, found.seeds_of(claim, found.evaluation if default else self.seeds)
 
     def over(self, claim: str) -> list[tuple[int, Experiment]]:
         """The seeds spent on a claim, with their experiments."""
@@ -98,7 +116,7 @@ class Study:
         without = counterfactual or {}
         arms = list(dict.fromkeys([*roles.values(), *without.values()]))
         found = self.over(claim)
-        if self._recorded:
+        if self.recorded:
             arms = [arm for arm in arms if all(e.is_recorded(arm) for _, e in found)]
             if not arms:
                 seeds = ", ".join(str(seed) for seed, _ in found)

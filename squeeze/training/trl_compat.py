@@ -8,9 +8,10 @@ attention of `squeeze.tree_attention`, which stands below this module, is touche
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib import import_module
 from typing import Any, cast
 
@@ -50,8 +51,8 @@ TOUCHED = (
     Touch("trl", "DPOTrainer._compute_loss", "another loss on TRL's forward pass", _TRL),
     Touch("trl", "DPOTrainer.log", "overridden by TRL; probes are logged past it", _TRL),
     Touch("trl", "DPOTrainer.create_model_card", "no card beside each checkpoint", _TRL),
-    Touch("trl", "GRPOTrainer._prepare_inputs", "rollouts to verify", _TRL),
-    Touch("trl", "RLOOTrainer._prepare_inputs", "rollouts to verify", _TRL),
+    Touch("trl", "GRPOTrainer._prepare_inputs", "rollouts to verify and to watch", _TRL),
+    Touch("trl", "RLOOTrainer._prepare_inputs", "rollouts to verify and to watch", _TRL),
     Touch("trl.trainer.utils", "_use_triton", "answers alone on a CPU", _TRL, optional=True),
     Touch("trl.trainer.utils", "selective_log_softmax", "a peer in the benchmark", _TRL),
     Touch("transformers", "Trainer.log", "probes in the trainer's log", _BOTH),
@@ -125,6 +126,31 @@ def sampled_batch(trainer: Any) -> dict[str, Any]:
     trainer.current_gradient_accumulation_steps = 1
     batch: dict[str, Any] = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     return batch
+
+
+def sampled_method(trainer: Any) -> str:
+    """What a trainer that samples its answers is called in a diagnosis; "" for others."""
+    kinds = {cls.__name__ for cls in type(trainer).__mro__}
+    if kinds & {"GRPOTrainer", "RLOOTrainer"}:
+        return "grpo"
+    return "online dpo" if "OnlineDPOTrainer" in kinds else ""
+
+
+def note_rollouts(trainer: Any, note: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+    """Have `note` called with every batch that a group-relative trainer trains on; how to end it.
+
+    The batch is TRL's, as of `sampled_batch`, and not to be changed.
+    """
+    prepare = trainer._prepare_inputs
+
+    def noted(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        batch: dict[str, Any] = prepare(*args, **kwargs)
+        if trainer.model.training:
+            note(batch)
+        return batch
+
+    trainer._prepare_inputs = noted
+    return partial(delattr, trainer, "_prepare_inputs")
 
 
 @contextmanager

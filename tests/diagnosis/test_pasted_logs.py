@@ -300,15 +300,15 @@ def test_printed_end_of_a_training_is_no_second_run(tmp_path: Path) -> None:
     assert diagnose(run).verdict == "displacement"
 
 
-def test_grpo_console_of_verl_is_named_and_its_entropy_told(tmp_path: Path) -> None:
+def test_grpo_console_of_verl_is_named_and_its_entropy_judged(tmp_path: Path) -> None:
     text = "\n".join(
         f"(TaskRunner pid=1) step:{i} - actor/entropy:{1.2 * math.exp(-i / 20):.3f} - "
         f"actor/pg_loss:-0.003 - critic/score/mean:{0.3 + 0.005 * i:.3f}"
         for i in range(1, 60)
     )
     d = judged(tmp_path / "a.log", text)
-    assert (d.verdict, d.run.method) == ("undetermined", "grpo")
-    assert any("entropy falls" in c for c in d.cautions)
+    assert (d.verdict, d.run.method) == ("entropy collapse", "grpo")
+    assert d.reason.startswith("entropy goes from 1.0")
 
 
 def test_closing_evaluation_says_where_it_stands_against_the_reference(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from squeeze.cache import alone
+from squeeze.cache import locked
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json, write_text
 from squeeze.training.arms import Arm
@@ -78,7 +78,7 @@ def kept(
             return found
     if recorded:
         raise InputError(f"{name} is not in {records}, or of another recipe; leave out --recorded")
-    with alone(cache / name):
+    with locked(cache / name):
         result = _stored(cache / name, recipe)
         if result is None:
             result = make()

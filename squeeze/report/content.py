@@ -218,7 +218,7 @@ def _tokens(run: RunData, scale: float) -> tuple[tuple[str, tuple[TokenView, ...
 
 
 def _verdicts(run: RunData) -> tuple[VerdictRow, ...]:
-    claims = catalogue.load()
+    claims = catalogue.load() if run.verdicts else {}  # its modules need torch
     return tuple(
         VerdictRow(v, claims[v.claim].sentence if v.claim in claims else "")
         for v in run.verdicts or ()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from scipy import stats
 
 from squeeze.claims import statistics
@@ -19,6 +18,8 @@ from squeeze.trajectory import Trajectory
 
 RESAMPLES = 1000
 if TYPE_CHECKING:
+    from jaxtyping import Float  # of the extra train
+
     Floats = pd.Series[float]
 else:
     Floats = pd.Series  # before pandas 3 it takes no parameter when the program runs

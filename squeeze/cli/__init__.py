@@ -4,6 +4,7 @@ import sys
 import traceback
 
 from squeeze.cli import bench as bench
+from squeeze.cli import bundle as bundle
 from squeeze.cli import cache as cache
 from squeeze.cli import claims as claims
 from squeeze.cli import compare_losses as compare_losses

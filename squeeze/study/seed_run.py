@@ -11,7 +11,7 @@ import hashlib
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -30,12 +30,16 @@ from squeeze.models import load_tokenizer, model_sha256
 from squeeze.scan import scan
 from squeeze.scoring import fast_dtype
 from squeeze.study.records import Records
+from squeeze.training.arms import Arm
 from squeeze.training.config import RunConfig
 from squeeze.training.inputs import Pairs, encode, pretrained, probe_items
 from squeeze.training.pairs import OWN, Score, own_pairs, phase_examples
 from squeeze.training.runner import ArmTrainer, Phases, not_default
 from squeeze.training.trainers import adapter_paths, quiet
 from squeeze.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Raised when code changes what a trajectory of the same settings would be.
 VERSION = 1
@@ -192,6 +196,21 @@ class Experiment:
             return [self.records.log(first) for first in firsts]
         return [read_json(self.arms.place(first).directory / "log.json") for first in firsts]
 
+    def _trained(self, phases: Phases) -> PreTrainedModel:
+        """The model after these phases, trained again where only their probes came from elsewhere.
+
+        Raises `InputError` where nothing may be trained.
+        """
+        if self.records is not None and phases and not self.arms.place(phases).adapter.exists():
+            if self._recorded:
+                raise InputError(
+                    f"the records of seed {self.config.seed} hold probes and no weights, which "
+                    "this asks; train them without --recorded"
+                )
+            quiet()
+            self.arms.train(Arm("again", "", phases))
+        return self.arms.model(phases)
+
     def scan(self, phases: Phases) -> pd.DataFrame:
         """`squeeze.scan`'s row of every training pair, by the model after `phases`. Cached.
 
@@ -204,7 +223,7 @@ class Experiment:
                 for e in self.pairs.train
             ]
             items = [encode(self.tokenizer, pair, self.config) for pair in pairs]
-            frame = pd.DataFrame([asdict(row) for row in scan(self.arms.model(phases), items)])
+            frame = pd.DataFrame([asdict(row) for row in scan(self._trained(phases), items)])
             with replacing(path) as temporary:
                 frame.to_parquet(temporary, index=False)
             seal(path.parent, [path.name])
@@ -229,7 +248,7 @@ class Experiment:
                 for e in [*self.pairs.train, *self.pairs.held_out]
             ]
             answers = generate_answers(
-                self.arms.model(phases),
+                self._trained(phases),
                 self.tokenizer,
                 prompts,
                 max_new_tokens=longest,

@@ -1,8 +1,9 @@
 """The registered study on a GPU: every observation of level gpu, with LoRA and with all weights.
 
-`squeeze observe gpu` shows its progress; arms are cached, so a stopped study goes on. What is
-registered, LoRA's, is recorded; the same with all weights trained is printed (-rP). With
-`--rehearse` one seed of a tiny model runs through all of it.
+`squeeze observe gpu` shows its progress; arms are cached, so a stopped study goes on, and records
+of finished ones lie beside the ledger, for another machine. What is registered, LoRA's, is
+recorded; the same with all weights trained is printed (-rP). With `--rehearse` one seed of a tiny
+model runs through all of it.
 """
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from squeeze import models
 from squeeze.study.observations import claims_at, judge
 from squeeze.study.study import Study
+from tests.ledger_plugin import out_directory
 from tests.quick import RECIPE, SETTINGS
 from tests.study.rows import unregistered
 
@@ -20,6 +22,7 @@ FULL = {"finetuning": "full", "learning_rate": 5e-6, "sft_learning_rate": 1e-5}
 @pytest.fixture(scope="module", params=["lora", "full"])
 def study(request, rehearsing, tmp_path_factory):
     changed = FULL if request.param == "full" else {}
+    out = tmp_path_factory.mktemp("out") if rehearsing else out_directory(request.config)
     if rehearsing:
         return Study(
             "gpu",
@@ -28,11 +31,12 @@ def study(request, rehearsing, tmp_path_factory):
             recipe=changed | RECIPE,
             settings=SETTINGS,
             cache=tmp_path_factory.mktemp("experiments"),
+            records=out / "records",
         )
     name = request.config.getoption("--squeeze-model")
     if name in models.EMBEDDED and not models.is_cached(name):
         pytest.skip(f"{name} is not cached; run: squeeze models fetch {name}")
-    return Study("gpu", model=name, recipe=changed)
+    return Study("gpu", model=name, recipe=changed, records=out / "records")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,19 @@ def test_a_recorded_arm_is_not_trained_again_on_another_machine(tiny_config, tmp
     assert there.log("sft-1") == log
 
 
+def test_weights_that_the_records_lack_are_trained_again_where_answers_need_them(
+    tiny_config, tmp_path
+):
+    records, phases = tmp_path / "records", tiny_config.arm("sft-1").phases
+    here = Experiment(tiny_config, cache=tmp_path / "here", records=records)
+    here.train("sft-1")
+    there = Experiment(tiny_config, cache=tmp_path / "there", records=records, recorded=True)
+    with pytest.raises(InputError, match=r"hold probes and no weights.*without --recorded"):
+        there.answers(phases, max_new_tokens=2)
+    there = Experiment(tiny_config, cache=tmp_path / "there", records=records)
+    assert there.answers(phases, max_new_tokens=2) == here.answers(phases, max_new_tokens=2)
+
+
 def test_what_is_recorded_alone_is_judged_and_nothing_trained(tiny_config, tmp_path):
     records = tmp_path / "records"
     Experiment(tiny_config, cache=tmp_path / "here", records=records).train("sft-1")

@@ -61,7 +61,7 @@ def observe(
     from squeeze.interrupt import again, interruptible
     from squeeze.study.engine import Plan, check_engine, cluster, train_on_ray
     from squeeze.study.observations import claims_at, judge
-    from squeeze.study.registration import plan, registration_sha256
+    from squeeze.study.registration import plan, registration_sha256, stands_apart
     from squeeze.study.study import Study
     from squeeze.tables import print_table
     from squeeze.training.progress import RunProgress
@@ -94,8 +94,13 @@ def observe(
     if study.registered:
         read(out)  # a file that is not ours is better refused before the training
     entries, verdicts = [], []
-    digest = registration_sha256(registered_level)[:12]
-    console.print(f"registration {digest}, seeds {', '.join(map(str, chosen))}")
+    apart = [name for name in names if stands_apart(name)]
+    if len(apart) < len(names):
+        digest = registration_sha256(registered_level)[:12]
+        console.print(f"registration {digest}, seeds {', '.join(map(str, chosen))}")
+    for name in apart:
+        digest, own = registration_sha256(registered_level, name)[:12], study.own(name)[1]
+        console.print(f"{name}: registration {digest}, seeds {', '.join(map(str, own))}")
     joined = cluster(address) if on_ray else nullcontext()
     with RunProgress(console, float(len(names))) as progress, joined:
         for name in names:

@@ -142,9 +142,8 @@ MEANING: Mapping[Name, str] = {
         "other right answers."
     ),
     "entropy collapse": (
-        "The policy samples nearly one answer a prompt. Rare right answers are not sampled any "
-        "more, so they are not rewarded, and groups whose answers all have one reward have no "
-        "gradient."
+        "The policy has become far narrower. Rare right answers are hardly sampled any more, so "
+        "they are not rewarded, and groups whose answers all have one reward have no gradient."
     ),
     "length collapse": (
         "The answers have become far shorter, or run into the longest length, and the reward does "

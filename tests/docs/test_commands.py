@@ -333,6 +333,7 @@ def test_command_of_the_docs_runs(lines, here, monkeypatch, capfd):
 
 
 @pytest.mark.pretrained
+@pytest.mark.filterwarnings("ignore")  # as at the command line
 @pytest.mark.parametrize("lines", [r for r in RUN if is_slow(r)], ids=named)
 def test_command_of_the_docs_that_trains_runs(lines, here, monkeypatch, capfd, request):
     if request.config.getoption("--quick"):

@@ -118,7 +118,7 @@ INSTEAD: dict[str, dict[str, list[str]]] = {
         "--data FILE --out reports/qwen3-4b-dpo": [
             "squeeze replicate --config squeeze/training/configs/qwen3-4b-dpo.yaml "
             "--model DIRECTORY --data pairs.jsonl --out reports/qwen3-4b-dpo "
-            "--pairs 2 --held-out 1 --epochs 4"
+            "--pairs 2 --held-out 1 --epochs 4 --max-length 512"
         ],
         "squeeze compare-losses --losses sigmoid,ipo,cal_dpo": [
             f"squeeze compare-losses --losses sigmoid,ipo,cal_dpo {LOSS}"

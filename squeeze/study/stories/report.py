@@ -119,7 +119,8 @@ def read_page(directory: Path, verdicts: Sequence[Verdict]) -> Page:
         for i, story in enumerate(texts["prompts"])
     ]
     facts = [("model", f"Qwen3, {run['model']['parameters']:,} parameters, from scratch")]
-    facts += flat({key: run[key] for key in ("data", "device", "git", "created", "versions")})
+    known = ("data", "device", "git", "created", "versions")  # no git outside a checkout
+    facts += flat({key: run[key] for key in known if key in run})
     return Page(
         name=run["name"],
         headline=headline,

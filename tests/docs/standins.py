@@ -130,7 +130,7 @@ def _data(place: Path) -> None:
     )
     told_stories = [
         {"prompt": f"Words: {e.prompt[-1].content}\nStory:", "story": e.chosen}
-        for e in load_examples("enthusiastic_en")
+        for e in 3 * load_examples("enthusiastic_en")
     ]
     (place / "TinyStories-Instruct.json").write_text(json.dumps(told_stories))
 

@@ -118,7 +118,7 @@ INSTEAD: dict[str, dict[str, list[str]]] = {
         "--data FILE --out reports/qwen3-4b-dpo": [
             "squeeze replicate --config squeeze/training/configs/qwen3-4b-dpo.yaml "
             "--model DIRECTORY --data pairs.jsonl --out reports/qwen3-4b-dpo "
-            "--pairs 2 --held-out 1 --epochs 4"
+            "--pairs 2 --held-out 1 --epochs 4 --max-length 512"
         ],
         "squeeze compare-losses --losses sigmoid,ipo,cal_dpo": [
             f"squeeze compare-losses --losses sigmoid,ipo,cal_dpo {LOSS}"
@@ -333,6 +333,7 @@ def test_command_of_the_docs_runs(lines, here, monkeypatch, capfd):
 
 
 @pytest.mark.pretrained
+@pytest.mark.filterwarnings("ignore")  # as at the command line
 @pytest.mark.parametrize("lines", [r for r in RUN if is_slow(r)], ids=named)
 def test_command_of_the_docs_that_trains_runs(lines, here, monkeypatch, capfd, request):
     if request.config.getoption("--quick"):

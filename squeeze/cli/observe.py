@@ -95,6 +95,11 @@ def observe(
         read(out)  # a file that is not ours is better refused before the training
     entries, verdicts = [], []
     apart = [name for name in names if stands_apart(name)]
+    if apart and replace:
+        raise InputError(
+            f"--set replaces fields of the level's recipe, and {', '.join(apart)} has its own: name "
+            "other claims with --claims"
+        )
     if len(apart) < len(names):
         digest = registration_sha256(registered_level)[:12]
         console.print(f"registration {digest}, seeds {', '.join(map(str, chosen))}")

@@ -31,7 +31,8 @@ class Study:
     """The registered experiments of a level on some seeds.
 
     `model`, single fields of the `recipe` and single `settings` may be replaced (quick forms, other
-    models: `registered` says whether nothing was); `cache` is `Experiment`'s. `engine`
+    models: `registered` says whether nothing was); `apart` replaces fields of the recipes of claims
+    that are registered in parts by themselves. `cache` is `Experiment`'s. `engine`
     trains the arms that a claim compares, elsewhere and at once. With `recorded` nothing
     is trained: claims are judged on those of their arms that the records hold of every seed.
     """
@@ -44,6 +45,7 @@ class Study:
         model: str | None = None,
         recipe: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
+        apart: Mapping[str, Any] | None = None,
         cache: Path | None = None,
         records: Path | None = None,
         engine: Engine | None = None,
@@ -62,7 +64,9 @@ class Study:
             settings={**registered.settings, **(settings or {})},
         )
         self.seeds = tuple(self.plan.evaluation if seeds is None else seeds)
-        self.registered = self.plan == registered and self.seeds == registered.evaluation
+        same_plan = self.plan == registered and not apart
+        self.registered = same_plan and self.seeds == registered.evaluation
+        self._apart, self._model = dict(apart or {}), model
         self._engine = engine
         self._of_each: dict[str, Any] = {
             **{"cache": cache, "records": records},
@@ -95,6 +99,8 @@ class Study:
         Where the level's evaluation seeds were asked for, the seeds are the part's.
         """
         found = plan(self.level, claim)
+        fields = {name: value for name, value in self._apart.items() if name in found.recipe}
+        found = replace(found, model=self._model or found.model, recipe={**found.recipe, **fields})
         default = self.seeds == self.plan.evaluation
         return found, found.seeds_of(claim, found.evaluation if default else self.seeds)
 

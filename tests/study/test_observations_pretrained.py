@@ -13,7 +13,7 @@ from squeeze import models
 from squeeze.study.observations import claims_at, judge
 from squeeze.study.registration import plan
 from squeeze.study.study import Study
-from tests.quick import RECIPE, SETTINGS
+from tests.quick import APART, RECIPE, SETTINGS
 from tests.study.rows import regressions, unregistered
 
 pytestmark = pytest.mark.pretrained
@@ -35,6 +35,7 @@ def study(request, tmp_path_factory):
         model=name,
         recipe=recipe | RECIPE,
         settings=SETTINGS,
+        apart=APART,
         cache=(temporary.parent if xdist.is_xdist_worker(request) else temporary) / "experiments",
     )
 
@@ -55,7 +56,7 @@ def test_observation(claim, study, ledger, request):
     if not study.registered:
         print(*verdicts, sep="\n")  # another model, other data, a few examples: shown with -rP
         return
-    registered = plan("pretrained")
+    registered = plan("pretrained", claim)
     assert {v.seeds for v in verdicts if v.ran} == {
         registered.seeds_of(claim, registered.evaluation)
     }

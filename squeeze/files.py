@@ -126,6 +126,12 @@ def misfit(error: ValidationError) -> str:
     return f"{', at ' + place if place else ''}: {said}"
 
 
+def no_formula(value: Any) -> Any:
+    """A cell of a CSV file that no spreadsheet takes for a formula: text with a quote before it."""
+    risky = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if risky else value
+
+
 def require_ours(path: Path, flag: str) -> None:
     """Raise `InputError` if a page that is about to be written would replace a stranger's."""
     if path.exists() and "squeez" not in path.read_text(encoding="utf-8", errors="replace").lower():

@@ -97,8 +97,8 @@ def observe(
     apart = [name for name in names if stands_apart(name)]
     if apart and replace:
         raise InputError(
-            f"--set replaces fields of the level's recipe; {', '.join(apart)} stands apart from it: "
-            "choose other claims with --claims"
+            f"--set replaces fields of the level's recipe, {', '.join(apart)} has its own: choose "
+            "other claims with --claims"
         )
     if len(apart) < len(names):
         digest = registration_sha256(registered_level)[:12]

@@ -164,6 +164,7 @@ def _print(frame: pd.DataFrame, summary: dict[str, Any], top: int) -> None:
 
 def _table(title: str, first: str, frame: pd.DataFrame) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, title_justify="left")
     table.add_column(first, no_wrap=True)
@@ -172,5 +173,5 @@ def _table(title: str, first: str, frame: pd.DataFrame) -> Table:
     for row in frame.to_dict("records"):
         cells = (format(row[name], style) for name, (_, style) in SHOWN.items())
         number = f"{row['row']}: " if "row" in row else ""
-        table.add_row(f"{number}{row['example']}", *cells)
+        table.add_row(Text(f"{number}{row['example']}"), *cells)
     return table

@@ -12,6 +12,7 @@ from rich.text import Text
 from squeeze.diagnosis.movements import Evidence
 from squeeze.diagnosis.output import STYLES, number
 from squeeze.diagnosis.verdict import Diagnosis
+from squeeze.files import no_formula
 
 _ROLES = ("chosen", "rejected", "margin", "argmax")
 _COLUMNS = ("run", "verdict", "split", "n", *_ROLES, "unit")
@@ -44,7 +45,8 @@ def as_csv(diagnoses: Sequence[Diagnosis]) -> str:
     out.writerow(("run", "verdict", "split", "series", "column", _axis(diagnoses), "value"))
     for d in diagnoses:
         for s in d.run.series:
-            head = (_safe(d.run.name), d.verdict, _safe(s.split), s.quantity, _safe(s.column))
+            texts = (d.run.name, d.verdict, s.split, s.quantity, s.column)
+            head = tuple(map(no_formula, texts))
             for step, value in zip(s.steps.tolist(), s.values.tolist(), strict=True):
                 out.writerow((*head, f"{step:.10g}", repr(value)))
     return text.getvalue()
@@ -81,8 +83,3 @@ def _cell(text: str) -> str:
     for mark in "\\|<>*_`[]":
         text = text.replace(mark, "\\" + mark) if mark not in "<>" else text
     return text.replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
-
-
-def _safe(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -49,8 +49,8 @@ _PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def plain(text: str) -> str:
-    """Text that every font can draw: names from data may be in any script."""
-    return text.encode("ascii", "replace").decode()
+    """Text that every font can draw: names from data may be in any script, or hold controls."""
+    return "".join(c if " " <= c <= "~" else "?" for c in text)
 
 
 def _draw(axes: Axes, kind: str, line: Series, band: bool = True) -> None:

@@ -14,8 +14,10 @@ import pandas as pd
 
 from squeeze.claims.variants import COLUMNS, LossRow
 from squeeze.errors import InputError
-from squeeze.files import read_json, replacing, write_figure, write_json, write_text
+from squeeze.files import no_formula, read_json, replacing, write_figure, write_json, write_text
+from squeeze.report.figures import plain
 from squeeze.report.html import data_uri, environment
+from squeeze.report.markdown import escape
 
 SCHEMA = 2
 FIELDS = ("model", "loss", "seed", "split", "cut", "column", "effect", "low", "high")
@@ -113,16 +115,19 @@ def remarks(content: Mapping[str, Any]) -> list[str]:
 def markdown(content: Mapping[str, Any]) -> str:
     """The table over all seeds, then the losses that could not be trained and why."""
     rows = [header(), ["---"] * len(header()), *table(content)]
-    lines = ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows]
-    return "\n".join([*lines, "", *remarks(content)]).rstrip() + "\n"
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", r"\|").replace("\n", " ")
+    lines = ["| " + " | ".join(map(escape, row)) + " |" for row in rows]
+    return "\n".join([*lines, "", *map(escape, remarks(content))]).rstrip() + "\n"
 
 
 def plot(content: Mapping[str, Any], path: Path) -> None:
     """One panel a column and cut on held-out prompts, a bar a loss and model, as a PNG."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"text.parse_math": False}):  # a name may hold a $
+        _plot(content, path)
+
+
+def _plot(content: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     shown = [r for r in content["rows"] if r["split"] == "held_out" and r["seed"] == ALL]
@@ -140,19 +145,26 @@ def plot(content: Mapping[str, Any], path: Path) -> None:
                     axis.plot(row["effect"], y, "o", color=colour)
             axis.axvline(0, color="0.6", linewidth=0.8)
             axis.set(title=f"Δ{column}, {cut}", xlabel="nats", yticks=range(len(losses)))
-            axis.set_yticklabels(losses)
+            axis.set_yticklabels([_label(loss) for loss in losses])
             axis.set_ylim(len(losses) - 0.5, -0.5)
     if len(models) > 1:
         handles = [axes[0][0].plot([], [], "o", color=f"C{i}")[0] for i in range(len(models))]
-        figure.legend(handles, models, loc="outside lower center", ncols=len(models))
+        names = [_label(model) for model in models]
+        figure.legend(handles, names, loc="outside lower center", ncols=len(models))
     write_figure(figure, path, dpi=120)
+
+
+def _label(name: str) -> str:
+    """A name that a figure can draw, and has room for."""
+    return plain(name) if len(name) <= 40 else plain(f"{name[:37]}...")
 
 
 def write(out: Path, content: Mapping[str, Any]) -> None:
     """Write losses.json, .csv, .md and .png and index.html, each atomically."""
     write_json(out / "losses.json", content)
     with replacing(out / "losses.csv") as temporary:
-        pd.DataFrame(content["rows"], columns=list(FIELDS)).to_csv(temporary, index=False)
+        frame = pd.DataFrame(content["rows"], columns=list(FIELDS))
+        frame.map(no_formula).to_csv(temporary, index=False)
     write_text(out / "losses.md", markdown(content))
     plot(content, out / "losses.png")
     page = environment(autoescape=True).get_template("losses.html.j2")

@@ -23,7 +23,7 @@ from squeeze.data.loading import data_sha256, load_examples, open_data, resolve,
 from squeeze.data.rows import RowError
 from squeeze.data.writing import WRITABLE, check_extension, open_writer, rows_of
 from squeeze.errors import InputError
-from squeeze.files import parse_json, replacing
+from squeeze.files import no_formula, parse_json, replacing
 from squeeze.models import load_model, load_tokenizer, model_sha256
 from squeeze.scan.ches import encode_pairs
 from squeeze.scan.garbage import remarks
@@ -122,17 +122,11 @@ def _check_lengths(items: Sequence[EncodedItem], network: PreTrainedModel, model
                 )
 
 
-def _no_formula(value: Any) -> Any:
-    """The cell, with an apostrophe before a text that a spreadsheet would calculate."""
-    risky = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-    return f"'{value}" if risky else value
-
-
 def write_table(frame: pd.DataFrame, path: Path) -> None:
     """Write the table as CSV, Parquet or JSON lines by the file's ending, atomically."""
     with replacing(path) as temporary:
         if path.suffix == ".csv":
-            frame.map(_no_formula).to_csv(temporary, index=False)
+            frame.map(no_formula).to_csv(temporary, index=False)
         elif path.suffix == ".parquet":
             frame.to_parquet(temporary, index=False)
         else:

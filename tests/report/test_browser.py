@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 import subprocess
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from queue import Empty, Queue
+from queue import Empty
 from threading import Thread
 from typing import Any
 
@@ -24,19 +21,12 @@ from squeeze.report.claim_pages import write_claim_pages
 from squeeze.report.losses import COLUMNS, FIELDS, write
 from squeeze.study.registration import registered_by_claim
 from tests.diagnosis.logs import jsonl, trainer_state, trl_records
+from tests.report.chromium import CHROMIUM, FLAGS, PATIENCE, Listener
 
 pytestmark = pytest.mark.cpu
 
 RUN = Path(__file__).parents[2] / "reports" / "reference" / "smollm2-cpu"
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-sync", "--disable-background-networking", "--disable-component-update"),
-    *("--disable-dev-shm-usage", "--enable-logging=stderr", "--v=0"),
-    "--window-size=1500,1200",
-]
 WIDTHS = (1400, 400)
-PATIENCE = 180  # seconds; a few on an idle machine
 
 OTHERS = ("log", "several logs", "scored run", "losses", "claims", "claim")  # at a phone's width
 # Says how wide a page is, once it has drawn what it draws.
@@ -77,26 +67,6 @@ LATE = """<script>
   fetch("http://127.0.0.1:PORT/", {method: "POST", mode: "no-cors", body: JSON.stringify(report)});
 })();
 </script>"""
-
-
-class Listener(ThreadingHTTPServer):
-    """Collects what the page posts."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.reports: Queue[dict[str, Any]] = Queue()
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        assert isinstance(self.server, Listener)
-        self.server.reports.put(json.loads(body))
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing: the test speaks for itself."""
 
 
 def other_pages(folder: Path) -> dict[str, Path]:

@@ -18,6 +18,7 @@ from squeeze.claims.types import Verdict
 from squeeze.files import read_json, write_figure, write_text
 from squeeze.report.content import duration, flat
 from squeeze.report.html import data_uri, environment
+from squeeze.report.markdown import escape
 from squeeze.report.style import ARM_COLOURS
 from squeeze.text_statistics import TextStatistics, describe
 
@@ -163,6 +164,8 @@ def write_report(directory: Path, verdicts: Sequence[Verdict]) -> Path:
     image = data_uri(figure)
     for template, name in (("stories.md.j2", "report.md"), ("stories.html.j2", "index.html")):
         env = environment(autoescape=name.endswith("html"))
+        if name.endswith("md"):
+            env.finalize = escape
         assert env.loader is not None  # `environment` gives it one
         env.loader = ChoiceLoader([PackageLoader("squeeze.study.stories"), env.loader])
         write_text(directory / name, env.get_template(template).render(p=page, image=image))

@@ -32,6 +32,7 @@ BETA = 0.1
 LENGTHS = (5, 12, 40, 400)
 NOISES = (0.0025, 0.01, 0.03)  # standard deviation of an evaluation, as a share of the level
 MISSING = ("nothing", "argmax", "rejected", "log-probs")
+OTHER = "\n## Group-relative training\n"  # a section of the page that `rollouts_calibration` makes
 ALARMS = frozenset({"early", "displacement", "squeezing", "collapse"})
 
 Shape = Callable[[Array], Array]
@@ -117,7 +118,7 @@ def simulate(family: Family, n: int, noise: float, missing: str, seed: int) -> R
     rng = np.random.default_rng([zlib.crc32(f"{family.name}/{noise}/{missing}".encode()), n, seed])
     t = np.linspace(0, 1, n)
     scale = noise * abs(LEVEL)
-    shared, *own = scale / np.sqrt(2) * _noise(rng, (4, n))
+    shared, *own = scale / np.sqrt(2) * unit_noise(rng, (4, n))
     # The first evaluation is the untouched model itself: it has no noise.
     shared[0] = own[0][0] = own[1][0] = own[2][0] = 0.0
     chosen = LEVEL + family.chosen(t) + shared + own[0]
@@ -136,14 +137,13 @@ def simulate(family: Family, n: int, noise: float, missing: str, seed: int) -> R
     return RunSeries(family.name, "simulated", "simulated", "step", series)
 
 
-def _noise(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
+def unit_noise(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
     """Unit variance in every row."""
     degrees, memory = 5, 0.3
     shocks = rng.standard_t(degrees, shape) * np.sqrt((degrees - 2) / degrees)
-    noise = shocks.copy()
+    unit: Array = shocks.copy()
     for i in range(1, shape[1]):
-        noise[:, i] = memory * noise[:, i - 1] + np.sqrt(1 - memory**2) * shocks[:, i]
-    unit: Array = noise
+        unit[:, i] = memory * unit[:, i - 1] + np.sqrt(1 - memory**2) * shocks[:, i]
     return unit
 
 
@@ -255,11 +255,15 @@ def _grid(cases: list[Case]) -> Iterator[str]:
 
 def rate(cases: Sequence[Case | Emulated]) -> str:
     """The share of alarms with its 95% interval (Clopper and Pearson)."""
-    alarms = sum(c.verdict in ALARMS for c in cases)
-    if not cases:
+    return share([c.verdict in ALARMS for c in cases])
+
+
+def share(hits: Sequence[bool]) -> str:
+    """The share of true ones with its 95% interval (Clopper and Pearson)."""
+    if not hits:
         return "—"
-    low, high = binomtest(alarms, len(cases)).proportion_ci()
-    return f"{alarms / len(cases):.0%} [{100 * low:.0f}, {100 * high:.0f}]"
+    low, high = binomtest(sum(hits), len(hits)).proportion_ci()
+    return f"{sum(hits) / len(hits):.0%} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 # --- published runs -------------------------------------------------------------------------------
@@ -369,7 +373,9 @@ def main() -> None:
     cases = run(given.repeats)
     real = emulated(given.authors, 10 * given.repeats) if given.authors else []
     draw(cases, given.out / "diagnosis-roc.png")
-    write_text(given.out / "diagnosis-calibration.md", table(cases, given.repeats, real))
+    page = given.out / "diagnosis-calibration.md"
+    _, section, kept = page.read_text().partition(OTHER) if page.exists() else ("", "", "")
+    write_text(page, table(cases, given.repeats, real) + section + kept)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def only_ours(path: Path) -> bool:
 
 
 @contextmanager
-def alone(target: Path) -> Iterator[None]:
+def locked(target: Path) -> Iterator[None]:
     """Of two processes that need `target` one makes it; raises `InputError` as `private` does."""
     private(target.parent)
     lock = FileLock(target.parent / f"{target.name}.lock")
@@ -159,7 +159,7 @@ def kept(target: Path, make: Callable[[Path], object]) -> Path:
     """The cache's directory `target`, made by `make(scratch)` where it is missing or damaged."""
     if _is_whole(target):
         return target
-    with alone(target):
+    with locked(target):
         if _is_whole(target):
             return target
         if target.exists():

@@ -1,4 +1,4 @@
-"""One run in several processes (torchrun, `accelerate launch`): who writes, who waits, who scores.
+"""Processes of one run (torchrun, `accelerate launch`): who writes, who waits, who scores.
 
 Built on accelerate's process state and collectives, which a run in one process never imports. How
 gradients and batches are shared is the trainer's business.
@@ -124,7 +124,7 @@ def main_only(function: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-def together(work: Callable[[], T]) -> T:
+def on_each(work: Callable[[], T]) -> T:
     """Run `work`, which must not communicate, on every process; each gets its own result.
 
     Raises on all processes the `InputError` of the first that has one.
@@ -149,7 +149,7 @@ def score_shared(
     n = processes()
     if n == 1 or _inside_on_main:
         return list(score(items))
-    mine = together(lambda: list(score(items[rank() :: n])))
+    mine = on_each(lambda: list(score(items[rank() :: n])))
     return in_item_order(items, _operations().gather_object(mine))
 
 

@@ -56,6 +56,12 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_figure(figure: Any, path: Path, dpi: int) -> None:
+    """Write a figure of matplotlib atomically, in the format that the file's suffix names."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=dpi)
+
+
 MOST_BYTES = 1 << 30  # of a file that is read whole
 
 

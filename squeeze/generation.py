@@ -23,29 +23,6 @@ class Answer:
     ended: bool
 
 
-def generate_texts(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts_ids: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    seed: int = 0,
-    temperature: float = 1.0,
-    batch_size: int = BATCH,
-) -> list[str]:
-    """The texts of `generate_answers`."""
-    answers = generate_answers(
-        model,
-        tokenizer,
-        prompts_ids,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-        temperature=temperature,
-        batch_size=batch_size,
-    )
-    return [answer.text for answer in answers]
-
-
 @torch.no_grad()
 def generate_answers(
     model: PreTrainedModel,

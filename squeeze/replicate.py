@@ -22,20 +22,20 @@ from squeeze.data.loading import data_sha256
 from squeeze.distributed import (
     is_main,
     main_only,
+    on_each,
     on_main,
     processes,
     require_whole_weights,
-    together,
 )
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
 from squeeze.models import model_sha256
-from squeeze.provenance import peak_memory_mb
+from squeeze.provenance import now, peak_memory_mb
 from squeeze.report import build_report
 from squeeze.report.closing import closing_lines
 from squeeze.report.content import duration
 from squeeze.report.source import VERDICTS_SCHEMA
-from squeeze.run_directory import REPLICATE, RunDirectory, RunRecord, now
+from squeeze.run_directory import REPLICATE, RunDirectory, RunRecord
 from squeeze.scoring import fast_dtype, score
 from squeeze.training.arms import Arm
 from squeeze.training.config import RunConfig
@@ -88,12 +88,12 @@ def replicate(
     >>> Path("run", "index.html").is_file()
     True
     """
-    together(require_whole_weights)
+    on_each(require_whole_weights)
     directory = RunDirectory(out)
     console = (console or Console()) if is_main() else Console(quiet=True)
     known = on_main(lambda: directory.open(config.as_dict(), resume=resume, force=force))
     try:
-        setup = together(lambda: set_up(config, console.print))
+        setup = on_each(lambda: set_up(config, console.print))
         if force:
             on_main(directory.clear)
         record = known or RunRecord(out.resolve().name, config.as_dict(), command=REPLICATE)
@@ -154,7 +154,7 @@ class Training:
         """Load the model, settle the numeric type, and describe both in the record."""
         config, record = self.config, self.record
         with record.timed("load"):
-            self.base = together(lambda: pretrained(config))
+            self.base = on_each(lambda: pretrained(config))
         chosen = (record.scoring or {}).get("dtype", config.dtype)
         self.dtype: torch.dtype = on_main(
             lambda: fast_dtype(self.base.device) if chosen == "auto" else getattr(torch, chosen)

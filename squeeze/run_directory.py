@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json, write_text
 from squeeze.provenance import environment
+from squeeze.provenance import now as now
 from squeeze.trajectory import Trajectory
 
 REPLICATE = "squeeze replicate"
@@ -40,11 +40,6 @@ FILES = (
     "seed.png",
 )
 _LOCK, _HOLDER = ".lock", ".holder.json"
-
-
-def now() -> str:
-    """The time, as run.json holds it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass
@@ -189,7 +184,7 @@ class RunDirectory:
         differing = [k for k in {**known.config, **config} if known.config.get(k) != config.get(k)]
         if differing:
             changes = ", ".join(
-                f"{_flag(k)} was {known.config.get(k)!r}, now {config.get(k)!r}" for k in differing
+                f"{flag(k)} was {known.config.get(k)!r}, now {config.get(k)!r}" for k in differing
             )
             raise InputError(
                 f"--out {self.path} holds a run with another configuration ({changes}); resume "
@@ -272,7 +267,7 @@ class RunDirectory:
         return Trajectory.empty()
 
 
-def _flag(field: str) -> str:
+def flag(field: str) -> str:
     """The command-line option of a configuration field."""
     return "--" + field.replace("_", "-")
 

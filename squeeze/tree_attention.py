@@ -163,7 +163,7 @@ def _tree_attention(
 def supports_tree(model: PreTrainedModel) -> bool:
     """Whether the model's attention can be exchanged for this one without another meaning."""
     return bool(
-        getattr(model, "_supports_attention_backend", False)
+        getattr(model, "is_backend_compatible", bool)()
         and model.config.get_text_config()._attn_implementation == "sdpa"
     )
 

@@ -295,7 +295,8 @@ class LedgerPlugin:
 
     @staticmethod
     def _print(terminalreporter: pytest.TerminalReporter, rows: list[Entry]) -> None:
-        from squeeze.claims.table import STYLES, summary_lines
+        from squeeze.claims.table import STYLES
+        from tests.ledger_summary import summary_lines
 
         for line, outcome in summary_lines(rows):
             terminalreporter.write_line(line, **{STYLES[outcome]: True})

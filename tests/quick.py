@@ -19,3 +19,4 @@ SETTINGS = {
     "losses": ["sigmoid", "ipo"],
     "token_steps": 2,
 }
+APART = {"questions": 4, "group": 4}

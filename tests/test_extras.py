@@ -42,6 +42,18 @@ def test_a_log_is_judged_without_torch(tmp_path):
     assert done.stdout.startswith("log: ")
 
 
+def test_a_logs_page_needs_the_extra_report_alone(tmp_path):
+    (tmp_path / "log.jsonl").write_text(LOG)
+    without_train = BASE.replace("name in EXTRAS", 'EXTRAS.get(name) == "train"')
+    command = [sys.executable, "-c", without_train, "report", "log.jsonl", "--out", "page"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "evidence-0" in (tmp_path / "page" / "index.html").read_text()
+    lacking = base("report", "log.jsonl", "--out", "other", cwd=tmp_path)
+    assert lacking.returncode == 2
+    assert "pip install 'dpo-squeeze[report]'" in lacking.stderr
+
+
 def test_help_version_and_the_shipped_results_need_no_torch(tmp_path):
     assert "diagnose" in base("--help", cwd=tmp_path).stdout
     assert base("--version", cwd=tmp_path).stdout == f"squeeze {squeeze.__version__}\n"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from squeeze.generation import generate_answers, generate_texts
+from squeeze.generation import generate_answers
 from tests.tiny_model import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.cpu
@@ -27,15 +27,15 @@ def prompts(tokenizer):
 
 def test_padding_a_batch_changes_no_greedy_answer(model, tokenizer, prompts):
     options = {"max_new_tokens": 12, "temperature": 0.0}
-    together = generate_texts(model, tokenizer, prompts, **options)
-    alone = [generate_texts(model, tokenizer, [p], **options)[0] for p in prompts]
+    together = generate_answers(model, tokenizer, prompts, **options)
+    alone = [generate_answers(model, tokenizer, [p], **options)[0] for p in prompts]
     assert together == alone
-    assert generate_texts(model, tokenizer, prompts, **options, batch_size=2) == alone
+    assert generate_answers(model, tokenizer, prompts, **options, batch_size=2) == alone
 
 
 def test_a_seed_fixes_the_samples_and_another_gives_others(model, tokenizer, prompts):
     first, again, other = (
-        generate_texts(model, tokenizer, prompts, max_new_tokens=12, seed=s) for s in (1, 1, 2)
+        generate_answers(model, tokenizer, prompts, max_new_tokens=12, seed=s) for s in (1, 1, 2)
     )
     assert first == again
     assert first != other
@@ -44,14 +44,14 @@ def test_a_seed_fixes_the_samples_and_another_gives_others(model, tokenizer, pro
 def test_sampling_leaves_random_state_and_mode_of_training_as_they_were(model, tokenizer, prompts):
     model.train()
     before = torch.get_rng_state()
-    generate_texts(model, tokenizer, prompts, max_new_tokens=4)
+    generate_answers(model, tokenizer, prompts, max_new_tokens=4)
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
 
 
 def test_an_empty_prompt_is_refused(model, tokenizer):
     with pytest.raises(ValueError, match="at least one token"):
-        generate_texts(model, tokenizer, [[]], max_new_tokens=4)
+        generate_answers(model, tokenizer, [[]], max_new_tokens=4)
 
 
 def test_an_answer_ends_at_the_models_own_end_of_text(model, tokenizer, prompts, monkeypatch):

@@ -1,4 +1,4 @@
-"""Which shapes the log-prob benchmark measures, and the inputs of each: models' real dimensions."""
+"""Cases of the log-prob benchmark: shapes of real models, and the inputs of each."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from squeeze.bench.candidates import OURS
 from squeeze.errors import InputError
-from squeeze.files import read_as, replacing
+from squeeze.files import read_as, write_figure
 
 _AS_WRITTEN = ConfigDict(extra="allow", allow_inf_nan=False)
 _Positive = Annotated[float, Field(gt=0)]
@@ -166,8 +166,7 @@ def roofline(report: dict[str, Any], path: Path) -> None:
     panel.set_title("each case: squeeze, naive and the best peer", loc="left", fontsize=11)
     panel.grid(color="0.9")
     panel.legend(frameon=False, fontsize=8)
-    with replacing(path) as draft:
-        figure.savefig(draft, dpi=130)
+    write_figure(figure, path, dpi=130)
 
 
 def _points(case: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from squeeze.bench.candidates import NAIVE, OURS
-from squeeze.files import replacing
+from squeeze.files import write_figure
 
 _COLUMNS = (
     *("kernel", "gives", "median ms (quartiles)", "rounds", "× naive", "× best peer", "× limit"),
@@ -110,8 +110,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
         _dress(panel, cases)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
-    with replacing(path) as draft:
-        figure.savefig(draft, dpi=130)
+    write_figure(figure, path, dpi=130)
 
 
 def _dress(panel: Any, cases: list[dict[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from squeeze.claims.catalogue import claim
+from squeeze.claims.catalogue import claim, get
 from squeeze.claims.curves import Array, change
 from squeeze.claims.dpo import steps
 from squeeze.claims.runs import Runs
@@ -22,7 +22,7 @@ def distance(runs: Runs, role: str, split: str) -> Array:
 
 
 def _in_order(
-    runs: Runs, id: str, of: Callable[[Runs, str, str], Array], statistic: str, side: Side
+    runs: Runs, id: str, of: Callable[[Runs, str, str], Array], side: Side
 ) -> list[Verdict]:
     """A row a split: of all steps from one role to the next, the one nearest to failing."""
     roles: dict[str, Role] = {"held_out": "primary", "train": "secondary"}
@@ -30,7 +30,7 @@ def _in_order(
         row
         for split, decides in roles.items()
         for row in steps(
-            runs, id, lambda r, role, split=split: of(r, role, split), statistic, side,  # type: ignore[misc]
+            runs, id, lambda r, role, split=split: of(r, role, split), get(id).primary, side,  # type: ignore[misc]
             id, decides, split,
         )
     ]  # fmt: skip
@@ -52,8 +52,7 @@ def check_beta(runs: Runs) -> list[Verdict]:
 
     `roles` are the values of β in order; every step to the next larger one has to count.
     """
-    statistic = "mean distance from the reference, of one β less that of the one before it, nats"
-    return _in_order(runs, "CP-1", distance, statistic, "below")
+    return _in_order(runs, "CP-1", distance, "below")
 
 
 @claim(
@@ -76,5 +75,4 @@ def check_ftx(runs: Runs) -> list[Verdict]:
     def of(r: Runs, role: str, split: str) -> Array:
         return change(r.curve(role, "chosen", split))
 
-    statistic = "change of chosen over DPO, of one weight less that of the one before it, nats"
-    return _in_order(runs, "CP-2", of, statistic, "above")
+    return _in_order(runs, "CP-2", of, "above")

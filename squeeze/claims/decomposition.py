@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from squeeze.claims.catalogue import claim
+from squeeze.claims.catalogue import claim, get
 from squeeze.claims.statistics import (
     CONFIDENCE,
     Estimate,
@@ -165,7 +165,7 @@ def check_adjustment(evidence: Adjustment) -> Verdict:
         claim="LD-2",
         level="toy",
         outcome="supported" if worst <= 1 else "contradicted",
-        statistic="largest violation, in units of its rounding bound",
+        statistic=get("LD-2").primary,
         effect=worst,
         bound=1.0,
         n=len(evidence.logits),

@@ -131,28 +131,26 @@ def _equal_lengths(
     return lengths, np.flatnonzero((lengths >= N).all(axis=0))
 
 
-def copied_row(texts: Texts, n: int = N) -> Verdict:
+def copied_row(texts: Texts) -> Verdict:
     """SF-4, second half: the share of n-grams copied from other prompts' training answers rises.
 
     The share of a text does not grow with its length, so texts are taken whole. Raises
     `InputError` for texts that do not pair up.
     """
     before, after = (
-        np.array([_copied(*given, n) for given in zip(side, texts.own, texts.sources, strict=True)])
+        np.array([_copied(*given) for given in zip(side, texts.own, texts.sources, strict=True)])
         for side in (texts.before, texts.after)
     )
     evidence = {"mean before": float(before.mean()), "mean after": float(after.mean())}
-    statistic = f"change of the share of {n}-grams copied from other prompts' training answers"
-    name = f"{texts.comparison}: copied {n}-grams".removeprefix(": ")
+    statistic = f"change of the share of {N}-grams copied from other prompts' training answers"
+    name = f"{texts.comparison}: copied {N}-grams".removeprefix(": ")
     return _row("SF-4", texts, statistic, after - before, "above", name, "secondary", evidence)
 
 
-def _copied(
-    texts: Sequence[str], own: Sequence[Iterable[str]], sources: Iterable[str], n: int
-) -> Array:
+def _copied(texts: Sequence[str], own: Sequence[Iterable[str]], sources: Iterable[str]) -> Array:
     if len(texts) != len(own):
         raise InputError(f"{len(texts)} texts but {len(own)} prompts; give one text each")
-    return copied_ngrams(texts, own, sources, n)
+    return copied_ngrams(texts, own, sources, N)
 
 
 def _units(texts: Sequence[Sequence[str]]) -> list[list[list[str]]]:

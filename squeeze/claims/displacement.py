@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from squeeze.claims.catalogue import claim
+from squeeze.claims.catalogue import claim, get
 from squeeze.claims.curves import Array, change, phase_values
 from squeeze.claims.statistics import (
     CONFIDENCE,
@@ -99,10 +99,8 @@ def check_ches(evidence: Displacement) -> list[Verdict]:
 def _subsets(evidence: Displacement) -> Verdict:
     """Chosen's change on the high pairs less that on the low: their prompts differ, so a number a
     seed."""
-    statistic = (
-        "chosen's change over DPO on the pairs of highest CHES less that on the lowest, nats"
-    )
-    high, low, name = evidence.high, evidence.low, "highest against lowest scores"
+    statistic, name = get("CH-1").primary, "highest against lowest scores"
+    high, low = evidence.high, evidence.low
     if high is None or low is None:
         reason = "the arms trained on the pairs of highest and of lowest score were not run"
         return Verdict(

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from squeeze.claims.catalogue import claim
+from squeeze.claims.catalogue import claim, get
 from squeeze.claims.curves import Array, change, fall_from_peak, probe_noise, rise_to_peak
 from squeeze.claims.runs import SPLITS, Runs, nearest_to_failing
 from squeeze.claims.types import Level, Role, Side, Verdict
@@ -50,7 +50,7 @@ def check_rises_then_falls(runs: Runs) -> list[Verdict]:
         return fall_from_peak(r.curve("dpo", "chosen"))
 
     noise = probe_noise(runs.curve("dpo", "chosen"))
-    statistic, name = "chosen, from its peak to the end of DPO, nats", f"{arm}: chosen then falls"
+    statistic, name = get("DO-1").primary, f"{arm}: chosen then falls"
     evidence = {"noise between two probes, nats": noise}
     rows = [
         runs.row(
@@ -133,7 +133,7 @@ def _margin_grows(runs: Runs) -> Verdict:
 def check_argmax_rises(runs: Runs) -> list[Verdict]:
     """DO-2: argmax's change less chosen's over all of DPO; from chosen's peak on is secondary."""
     arm, updates = runs.arm("dpo"), runs.updates("dpo")
-    statistic = "argmax's change over DPO less chosen's change, nats"
+    statistic = get("DO-2").primary
     rows: list[Verdict] = []
     for split in SPLITS:
 

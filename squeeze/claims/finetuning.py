@@ -17,11 +17,9 @@ from squeeze.trajectory import Trajectory
 EXTENDED, CONTROL, BASE = "extend-dpo", "sft-dpo", "dpo"
 
 
-def judge_run(
-    trajectory: Trajectory, level: Level, seeds: Sequence[int], model: str = "", data: str = ""
-) -> list[Verdict]:
+def judge_run(trajectory: Trajectory, level: Level, seeds: Sequence[int]) -> list[Verdict]:
     """Return every row that the arms of one run allow; of a claim's arms the first one decides."""
-    runs = Runs((trajectory,), level, tuple(seeds), model=model, data=data)
+    runs = Runs((trajectory,), level, tuple(seeds))
     rows: list[Verdict] = []
     decided: set[str] = set()
     for claim, evidence in _evidence(runs):

@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from squeeze.claims import catalogue
 from squeeze.claims.catalogue import Claim
-from squeeze.claims.table import markdown, overview
+from squeeze.claims.table import WORST_FIRST, markdown, overview
 from squeeze.claims.types import Entry, Key, Verdict, verdict_from
 from squeeze.errors import InputError
 from squeeze.files import misfit, parse_json, read_bytes, read_json, write_text
-from squeeze.provenance import this_device, versions
+from squeeze.provenance import now, this_device, versions
 
 SCHEMA = 2
 EARLIER = (1,)  # "not supported" stood for contradicted and inconclusive alike
@@ -40,9 +39,7 @@ class Failure:
     claims: tuple[tuple[str, str], ...] = ()
 
 
-def new_entry(
-    verdict: Verdict, claim: Claim, *, seconds: float, test: str = "", device: str | None = None
-) -> Entry:
+def new_entry(verdict: Verdict, claim: Claim, *, seconds: float, test: str = "") -> Entry:
     """Return the entry of a check that just ran in this process, stamped with date and versions.
 
     Raises `InputError` if the effect or an end of the interval is NaN, or if the claim is not
@@ -65,8 +62,8 @@ def new_entry(
         source=claim.source,
         kind=claim.kind,
         seconds=round(seconds, 3),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        device=this_device() if device is None else device,
+        date=now(),
+        device=this_device(),
         versions=versions(),
         test=test,
     )
@@ -148,13 +145,6 @@ def _markdown(entries: Mapping[Key, Entry]) -> str:
 
 # --- merging ------------------------------------------------------------------------------------
 
-_WORST_FIRST = {
-    outcome: place
-    for place, outcome in enumerate(
-        ("contradicted", "inconclusive", "premise not met", "supported", "not run")
-    )
-}
-
 
 def _merged(
     old: Mapping[Key, Entry],
@@ -165,7 +155,7 @@ def _merged(
     merged = {k: e for k, e in old.items() if not (_is_failure_note(e) and e.test in passed)}
     fresh: set[Key] = set()
     # Sorted, so that the result does not depend on the order in which xdist's workers report.
-    for entry in sorted(new, key=lambda e: (_WORST_FIRST[e.verdict.outcome], e.test)):
+    for entry in sorted(new, key=lambda e: (WORST_FIRST.index(e.verdict.outcome), e.test)):
         has_verdict = entry.key in merged and not _is_not_run(merged[entry.key])
         if entry.key not in fresh and not (_is_not_run(entry) and has_verdict):
             merged[entry.key] = entry
@@ -211,10 +201,9 @@ def _failed(key: Key, entry: Entry | None, failure: Failure, *, fresh: bool) -> 
     # What an earlier run measured is no evidence for this verdict, so only the words are kept.
     claim, level, comparison = key
     bare = Verdict(claim, level, "inconclusive", comparison=comparison, reason=reason)  # type: ignore[arg-type]
-    now = datetime.now(UTC).isoformat(timespec="seconds")
     words = entry or _words(claim)
     return Entry(
-        bare, words.sentence, words.source, words.kind, date=now, device=this_device(),
+        bare, words.sentence, words.source, words.kind, date=now(), device=this_device(),
         versions=versions(), test=failure.test,
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from squeeze.claims.catalogue import claim
+from squeeze.claims.group_relative import GroupSteps, check_masking
 from squeeze.claims.policy_gradient_checks import (
     Advantages,
     Entanglement,
@@ -82,21 +83,25 @@ def entanglement(pairs: Pairs) -> list[Verdict]:
     "GR-1",
     sentence="A group-relative step is the sum of its answers' positive and negative gradients "
     "(SM-1 … SM-9); masking the wrong ones raises a right answer more, to first order, iff it "
-    "lies below their thresholds.",
+    "lies below their thresholds; on trained models it does so for most questions.",
     source="Deng et al. 2025, arXiv 2505.18830, Lemma 4.2 (on-policy, answers of one context); "
     "the thresholds are SM-4's",
     kind="theorem",
-    levels=("toy",),
-    counterfactual="advantages that do not sum to 0; threshold without the −π(y) term",
-    primary="share of inputs on which it holds",
+    levels=("toy", "tiny", "pretrained"),
+    counterfactual="advantages that do not sum to 0; threshold without the −π(y) term; on a model: "
+    "as many answers masked at random",
+    primary="share of inputs on which it holds; on a model: "
+    "share of questions whose right answers gain more than by the full step, less 1/2",
     math="d = Σ_i (ηA_i/G)(e_{y_i} − π); ΣA_i = 0: labels nobody sampled keep their odds among "
     "themselves (SM-9). Wrong answers' part of Δ log π(y+): Σ_j (η|A_j|/G)(π_+ − ‖π‖² + "
     "π(y_j)) + O(η²), of either sign: the source, too, finds that masking helps most "
     "questions, not all",
     run=f"{TESTS} group",
 )
-def group_step(system: PolicyStep) -> Verdict:
-    """GR-1: a group's step is the sum of its answers' steps."""
+def group_step(system: PolicyStep | GroupSteps) -> Verdict | list[Verdict]:
+    """GR-1: a group's step is the sum of its answers' steps; on a model, what masking does."""
+    if isinstance(system, GroupSteps):
+        return check_masking(system)
     return check_group_step(
         system.situations, advantages=system.advantages, threshold=system.threshold
     )

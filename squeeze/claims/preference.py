@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from squeeze.claims.catalogue import claim
+from squeeze.claims.catalogue import claim, get
 from squeeze.claims.types import Level, Verdict
 from squeeze.losses.types import LossFunction, ResidualFunction
 from squeeze.theory.logps import PairLogps
@@ -152,8 +152,7 @@ def check_init_value(evidence: Values) -> Verdict:
         error = (value.measured.double() - value.expected).abs().max().item() / abs(value.expected)
         _note(worst, value.loss, error)
         n += value.measured.numel()
-    statistic = "largest relative error of the value"
-    return _verdict("DP-1", evidence.level, statistic, worst, evidence.bound, n)
+    return _verdict("DP-1", evidence.level, get("DP-1").primary, worst, evidence.bound, n)
 
 
 @claim(
@@ -344,8 +343,7 @@ def check_agreement(evidence: Agreement) -> Verdict:
         _note(worst, name, value)
         _note(worst, name, gradient)
         n += 1
-    statistic = "largest relative error of value and gradient against TRL's"
-    return _verdict("DP-3", evidence.level, statistic, worst, evidence.bound, n)
+    return _verdict("DP-3", evidence.level, get("DP-3").primary, worst, evidence.bound, n)
 
 
 def autograd_residual(case: ResidualCase) -> Float[Tensor, "2 batch"]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from squeeze.claims.curves import Array, phase_values, scored
 from squeeze.claims.statistics import Estimate, crossed_mean, mean, verdict_from_interval
-from squeeze.claims.types import Level, Role, Side, Verdict
+from squeeze.claims.types import CONTRAST, Level, Role, Side, Verdict
 from squeeze.errors import InputError
 from squeeze.trajectory import Trajectory
 
@@ -173,7 +173,7 @@ class Runs:
             return []
         arms = ", ".join(self.counterfactual.values())
         name = f"{comparison}, less that of {arms}"
-        full = f"{statistic}, less the counterfactual's"
+        full = statistic + CONTRAST
         bare = self.without_cause()
         if not bare.has(*self.counterfactual):
             reason = f"the counterfactual's arm was not run ({arms})"

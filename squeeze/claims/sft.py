@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from squeeze.claims.catalogue import claim
+from squeeze.claims.catalogue import claim, get
 from squeeze.claims.curves import (
     Array,
     change,
@@ -32,9 +32,9 @@ LEVELS: tuple[Level, ...] = ("tiny", "published", "pretrained", "gpu")
 RUN = "squeeze observe pretrained --claims"
 
 
-def sft_values(runs: Runs, kind: str, metric: str = "logp", split: str = "train") -> Array:
+def sft_values(runs: Runs, kind: str, metric: str = "logp") -> Array:
     """One metric of one kind from the untrained model over SFT, [seeds, prompts, times]."""
-    return runs.curve("sft", kind, split, metric, phase="sft")
+    return runs.curve("sft", kind, "train", metric, phase="sft")
 
 
 @claim(
@@ -50,7 +50,7 @@ def sft_values(runs: Runs, kind: str, metric: str = "logp", split: str = "train"
 )
 def check_chosen_rises(runs: Runs) -> list[Verdict]:
     """SF-1: SFT on the chosen answers raises them, from every probe to the next."""
-    statistic = "smallest growth of chosen between probes of SFT, nats"
+    statistic = get("SF-1").primary
     name, updates = f"{runs.arm('sft')}, train", runs.updates("sft", "sft")
     rows = []
     for time in range(1, sft_values(runs, "chosen").shape[-1]):
@@ -130,7 +130,7 @@ def check_rephrased_rises_then_falls(runs: Runs) -> list[Verdict]:
 )
 def check_rejected_rises_first(runs: Runs) -> list[Verdict]:
     """SF-3: the rejected answers rise at first, though never trained on."""
-    statistic, name = "rejected, from before SFT to its peak, nats", f"{runs.arm('sft')}, train"
+    statistic, name = get("SF-3").primary, f"{runs.arm('sft')}, train"
 
     def rise(r: Runs) -> Array:
         return rise_to_peak(sft_values(r, "rejected"))
@@ -181,9 +181,7 @@ def check_other_answers_rise(evidence: Copies) -> list[Verdict]:
     rows: list[Verdict] = []
     runs = evidence.runs
     if runs is not None:
-        statistic = (
-            "change of another training prompt's answer over SFT, less an unseen one's, nats"
-        )
+        statistic = get("SF-4").primary
         name, updates = f"{runs.arm('sft')}, log-probs", runs.updates("sft", "sft")
         rows.append(
             runs.row("SF-4", statistic, rise, "above", name, role="primary", updates=updates)
@@ -216,7 +214,7 @@ def _restricted(
 def check_nonsense_falls_and_peaks_sharpen(runs: Runs) -> list[Verdict]:
     """SF-5: permuted and random strings fall over SFT, and ‖π‖² (so ‖A‖) rises on chosen."""
     arm = runs.arm("sft")
-    statistic, name = "change over SFT of the string that falls least, nats", f"{arm}: strings fall"
+    statistic, name = get("SF-5").primary, f"{arm}: strings fall"
     rows = []
     for kind in [kind for kind in NONSENSE if kind in runs.kinds("sft")]:
 

@@ -171,32 +171,19 @@ def rank_correlation_gain(
     return _bootstrap((a, b, c), gain, resamples, seed)
 
 
-def proportion(successes: int, n: int, *, chance: float = 0.5) -> Estimate:
-    """Return successes / n with its exact (Clopper-Pearson) interval; `p_value` is for `chance`.
+def proportion(successes: int, n: int) -> Estimate:
+    """Return successes / n with its exact (Clopper-Pearson) interval; `p_value` is for 1/2.
 
     Trials must be independent: where one example gives many, give their shares to `mean`.
     Raises `InputError` unless 0 <= successes <= n and n >= 1.
     """
     if n < 1 or not 0 <= successes <= n:
         raise InputError(f"{successes} successes in {n} trials is not a proportion")
-    test = stats.binomtest(int(successes), int(n), chance)
+    test = stats.binomtest(int(successes), int(n))
     low, high = test.proportion_ci(CONFIDENCE, method="exact")
     return Estimate(
         successes / n, (float(low), float(high)), int(n), "exact", p_value=float(test.pvalue)
     )
-
-
-def sign_test(differences: ArrayLike) -> Estimate:
-    """Return the share of positive values, shape [examples], among those that are not zero.
-
-    Zeros are left out, as is usual for the sign test, and `n` does not count them; compare the
-    interval with 0.5. Raises `InputError` for NaN, infinity, or if every value is zero.
-    """
-    d = _finite(differences, "differences", ndim=1)
-    nonzero = int(np.count_nonzero(d))
-    if nonzero == 0:
-        raise InputError(f"a sign test needs a difference, but all {d.size} values are zero")
-    return proportion(int(np.count_nonzero(d > 0)), nonzero)
 
 
 def verdict_from_interval(

@@ -21,7 +21,7 @@ STYLES: dict[Outcome, str] = {
     "not run": "blue",
 }
 # Of several primary rows, as a theorem has one an input: the first of these that any row has.
-_DECISIVE: tuple[Outcome, ...] = (
+WORST_FIRST: tuple[Outcome, ...] = (
     "contradicted",
     "inconclusive",
     "premise not met",
@@ -61,7 +61,7 @@ def outcome_of(verdicts: Sequence[Verdict]) -> Outcome:
     nothing; with nothing else the claim was not run.
     """
     found = {v.outcome for v in verdicts if v.role == "primary"}
-    return next((outcome for outcome in _DECISIVE if outcome in found), "not run")
+    return next((outcome for outcome in WORST_FIRST if outcome in found), "not run")
 
 
 def primary(verdicts: Sequence[Verdict]) -> Verdict | None:
@@ -92,34 +92,6 @@ def rests_on(verdict: Verdict) -> str:
         "exploratory" if verdict.exploratory else "",
     ]
     return ", ".join(part for part in parts if part)
-
-
-def summary_lines(rows: Sequence[Entry]) -> list[tuple[str, Outcome]]:
-    """Return (line, outcome) for each claim and level among the rows, for a terminal.
-
-    The numbers are the primary row's; secondary rows are counted.
-    """
-    groups: dict[tuple[str, str], list[Verdict]] = {}
-    for row in rows:
-        groups.setdefault((row.verdict.claim, row.verdict.level), []).append(row.verdict)
-    lines: list[tuple[str, Outcome]] = []
-    for (claim, level), verdicts in groups.items():
-        outcome, shown = outcome_of(verdicts), primary(verdicts) or verdicts[0]
-        parts = [measured(shown), f"n={shown.n}" if shown.n else "", _first_line(shown.reason)]
-        parts.append(_also(verdicts))
-        line = f"{claim:<6} {level:<10} {outcome:<15} " + "  ".join(p for p in parts if p)
-        lines.append((line.rstrip(), outcome))
-    return lines
-
-
-def _also(verdicts: Sequence[Verdict]) -> str:
-    """ "3 of 4 inputs; 2 of 3 secondary rows supported": the rows besides the one that is shown."""
-    parts = []
-    for role, name in (("primary", "rows"), ("secondary", "secondary rows")):
-        found = [v for v in verdicts if v.role == role]
-        if len(found) > (role == "primary"):
-            parts.append(f"{sum(v.supported for v in found)} of {len(found)} {name} supported")
-    return "; ".join(parts)
 
 
 def markdown(rows: list[Entry]) -> str:

@@ -7,7 +7,6 @@ pictures of measured runs are in `squeeze.report`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from squeeze.files import write_figure
 from squeeze.theory import softmax as theory
 from squeeze.theory.softmax import Step, negative_step, positive_step
 
@@ -40,9 +40,10 @@ class Panel:
 
 def draw_theory_figures(directory: Path) -> list[Path]:
     """Write the pictures as PNG files into `directory`, made if needed; return their paths."""
-    directory.mkdir(parents=True, exist_ok=True)
     pictures = {"softmax-steps.png": draw_steps(), "squeezing-threshold.png": draw_threshold()}
-    return [_save(figure, directory / name) for name, figure in pictures.items()]
+    for name, figure in pictures.items():
+        write_figure(figure, directory / name, dpi=110)
+    return [directory / name for name in pictures]
 
 
 def draw_steps() -> Figure:
@@ -175,11 +176,3 @@ def _draw_growth(axis: Axes, logits: Float[Tensor, "1 vocab"]) -> None:
     axis.set_ylabel("probability below which another label falls")
     axis.set_title("The threshold rises with η, from ‖π‖² − π(y−) (dotted) to π(y*)")
     axis.legend(fontsize=9, loc="upper left")
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    """Write the figure beside its place and rename it, so that no half picture is ever seen."""
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=110)
-    os.replace(partial, path)
-    return path

@@ -21,6 +21,7 @@ Side = Literal["above", "below", "within", ""]
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+CONTRAST = ", less the counterfactual's"  # ends the statistic of a row that is one
 
 
 @dataclass(frozen=True)

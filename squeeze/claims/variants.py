@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from squeeze.claims.catalogue import claim
+from squeeze.claims.catalogue import claim, get
 from squeeze.claims.curves import Array, change, cut_at_margin, phase_values, scored
 from squeeze.claims.runs import Runs, nearest_to_failing
 from squeeze.claims.statistics import Estimate, crossed_mean
@@ -131,7 +131,7 @@ def check_order(runs: Runs) -> list[Verdict]:
     `roles` maps losses to arms. The pair of `ORDER` nearest to failing decides; each pair is a
     secondary row, on either split. Only pairs of which both losses were trained are judged.
     """
-    statistic = "change of chosen over training, less that of the loss said to drop it more, nats"
+    statistic = get("VA-1").primary
     rows: list[Verdict] = []
     held_out: list[tuple[str, Verdict]] = []
     for split in ("held_out", "train"):

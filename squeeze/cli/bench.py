@@ -71,6 +71,7 @@ def kernels(
     from squeeze.bench import compare, show
     from squeeze.bench.cases import Case, select_cases
     from squeeze.bench.kernels import run_cases
+    from squeeze.tables import print_table
 
     used = torch.device(_device(device))
     earlier = None if against is None else compare.read_report(against)
@@ -97,15 +98,14 @@ def kernels(
     _write(report, None, None, plot_path)
     if roofline_path is not None:
         compare.roofline(report, roofline_path)
-    # Narrower than this, the tables would fold every cell.
-    console = Console(width=max(130, Console().width))
+    console = Console()
     for table in show.tables(report):
-        console.print(table)
+        print_table(table, console)
     console.print(show.LEGEND, markup=False)
     for name, reason in show.not_measured(report).items():
         console.print(f"not measured: {name}: {reason}", markup=False)
     if earlier is not None:
-        console.print(compare.comparison(report, earlier))
+        print_table(compare.comparison(report, earlier), console)
 
 
 @bench.command()

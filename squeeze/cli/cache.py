@@ -21,13 +21,14 @@ def list_cache() -> None:
     from rich.table import Table
 
     from squeeze.cache import KINDS, cache_directory, entries
+    from squeeze.tables import print_table
 
     found = entries()
     table = Table("kind", "entry", "MB", "unused for days")
     for entry in found:
         table.add_row(entry.kind, entry.path.name, f"{entry.size / 1e6:.1f}", f"{entry.days:.1f}")
     console = Console(markup=False, highlight=False)
-    console.print(table)
+    print_table(table, console)
     sums = {kind: sum(e.size for e in found if e.kind == kind) / 1e6 for kind in KINDS}
     said = ", ".join(f"{kind} {size:.0f} MB" for kind, size in sums.items())
     console.print(f"{cache_directory()}: {said}", soft_wrap=True)

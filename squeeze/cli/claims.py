@@ -21,6 +21,7 @@ from squeeze.claims.ledger import entry_to_json, read
 from squeeze.claims.table import STYLES, count, measured, overview, rests_on, results_markdown
 from squeeze.claims.types import NEVER_RUN, Entry
 from squeeze.cli.app import LOOK, app
+from squeeze.tables import print_table
 
 
 @app.command(rich_help_panel=LOOK)
@@ -142,8 +143,8 @@ def _print_all(rows: list[Entry], source: str) -> None:
         table = Table.grid(padding=(0, 2))
         # Fixed widths, so that the columns of different claims line up under each other.
         for width in (14, 15, 20, 6):
-            table.add_column(min_width=width, no_wrap=True)
-        table.add_column(overflow="fold")
+            table.add_column(min_width=width)
+        table.add_column()
         for row in group:
             v = row.verdict
             n = f"n={v.n}" if v.n else ""
@@ -151,7 +152,7 @@ def _print_all(rows: list[Entry], source: str) -> None:
             role = v.role if v.role == "secondary" else ""
             notes = "; ".join(text for text in (role, v.comparison, why) if text)
             table.add_row(f"    {v.level}", _outcome(row), measured(v), n, notes)
-        console.print(table)
+        print_table(table, console)
     console.print(f"{count(rows) or 'no claims'}; from {source}")
 
 

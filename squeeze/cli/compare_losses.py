@@ -56,6 +56,7 @@ def compare_losses(
     from squeeze.report.losses import earlier, header, merged, records, remarks, table, write
     from squeeze.study.loss_grid import LossGrid
     from squeeze.study.workers import check_engine
+    from squeeze.tables import print_table
     from squeeze.training.config import RunConfig, make_config
 
     check_engine(engine, address, slurm)
@@ -78,7 +79,9 @@ def compare_losses(
     grid, console = LossGrid(names, configs, out / "work"), Console()
     if plan:
         rows = list(grid.plan())
-        console.print(_table(["model", "seed", "loss", "state"], [list(r.cells) for r in rows]))
+        print_table(
+            _table(["model", "seed", "loss", "state"], [list(r.cells) for r in rows]), console
+        )
         left = sum(row.state != "trained" for row in rows)
         console.print(f"{left} of {len(rows)} trainings to do, from one SFT a model and seed")
         return
@@ -113,10 +116,10 @@ def compare_losses(
     if as_json:
         typer.echo((out / "losses.json").read_text(encoding="utf-8"), nl=False)
         return
-    console.print(_table(header(), table(content)))
+    print_table(_table(header(), table(content)), console)
     for remark in remarks(content):
         console.print(remark, markup=False)
-    console.print(verdict_table(verdicts))
+    print_table(verdict_table(verdicts), console)
     console.print(f"written: {out / 'index.html'}", soft_wrap=True)
 
 

@@ -155,9 +155,10 @@ def compare_runs(
 
     from squeeze.diagnosis.page import write_report
     from squeeze.diagnosis.summary import side_by_side
+    from squeeze.tables import print_table
 
     diagnoses = _from_logs(runs, beta)
-    Console().print(side_by_side(diagnoses))
+    print_table(side_by_side(diagnoses), Console())
     if report is not None:
         _say_written(write_report(diagnoses, report))
 
@@ -266,10 +267,11 @@ def _print(
     from rich.console import Console
 
     from squeeze.diagnosis import output, summary
+    from squeeze.tables import print_table
 
     console = Console()
     if len(diagnoses) > 1:
-        console.print(summary.side_by_side(diagnoses))
+        print_table(summary.side_by_side(diagnoses), console)
         console.rule()
     for i, diagnosis in enumerate(diagnoses):
         if i:

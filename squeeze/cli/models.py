@@ -19,12 +19,13 @@ def list_models() -> None:
     from rich.table import Table
 
     from squeeze.models import EMBEDDED, cached_path, is_cached
+    from squeeze.tables import print_table
 
     table = Table("name", "size", "licence", "cached")
     for model in EMBEDDED.values():
         where = str(cached_path(model.name)) if is_cached(model.name) else "no"
         table.add_row(model.name, f"{model.megabytes} MB", model.licence, where)
-    Console().print(table)
+    print_table(table, Console())
 
 
 @models_app.command()

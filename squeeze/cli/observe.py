@@ -22,6 +22,10 @@ def observe(
         str, Option(help="evaluation, development, or numbers with commas.")
     ] = "evaluation",
     model: Annotated[str | None, Option(help="Another model than the registered one.")] = None,
+    replace: Annotated[
+        list[str] | None,
+        Option("--set", help="FIELD=VALUE of the recipe, e.g. finetuning=full or data=FILE."),
+    ] = None,
     logs: Annotated[
         Path | None, Option(help="For published: a clone of the authors' repository.")
     ] = None,
@@ -41,7 +45,7 @@ def observe(
     """Run the pre-registered experiments of a level and put the verdicts into the ledger.
 
     Everything is cached: stopped, it goes on where it was; finished, it only judges again. Verdicts
-    of other seeds or another model than the registered ones are shown and not recorded. "published"
+    of other seeds, another model or recipe than registered are shown and not recorded. "published"
     trains nothing: it judges the logs that the paper's authors published.
     """
     if level == "published":
@@ -55,9 +59,10 @@ def observe(
     from squeeze.errors import InputError
     from squeeze.interrupt import again, interruptible
     from squeeze.study.observations import claims_at, judge
-    from squeeze.study.registration import plan, registration_sha256
-    from squeeze.study.study import Observatory
+    from squeeze.study.registration import plan, registration_sha256, stands_apart
+    from squeeze.study.study import Study
     from squeeze.study.workers import check_engine
+    from squeeze.tables import print_table
     from squeeze.training.progress import RunProgress
 
     check_engine(engine, address, slurm)
@@ -70,26 +75,39 @@ def observe(
         names = [catalogue.get(name.strip()).id for name in claims.split(",")]
     if recorded and records is None:
         raise InputError("--recorded needs --records DIR, whose arms it judges")
+    if replace and claims is None:
+        names = [name for name in names if not stands_apart(name)]
+    apart = [name for name in names if stands_apart(name)]
+    if apart and replace:
+        raise InputError(
+            f"--set replaces fields of the level's recipe, {', '.join(apart)} has its own: choose "
+            "other claims with --claims"
+        )
     entries, verdicts = [], []
     with engine_of(engine, address, gpus_per_arm, slurm, console) as elsewhere:
-        observatory = Observatory(
+        study = Study(
             registered_level,
             chosen,
             model=model,
+            recipe=dict(map(_field, replace or [])),
             records=records,
             engine=elsewhere,
             recorded=recorded,
         )
-        if observatory.registered:
+        if study.registered:
             read(out)  # a file that is not ours is better refused before the training
-        digest = registration_sha256(registered_level)[:12]
-        console.print(f"registration {digest}, seeds {', '.join(map(str, chosen))}")
+        if len(apart) < len(names):
+            digest = registration_sha256(registered_level)[:12]
+            console.print(f"registration {digest}, seeds {', '.join(map(str, chosen))}")
+        for name in apart:
+            digest, own = registration_sha256(registered_level, name)[:12], study.own(name)[1]
+            console.print(f"{name}: registration {digest}, seeds {', '.join(map(str, own))}")
         with RunProgress(console, float(len(names)), shown=elsewhere is None) as progress:
             for name in names:
                 progress.describe(name)
                 start = time.perf_counter()
                 with interruptible(again()):
-                    found = judge(observatory, name)
+                    found = judge(study, name)
                 seconds = time.perf_counter() - start
                 verdicts += found
                 test = f"squeeze observe {level}"
@@ -97,12 +115,24 @@ def observe(
                     new_entry(v, catalogue.get(name), seconds=seconds, test=test) for v in found
                 ]
                 progress.advance(1.0)
-    console.print(verdict_table(verdicts))
-    if observatory.registered:
+    print_table(verdict_table(verdicts), console)
+    if study.registered:
         merge(out, entries)
         console.print(f"recorded in {out / 'claims.md'}", soft_wrap=True)
     else:
         console.print("not recorded: not the registered evaluation")
+
+
+def _field(text: str) -> tuple[str, str]:
+    from squeeze.errors import InputError
+
+    name, equals, value = text.partition("=")
+    if not equals or name in ("model", "seed", "arms"):
+        raise InputError(
+            f"--set must be FIELD=VALUE of the recipe, such as finetuning=full, not {text!r} "
+            "(--model, --seeds and --claims choose the model, the seeds and the arms)"
+        )
+    return name, value
 
 
 def _seeds(text: str, evaluation: tuple[int, ...], development: tuple[int, ...]) -> tuple[int, ...]:
@@ -128,6 +158,7 @@ def _published(logs: Path | None, out: Path) -> None:
     from squeeze.cli.verdicts import verdict_table
     from squeeze.errors import InputError
     from squeeze.study.published import FIGURE, draw_published, judge_published
+    from squeeze.tables import print_table
 
     if logs is None:
         raise InputError(
@@ -145,7 +176,7 @@ def _published(logs: Path | None, out: Path) -> None:
             said = f"{found.run.name}: neither sft nor dpo in its name; not judged"
             console.print(said, soft_wrap=True, markup=False)
     rows = [row for found in judged for row in found.rows]
-    console.print(verdict_table(rows))
+    print_table(verdict_table(rows), console)
     test = "squeeze observe published"
     merge(out, [new_entry(row, catalogue.get(row.claim), seconds=0.0, test=test) for row in rows])
     figure = draw_published(judged, out / FIGURE)

@@ -54,9 +54,10 @@ def replicate(
     from rich.console import Console
 
     from squeeze.cli.verdicts import verdict_table
-    from squeeze.distributed import is_main, leave, together
+    from squeeze.distributed import is_main, leave, on_each
     from squeeze.interrupt import again, interruptible
     from squeeze.replicate import replicate as run
+    from squeeze.tables import print_table
     from squeeze.training.config import QUICK, RunConfig, make_config, read_config
     from squeeze.training.llamafactory import is_llamafactory, overridden, translate
 
@@ -90,11 +91,11 @@ def replicate(
             typer.echo(f"{config.name}: {warning}", err=True)
         return make_config(translation.settings | ours)
 
-    settings, console = together(read), Console(quiet=not is_main())
+    settings, console = on_each(read), Console(quiet=not is_main())
     target = out or Path("reports") / ("quick" if quick else "replicate")
     with interruptible(again("--resume")):
         verdicts = run(settings, target, resume=resume, force=force, yes=yes, console=console)
     if verbose:
-        console.print(verdict_table(verdicts))
+        print_table(verdict_table(verdicts), console)
     console.print(f"report: {target / 'index.html'}", soft_wrap=True)
     leave()

@@ -137,14 +137,16 @@ def _with_progress(run: Any, data: str, model: str, **options: Any) -> pd.DataFr
 def _print(frame: pd.DataFrame, summary: dict[str, Any], top: int) -> None:
     from rich.console import Console
 
-    terminal = Console()
-    # Narrower than this, the tables would fold every cell.
-    console = terminal if terminal.is_terminal else Console(width=130)
+    from squeeze.tables import print_table
+
+    console = Console()
     n = min(top, len(frame))
-    console.print(_table(f"the {n} of {len(frame)} pairs most at risk", "row: id", frame.head(n)))
+    print_table(
+        _table(f"the {n} of {len(frame)} pairs most at risk", "row: id", frame.head(n)), console
+    )
     quantiles = frame[list(SHOWN)].quantile([0.05, 0.5, 0.95])
     quantiles["example"] = ["5%", "median", "95%"]
-    console.print(_table("all pairs", "quantile", quantiles))
+    print_table(_table("all pairs", "quantile", quantiles), console)
     lines = [f"{summary['pairs']} pairs, {summary['seconds']} s, {summary['model']}"]
     lines.append(f"rows rendered {summary['rendered']}")
     if summary["remarked"]:

@@ -32,6 +32,7 @@ def stories(
     from squeeze.study.stories.recipe import StoryRecipe
     from squeeze.study.stories.recipe import quick as quick_recipe
     from squeeze.study.stories.run import tell_stories
+    from squeeze.tables import print_table
 
     recipe = quick_recipe(seed) if quick else StoryRecipe(seed=seed)
     target = out or Path("reports") / ("stories-quick" if quick else "stories")
@@ -40,5 +41,5 @@ def stories(
         verdicts = tell_stories(
             recipe, target, data=data, resume=resume, force=force, console=console
         )
-    console.print(verdict_table(verdicts))
+    print_table(verdict_table(verdicts), console)
     console.print(f"report: {target / 'index.html'}", soft_wrap=True)

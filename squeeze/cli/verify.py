@@ -126,9 +126,10 @@ def _show(name: str, results: list[Result], out: Path | None, as_json: bool) -> 
         return
     from rich.console import Console
 
-    terminal = Console()
-    console = terminal if terminal.is_terminal else Console(width=150)
-    console.print(report.to_table(name, results))
+    from squeeze.tables import print_table
+
+    console = Console()
+    print_table(report.to_table(name, results), console)
     for line in report.advice(results):
         console.print(line, highlight=False, markup=False)
     console.print(report.count(results), highlight=False)

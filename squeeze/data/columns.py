@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,8 +25,11 @@ class Columns:
       `better` (the name or the end of the name of the better column, or the place in the list) or
       `preference` (negative: the first); without any of these, the best comes first;
     - `completion` and `label`: one answer a row, wanted or not; without `completion` it is the
-      prompt's last message;
+      prompt's last message; or `completion` and `score`: the answers to one prompt stand in rows of
+      their own;
     - `tree`: messages with their ranked replies (OpenAssistant).
+
+    `prefill` is what both answers begin with, where they are written without it (Step-DPO).
     """
 
     prompt: str = ""
@@ -44,6 +48,7 @@ class Columns:
     label: str = ""
     tree: str = ""
     rejected_prompt: str = ""
+    prefill: str = ""
     id: str = "id"
     tools: str = "tools|input.tools"
 
@@ -58,7 +63,10 @@ PARTS = tuple(part.name for part in fields(Columns))
 
 
 def value_at(row: Any, path: str) -> Any:
-    """The value that a path leads to, None where there is none; a name with dots in it wins."""
+    """The value that a path leads to, None where there is none; a name with dots in it wins.
+
+    A step into a text goes into the JSON object that it holds.
+    """
     if not isinstance(row, dict):
         return None
     value = row.get(path)
@@ -69,6 +77,8 @@ def value_at(row: Any, path: str) -> Any:
         if value is None and "." in one:
             value = row
             for step in one.split("."):
+                if isinstance(value, str):
+                    value = _parsed(value)
                 if isinstance(value, dict):
                     value = value.get(step)
                 elif isinstance(value, list) and step.lstrip("-").isdecimal():
@@ -79,6 +89,26 @@ def value_at(row: Any, path: str) -> Any:
         if value is not None:
             return value
     return None
+
+
+def _parsed(text: str) -> Any:
+    """The object of a text that holds one as JSON, else None."""
+    if not text.startswith("{"):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def entries(value: Any) -> list[Any] | None:
+    """The entries of a list, or of an object of lists of one length (`datasets` stores them so)."""
+    if not isinstance(value, dict):
+        return value if isinstance(value, list) else None
+    lists = list(value.values())
+    if not lists or not all(isinstance(v, list) and len(v) == len(lists[0]) for v in lists):
+        return None
+    return [dict(zip(value, entry, strict=True)) for entry in zip(*lists, strict=True)]
 
 
 def required(row: Row, path: str) -> Any:

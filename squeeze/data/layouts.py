@@ -65,12 +65,13 @@ class Rules:
 
 @dataclass(frozen=True)
 class Unpaired:
-    """One answer to one prompt, wanted (`label` true) or not."""
+    """One answer to one prompt: wanted (`label` true) or not, or rated (`grade`, high is good)."""
 
     id: str | None
     prompt: Turns
     completion: str
     label: bool
+    grade: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,11 @@ class Layout:
         return [self._pair(row)]
 
     def unpaired(self, row: Row) -> Unpaired:
-        """The answer of a row, with its label; raises `RowError` when the row holds none."""
+        """The answer of a row, with its label or grade; raises `RowError` when it holds none."""
         one = self.demonstration(row)
         name = self.columns.label
+        if not name:
+            return replace(one, grade=rating.row_grade(row, self.columns.score))
         return replace(one, label=rating.parse_label(required(row, name), name.split("|")[0]))
 
     def demonstration(self, row: Row) -> Unpaired:
@@ -168,7 +171,8 @@ class Layout:
         dialogue = dialogue_of(asked) if self.dialogues else None
         if dialogue and (turns := dialogue.read(asked)):
             return without_open_answer(turns), dialogue
-        query = text(value_at(row, self.columns.query) or "", "input") if self.columns.query else ""
+        more = value_at(row, self.columns.query) if self.columns.query else None
+        query = "" if not more or more is value else text(more, self.columns.query)
         return (Message("user", f"{asked}\n{query}" if query else asked),), None
 
     def _answer(self, value: Any, name: str, dialogue: Dialogue | None) -> str | Turns:
@@ -207,6 +211,10 @@ class Layout:
             self._answer(required(row, path), path.split("|")[0], dialogue)
             for path in (columns.chosen, columns.rejected)
         )
+        before = value_at(row, columns.prefill) if columns.prefill else None
+        if before and isinstance(chosen, str) and isinstance(rejected, str):
+            before = text(before, columns.prefill)
+            chosen, rejected = before + chosen, before + rejected
         pair = self.join(row, asked, chosen, rejected, isinstance(value, str))
         own = value_at(row, columns.rejected_prompt) if columns.rejected_prompt else None
         if own is None:
@@ -266,12 +274,20 @@ class Layout:
     def _rated(self, row: Row) -> list[PreferenceExample]:
         asked: Turns = ()
         dialogue = None
+        said: Any = None
         if self.columns.prompt:  # else each answer is a conversation with the question in it
-            asked, dialogue = self._asked(row, required(row, self.columns.prompt))
-        rated = [
-            (grade, self._answer(value, name, dialogue))
-            for grade, value, name in rating.answers(row, self.columns)
-        ]
+            said = required(row, self.columns.prompt)
+            if self.columns.answers.startswith(f"{self.columns.prompt}.-1."):
+                said = said[:-1]  # the last message holds the answers
+            if not _is_texts(said):
+                asked, dialogue = self._asked(row, said)
+        rated: list[tuple[float, str | Turns]] = []
+        for grade, value, name in rating.answers(row, self.columns):
+            if _is_texts(said):
+                rated.append((grade, _rounds(said, value, name)))
+                continue
+            several = value if _is_texts(value) else [value]  # texts of one rank
+            rated += [(grade, self._answer(one, name, dialogue)) for one in several]
         return self._pairs(row, asked, rated)
 
     def _pairs(
@@ -311,6 +327,20 @@ class Layout:
         if not made:
             raise RowError("no ranked replies", "has no message with two ranked replies")
         return made
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str)
+
+
+def _rounds(asked: list[Any], answers: Any, name: str) -> Turns:
+    """The conversation of a list of questions and the list of their answers."""
+    if not isinstance(answers, list) or len(answers) != len(asked):
+        raise RowError("rounds differ", f"has not one answer in {name!r} to each question")
+    turns: list[Message] = []
+    for question, answer in zip(asked, answers, strict=True):
+        turns += [Message("user", text(question, name)), Message("assistant", text(answer, name))]
+    return tuple(turns)
 
 
 def _responses(value: Any) -> Iterator[tuple[str, str]]:

@@ -16,8 +16,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+from squeeze.data import rating
 from squeeze.data.examples import Message, PreferenceExample, Turns, content_id, make_example
-from squeeze.data.layouts import Unpaired
+from squeeze.data.layouts import Rules, Unpaired
 from squeeze.data.rows import Row, RowError
 
 PART = 4 << 20  # bytes of rows that are paired in memory together
@@ -81,9 +82,14 @@ Entry = tuple[int, Unpaired, str]  # the row as JSON
 
 
 def pair_rows(
-    rows: Iterator[tuple[int, Row | RowError]], parse: Callable[[Row], Unpaired], parts: int = 1
+    rows: Iterator[tuple[int, Row | RowError]],
+    parse: Callable[[Row], Unpaired],
+    parts: int = 1,
+    rated_by: Rules | None = None,
 ) -> Iterator[tuple[int, PreferenceExample | RowError]]:
     """Pair wanted with unwanted answers to the same prompt, first come, first served.
+
+    Where the rows have grades in place of labels, `rated_by` says which of them make pairs.
 
     Rows that cannot be read come first; then part by part (of `parts`, by the prompt) the pairs,
     each with the number of its later row, and the rows left alone, as `RowError`.
@@ -105,17 +111,53 @@ def pair_rows(
             prompt = [(m.role, m.content) for m in one.prompt]
             # `default`: Parquet has dates and bytes; columns with a part in the pair have none.
             told = json.dumps(row, default=str)
-            line = json.dumps([number, one.id, prompt, one.completion, one.label, told])
+            held = (number, one.id, prompt, one.completion, one.label, one.grade, told)
+            line = json.dumps(held)
             files[_key(json.dumps(prompt)) % parts].write(line + "\n")
         for file in files:
             file.seek(0)
-            yield from _pair_part(map(_entry, file))
+            entries = map(_entry, file)
+            yield from _rank_part(entries, rated_by) if rated_by else _pair_part(entries)
 
 
 def _entry(line: str) -> Entry:
-    number, identity, prompt, completion, label, row = json.loads(line)
+    number, identity, prompt, completion, label, grade, row = json.loads(line)
     turns = tuple(Message(role, content) for role, content in prompt)
-    return number, Unpaired(identity, turns, completion, label), row
+    return number, Unpaired(identity, turns, completion, label, grade), row
+
+
+def _rank_part(
+    entries: Iterable[Entry], rules: Rules
+) -> Iterator[tuple[int, PreferenceExample | RowError]]:
+    """The pairs of rated answers, and the rows whose prompt has no two that differ in rating."""
+    by_prompt: dict[Turns, list[Entry]] = {}
+    for entry in entries:
+        by_prompt.setdefault(entry[1].prompt, []).append(entry)
+    for prompt, group in by_prompt.items():
+        try:
+            if len(group) == 1:
+                raise RowError("unpaired: no other answer", "is the only answer to its prompt")
+            rated = [(one.grade or 0.0, (number, one)) for number, one, _ in group]
+            pairs, ties = rating.pairs(rated, rules.pairs_by)
+            made = [
+                (
+                    max(best[0], worst[0]),
+                    make_example(
+                        None,
+                        prompt,
+                        best[1].completion,
+                        worst[1].completion,
+                        {f"rank_{n}": one.completion for n, (_, one) in enumerate(between, 2)},
+                    ),
+                )
+                for best, worst, between in pairs
+            ]
+        except RowError as error:
+            for number, _, row in group:
+                yield number, RowError(error.reason, str(error), json.loads(row))
+        else:
+            rules.counts["tied pairs"] += ties
+            yield from made
 
 
 def _pair_part(entries: Iterable[Entry]) -> Iterator[tuple[int, PreferenceExample | RowError]]:

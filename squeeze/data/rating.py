@@ -6,11 +6,12 @@ Which columns hold them is `layouts`' work. Ties make no pair and are counted.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any, TypeGuard, TypeVar
 
-from squeeze.data.columns import Columns, required, value_at
+from squeeze.data.columns import Columns, entries, required, value_at
 from squeeze.data.rows import Row, RowError
 
 Answer = TypeVar("Answer")
@@ -23,8 +24,10 @@ PAIRS_BY = {
 _TEXTS = {
     **dict.fromkeys(("true", "1", "yes", "desirable", "chosen", "good", "positive"), True),
     **dict.fromkeys(("false", "0", "no", "undesirable", "rejected", "bad", "negative"), False),
+    **{"preferred": True, "non-preferred": False},
 }
 _NO_ONE = ("tie", "tied", "both", "neither", "none", "same", "equal")
+_COMPARED = re.compile(r"\W*(\w{1,40})\s?([<>=])\2{0,2}\s?(\w{1,40})\W*")  # "A>B", "[[B>>A]]"
 
 
 def parse_label(value: Any, name: str) -> bool:
@@ -53,14 +56,14 @@ def answers(row: Row, columns: Columns) -> Iterator[tuple[float, Any, str]]:
     """
     if "+" in columns.answers:
         paths = columns.answers.split("+")
-        names = [next((n for n in p.split("|") if n in row), p.split("|")[0]) for p in paths]
+        names = [_present(row, path) for path in paths]
         grades = _grades_of_columns(row, columns, names)
         for grade, name in zip(grades, names, strict=True):
             yield grade, required(row, name), name
         return
     name = columns.answers.split("|")[0]
-    listed = required(row, columns.answers)
-    if not isinstance(listed, list) or len(listed) < 2:
+    listed = entries(required(row, columns.answers))
+    if listed is None or len(listed) < 2:
         raise RowError("fewer than two outputs", f"has fewer than two responses in {name!r}")
     for place, entry in enumerate(listed):
         inside = isinstance(entry, dict) and columns.answer
@@ -68,6 +71,12 @@ def answers(row: Row, columns: Columns) -> Iterator[tuple[float, Any, str]]:
         if said is None:
             raise RowError("no answer", f"has an entry without an answer in {name!r}")
         yield _grade(row, place, entry, columns), said, name
+
+
+def _present(row: Row, path: str) -> str:
+    """The first of a path's alternatives that the row has."""
+    names = path.split("|")
+    return next((name for name in names if value_at(row, name) is not None), names[0])
 
 
 def _grade(row: Row, place: int, entry: Any, columns: Columns) -> float:
@@ -83,14 +92,24 @@ def _grade(row: Row, place: int, entry: Any, columns: Columns) -> float:
         return listed[place] if isinstance(listed, list) and place < len(listed) else None
 
     if columns.better:
-        return float(place == required(row, columns.better))
+        return float(str(place) == str(required(row, columns.better)).strip())
     if not columns.rank and not columns.score:
         return -float(place)
     score, rank = at(columns.score), at(columns.rank)
     grade = rank if score is None else score
+    if isinstance(grade, str) and grade.strip().lower() in _TEXTS:
+        grade = float(_TEXTS[grade.strip().lower()])
     if not is_grade(grade):
         raise RowError("no grade", f"has {grade!r} as an answer's rank or score, not a number")
     return -float(grade) if score is None else float(grade)
+
+
+def row_grade(row: Row, path: str) -> float:
+    """The score of the one answer that a row holds; raises `RowError` where it is no number."""
+    grade = required(row, path)
+    if not is_grade(grade):
+        raise RowError("no grade", f"has {grade!r} as its answer's score, not a number")
+    return float(grade)
 
 
 def _grades_of_columns(row: Row, columns: Columns, names: Sequence[str]) -> list[float]:
@@ -111,13 +130,22 @@ def _grades_of_columns(row: Row, columns: Columns, names: Sequence[str]) -> list
             raise RowError("no grade", f"has {preferred!r} as preference, not a number")
         return [-float(preferred), *[float(preferred)] * (len(names) - 1)]
     better = required(row, columns.better)
+    said = [value_at(row, name) for name in names]
+    if said.count(better) == 1 and isinstance(better, str):  # the better answer itself
+        return [float(answer == better) for answer in said]
+    if isinstance(better, float) and 1 < better < 2 and better != 1.5:  # a mean of 1s and 2s
+        better = round(better)
     whole = isinstance(better, float) and better.is_integer()
     value = str(int(better) if whole else better).strip().lower()
-    if value.startswith(_NO_ONE):
+    if compared := _COMPARED.fullmatch(value):
+        first, sign, second = compared.groups()
+        value = "tie" if sign == "=" else first if sign == ">" else second
+    if value.startswith(_NO_ONE) or value == "1.5":
         return [0.0] * len(names)
     endings = [name.lower().removeprefix("response").lstrip("_") for name in names]
     for best, (name, ending) in enumerate(zip(names, endings, strict=True)):
-        if value in (name.lower(), ending) or value.endswith("_" + ending.rsplit("_")[-1]):
+        last = ending.rsplit("_", 1)[-1]
+        if value in (name.lower(), ending, last) or value.endswith(f"_{last}"):
             return [float(place == best) for place in range(len(names))]
     raise RowError(
         "no better answer",

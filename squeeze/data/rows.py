@@ -1,4 +1,4 @@
-"""Rows of a data file, streamed: JSONL, a JSON array, Parquet; gzip-compressed JSON too.
+"""Rows of a data file, streamed: JSONL, a JSON array, CSV, Parquet, Arrow; gzipped JSON too.
 
 What a row *means* is `layouts`' and `formats`' work. Memory stays bounded whatever the file's size.
 JSON is read line by line (not through `datasets`, whose JSON builder fails a whole block on one bad
@@ -7,6 +7,7 @@ line and forgets line numbers); Parquet goes through `datasets` streaming.
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from squeeze.data import containers
 from squeeze.errors import InputError
 
 Row = dict[str, Any]
@@ -24,6 +26,7 @@ _MAX_ROW = 64 << 20  # one row of a JSON array; more means that a bracket is mis
 _BLANK = 1_000_000  # lines on end
 _UNPACKED, _RATIO = 64 << 20, 200  # gzip files may unpack to as many bytes, or so many times
 _JSON = (".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".ndjson.gz")
+_KINDS = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".tsv": "csv"}
 
 
 class RowError(InputError):
@@ -41,14 +44,18 @@ class RowError(InputError):
 
 
 def kind_of(path: Path) -> str:
-    """The kind of data file by its name: "json" or "parquet"; raises `InputError` for others."""
+    """The kind of data file by its name: "json", "csv", "parquet" or "arrow".
+
+    Raises `InputError` for others.
+    """
     name = path.name.lower()
-    if name.endswith(".parquet"):
-        return "parquet"
     if name.endswith(_JSON):
         return "json"
-    hint = "; write a table as JSON lines, say with pandas' to_json" if ".csv" in name else ""
-    raise InputError(f"{path}: data files end in .jsonl, .json, .parquet or .jsonl.gz{hint}")
+    if path.suffix.lower() in _KINDS:
+        return _KINDS[path.suffix.lower()]
+    raise InputError(
+        f"{path}: data files end in .jsonl, .json, .csv, .tsv, .parquet, .arrow or .jsonl.gz"
+    )
 
 
 def _as_row(value: Any) -> Row | RowError:
@@ -82,7 +89,7 @@ def is_unicode(text: str) -> bool:
 
 
 class RowReader:
-    """Iterates (row number, row), numbers from 1: JSONL lines, array elements, Parquet rows.
+    """Iterates (row number, row), numbers from 1: JSONL lines, array elements, rows of tables.
 
     A row that cannot be read comes as a `RowError` in its place. `position` of `extent` (bytes, or
     rows of Parquet) tells how far it is; `extent` is None for compressed files. Raises `InputError`
@@ -103,7 +110,7 @@ class RowReader:
         self.extent: int | None = None
         self.compressed = path.name.lower().endswith(".gz")
         self._most = max(_UNPACKED, _RATIO * path.stat().st_size)  # of bytes unpacked
-        if self.kind == "json" and not self.compressed:
+        if self.kind in ("json", "csv") and not self.compressed:
             self.extent = path.stat().st_size
 
     def n_bytes(self) -> int:
@@ -113,27 +120,60 @@ class RowReader:
     def __iter__(self) -> Iterator[tuple[int, Row | RowError]]:
         empty = True
         try:
-            for item in self._parquet() if self.kind == "parquet" else self._json():
+            reading = {"json": self._json, "csv": self._csv}.get(self.kind, self._table)
+            for item in reading():
                 empty = False
                 yield item
-        except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
             raise InputError(f"{self.path} cannot be read ({error})") from error
         if empty:
             raise InputError(f"{self.path} is empty: it holds no rows")
 
-    def _parquet(self) -> Iterator[tuple[int, Row | RowError]]:
+    def _table(self) -> Iterator[tuple[int, Row | RowError]]:
         import pyarrow
         import pyarrow.parquet
         from datasets import load_dataset
 
         try:
-            self.extent = pyarrow.parquet.read_metadata(self.path).num_rows
+            if self.kind == "parquet":
+                self.extent = pyarrow.parquet.read_metadata(self.path).num_rows
+            else:
+                with pyarrow.OSFile(str(self.path)) as file:
+                    pyarrow.ipc.open_stream(file).schema  # noqa: B018
         except pyarrow.ArrowInvalid as error:
-            raise InputError(f"{self.path} is not a Parquet file ({error})") from error
-        rows = load_dataset("parquet", data_files=str(self.path), split="train", streaming=True)
-        for number, row in enumerate(rows, start=1):
-            self.position = number
-            yield number, row
+            raise InputError(
+                f"{self.path} is not a file of {self.kind.capitalize()} ({error})"
+            ) from error
+        rows = load_dataset(self.kind, data_files=str(self.path), split="train", streaming=True)
+        try:
+            for number, row in enumerate(rows, start=1):
+                self.position = number
+                yield number, row
+        except (pyarrow.ArrowException, ValueError) as error:  # a damaged part behind the header
+            raise InputError(f"{self.path} cannot be read ({error})") from error
+
+    def _csv(self) -> Iterator[tuple[int, Row | RowError]]:
+        """Rows of a table with a header; all cells are texts, and an empty one is none."""
+        with self.path.open(encoding="utf-8-sig", newline="") as stream:
+            lines = iter(lambda: self._read_line(stream), "")
+            head = next(lines, "")
+            between = max("\t" if self.path.suffix.lower() == ".tsv" else ",", ";", key=head.count)
+            csv.field_size_limit(_MAX_ROW)
+            names = next(csv.reader([head], delimiter=between), [])
+            if len(set(names)) < len(names) or "" in names[1:]:
+                raise InputError(f"{self.path} has no header of distinct names in its first line")
+            table = csv.reader(lines, delimiter=between)
+            for number, cells in enumerate(table, start=1):
+                if len(cells) == len(names):
+                    yield number, {n: c for n, c in zip(names, cells, strict=True) if n and c}
+                elif cells:
+                    detail = f"has {len(cells)} cells under a header of {len(names)}"
+                    yield number, RowError("not as wide as the header", detail, cells)
+
+    def _read_line(self, stream: io.TextIOWrapper) -> str:
+        line = stream.readline(_MAX_ROW)
+        self._count(len(line))
+        return line
 
     def _json(self) -> Iterator[tuple[int, Row | RowError]]:
         opener = gzip.open if self.compressed else open
@@ -146,8 +186,36 @@ class RowReader:
                 raw = cast(io.BufferedReader, stream)
                 with io.TextIOWrapper(raw, encoding="utf-8-sig") as text:
                     yield from self._array(text)
+            elif start.startswith(b"{") and (rows := self._of_one_object(stream)) is not None:
+                yield from enumerate(map(_as_row, rows), start=1)
             else:
+                stream.seek(0)
                 yield from self._lines(stream)
+
+    def _of_one_object(self, stream: io.BufferedIOBase) -> list[Any] | None:
+        """The rows of a small file that is one object, or objects over many lines; else None."""
+        if self.extent is None or self.extent > _MAX_ROW:
+            return None
+        first, behind = stream.readline(_MAX_ROW), stream.read(1024)
+        try:
+            json.loads(first)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            if behind.strip() or len(behind) == 1024:
+                return None  # a row a line
+        stream.seek(0)
+        try:
+            values = containers.objects(stream.read().decode("utf-8-sig").strip())
+        except UnicodeDecodeError:
+            return None
+        if not values:
+            return None
+        try:
+            inner = containers.unwrapped(values[0]) if len(values) == 1 else None
+        except InputError as error:
+            raise InputError(f"{self.path} {error}") from None
+        return values if inner is None else inner
 
     def _lines(self, stream: io.BufferedIOBase) -> Iterator[tuple[int, Row | RowError]]:
         blank = 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from squeeze.data import dataset_info, pairing
 from squeeze.data.columns import PARTS, Columns
+from squeeze.data.containers import parse_cell
 from squeeze.data.examples import PreferenceExample
 from squeeze.data.formats import ANSWER, ANSWERS, CHOSEN, FORMATS, PROMPT, REJECTED
 from squeeze.data.layouts import Layout, Rules
@@ -58,17 +59,37 @@ def recognise(path: Path) -> str:
     return _recognise(path)[0]
 
 
-def _recognise(path: Path) -> tuple[str, bool]:
-    """The format's name, and whether it is that of the folded column names."""
+def _parsed_columns(path: Path) -> frozenset[str]:
+    """The columns whose texts are lists in every row: messages, or texts where the prompt's are."""
+    kinds: dict[str, set[type | None]] = {}
+    for _, row in islice(RowReader(path), _SAMPLE):
+        if isinstance(row, RowError):
+            continue
+        for name, value in row.items():
+            if value is not None:
+                parsed = parse_cell(value)
+                kind = type(parsed[0]) if isinstance(value, str) and parsed is not value else None
+                kinds.setdefault(name, set()).add(kind)
+    messages = frozenset(name for name, seen in kinds.items() if seen == {dict})
+    texts = frozenset(name for name, seen in kinds.items() if seen and seen <= {str, type(None)})
+    prompted = not texts.isdisjoint(PROMPT.split("|"))
+    found = messages | (texts if prompted else frozenset())
+    return found if len(found) > 1 else frozenset()
+
+
+def _recognise(path: Path) -> tuple[str, bool, frozenset[str]]:
+    """The format's name, whether it is that of the folded names, and the columns to parse."""
     if path.is_file() and dataset_info.is_dataset_info(path):
-        return LLAMA_FACTORY, False
+        return LLAMA_FACTORY, False, frozenset()
     fits: dict[bool, set[str] | None] = {False: None, True: None}
     first: Row = {}
     unreadable = ""
-    for number, row in islice(RowReader(path), _SAMPLE):
-        if isinstance(row, RowError):
-            unreadable = unreadable or f"{path}, row {number} {row}"
+    parsed = _parsed_columns(path)
+    for number, item in islice(RowReader(path), _SAMPLE):
+        if isinstance(item, RowError):
+            unreadable = unreadable or f"{path}, row {number} {item}"
             continue
+        row = _with_parsed(item, parsed)
         first = first or row
         for folded, seen in ((False, row), (True, _folded(row))):
             fits[folded] = _both(fits[folded], {n for n, f in FORMATS.items() if f.matches(seen)})
@@ -82,9 +103,13 @@ def _recognise(path: Path) -> tuple[str, bool]:
             f"with --from (one of {', '.join(sorted(exact))})"
         )
     if exact or (exact is None and alike and len(alike) == 1):
-        return min(exact or alike or ()), exact is None
+        return min(exact or alike or ()), exact is None, parsed
     what = "has no format that is known here" if exact is None else "mixes formats"
     raise InputError(f"{path} {what} (columns: {columns}); {_way_out(path, first)}")
+
+
+def _with_parsed(row: Row, columns: frozenset[str]) -> Row:
+    return {n: parse_cell(v) if n in columns else v for n, v in row.items()} if columns else row
 
 
 def _both(fits: set[str] | None, fitting: set[str]) -> set[str] | None:
@@ -105,6 +130,8 @@ def _way_out(path: Path, row: Row) -> str:
             f", …]}}), or give --columns prompt=…,completion={single},label=… if a column says "
             "which are wanted"
         )
+    if not any(guessed.get(part) for part in ("chosen", "rejected", "answers")):
+        guessed = _two_alike(row) or guessed
     if not any(guessed.values()):
         return "it holds no column that looks like a prompt or an answer"
     mapping = {part: name for part, name in guessed.items() if part != name} or guessed
@@ -133,7 +160,33 @@ def guess(row: Row) -> dict[str, str]:
     found: dict[str, str] = {}
     for part, names in parts.items():
         found[part] = _nearest(part, names, [n for n in paths if n not in found.values()])
+    left = [n for n, v in row.items() if n not in found.values() and isinstance(v, str | list)]
+    missing = [part for part, name in found.items() if not name]
+    if len(missing) == len(left) == 1 and len(row) == 3:
+        found[missing[0]] = left[0]  # the only column that is not taken
     return found
+
+
+_SIDES = (("a", "b"), ("0", "1"), ("1", "2"), ("left", "right"), ("first", "second"))
+
+
+def _two_alike(row: Row) -> dict[str, str]:
+    """The mapping of two answers whose columns' names differ in their side alone (…_A, …_B)."""
+    for name, value in row.items():
+        for one, other in _SIDES:
+            stem = name[: -len(one)]
+            twin = next((n for n in row if n.lower() == (stem + other).lower()), "")
+            alike = isinstance(value, str | list) and isinstance(row.get(twin), str | list)
+            if name.lower().endswith(one) and alike and "model" not in stem.lower():
+                judged = [n for n in row if any(w in n.lower() for w in _JUDGED)]
+                rest = [n for n in row if n not in (name, twin, *judged)]
+                asked = _nearest("prompt", PROMPT, [n for n in rest if isinstance(row[n], str)])
+                better = next(iter(judged), "")
+                return {"prompt": asked, "answers": f"{name}+{twin}", "better": better}
+    return {}
+
+
+_JUDGED = ("winner", "prefer", "better", "label", "vote", "choice", "verdict")
 
 
 def _nearest(part: str, names: str, paths: list[str]) -> str:
@@ -142,6 +195,7 @@ def _nearest(part: str, names: str, paths: list[str]) -> str:
     last = {path: path.split(".")[-1].lower() for path in paths}
     exact = [path for path in paths if last[path] in known]
     within = [path for path in paths if part in last[path]]
+    within += [path for path in paths if any(last[path].endswith(f"_{name}") for name in known)]
     nearly = [
         path for path in paths if difflib.get_close_matches(last[path], [part, *known[:3]], 1, 0.75)
     ]
@@ -161,11 +215,13 @@ class Source:
     columns: frozenset[str] | None  # those that reading uses; None: any may be used
     limit: int | None = None  # rows to read; None: all
     folded: bool = False
+    parsed: frozenset[str] = frozenset()  # columns whose texts hold lists
 
     @property
     def unpaired(self) -> bool:
-        """Whether a row holds one answer and a label, so that two rows make a pair."""
-        return bool(self.layout.columns.label)
+        """Whether a row holds one answer, so that several rows make a pair."""
+        columns = self.layout.columns
+        return bool(columns.label or (columns.completion and columns.score))
 
     @property
     def rows_per_example(self) -> int:
@@ -175,6 +231,8 @@ class Source:
     def pairs_by(self) -> str:
         """The rule by which rated answers become pairs, in words; "" where rows hold pairs."""
         columns, rule = self.layout.columns, self.layout.rules.pairs_by
+        if columns.completion and columns.score:
+            return f"{PAIRS_BY[rule]} to a prompt, by {columns.score!r} (--pairs-by {rule})"
         if not (columns.answers and not columns.chosen) and not columns.tree:
             return ""
         return f"{PAIRS_BY[rule]} (--pairs-by {rule})"
@@ -182,9 +240,13 @@ class Source:
     def rows(self) -> Iterator[tuple[int, Row | RowError]]:
         """The file's rows with their numbers, up to the limit."""
         rows = islice(self.reader, self.limit)
-        if not self.folded:
+        if not self.folded and not self.parsed:
             return rows
-        return ((n, row if isinstance(row, RowError) else _folded(row)) for n, row in rows)
+        return ((n, row if isinstance(row, RowError) else self._reshaped(row)) for n, row in rows)
+
+    def _reshaped(self, row: Row) -> Row:
+        row = _with_parsed(row, self.parsed)
+        return _folded(row) if self.folded else row
 
     def examples(
         self, rows: Iterator[tuple[int, Row | RowError]] | None = None
@@ -208,7 +270,8 @@ class Source:
     ) -> Iterator[tuple[int, PreferenceExample | RowError]]:
         if self.unpaired:
             parts = pairing.n_parts(self.reader.n_bytes())
-            yield from pairing.pair_rows(rows, self.layout.unpaired, parts)
+            rules = None if self.layout.columns.label else self.layout.rules
+            yield from pairing.pair_rows(rows, self.layout.unpaired, parts, rules)
             return
         for number, row in rows:
             try:
@@ -236,15 +299,16 @@ def open_source(
     """
     rules = rules or Rules()
     check_rules(rules)
+    folded, parsed = False, frozenset[str]()
     if format is not None:
-        format, folded = named(format, READABLE, "--from"), False
+        format = named(format, READABLE, "--from")
     elif not columns:
-        format, folded = _recognise(path)
+        format, folded, parsed = _recognise(path)
     else:
         try:
-            format, folded = _recognise(path)
+            format, folded, parsed = _recognise(path)
         except InputError:
-            format, folded = MAPPED, False
+            format = MAPPED
     if name is not None and format != LLAMA_FACTORY:
         raise InputError(f"--name goes with a dataset_info.json, and {path} is {format}")
     if format == LLAMA_FACTORY:
@@ -264,7 +328,13 @@ def open_source(
         source = Source(RowReader(path), MAPPED, layout, layout.columns.names())
     else:
         known = FORMATS[format]
-        source = Source(RowReader(path), format, known.layout, known.columns, folded=folded)
+        layout, shape = known.layout, (known.columns, None, folded, parsed)
+        source = Source(RowReader(path), format, layout, *shape)
+        if layout.columns.completion and layout.columns.score:  # one score for the whole file
+            row = next((r for _, r in source.rows() if isinstance(r, dict)), {})
+            score = next((n for n in layout.columns.score.split("|") if n in row), "score")
+            layout = replace(layout, columns=replace(layout.columns, score=score))
+            source = replace(source, layout=layout)
     layout = replace(source.layout, rules=rules)
     if columns:
         layout = replace(layout, columns=remapped(layout.columns, columns))
@@ -280,7 +350,13 @@ def _exact(row: Row) -> dict[str, str]:
     return parts | ({"prompt": asked[0]} if len(asked) == 1 else {})
 
 
-_WAYS = (("chosen", "rejected"), ("answers",), ("completion", "label"), ("tree",))
+_WAYS = (
+    ("chosen", "rejected"),
+    ("answers",),
+    ("completion", "label"),
+    ("completion", "score"),
+    ("tree",),
+)
 
 
 def parse_columns(text: str) -> dict[str, str]:

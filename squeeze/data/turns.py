@@ -21,7 +21,7 @@ ROLES = {
     **dict.fromkeys(("observation", "tool_response", "function"), "tool"),
 }
 _ROLE_KEYS = ("role", "from", "sender", "speaker")
-_CONTENT_KEYS = ("content", "value", "text")
+_CONTENT_KEYS = ("content", "value", "text", "parts")
 _TOOL_ROLES = ("tool_call", "function_call")
 _MEDIA_BLOCKS = ("image", "image_url", "input_image", "video", "audio", "input_audio")
 
@@ -48,6 +48,8 @@ class Tags:
         turns = [value] if isinstance(value, dict) else value
         if turns == []:
             raise RowError("no messages", f"has no list of messages in {name!r}")
+        if isinstance(turns, list) and _are_blocks(turns):
+            return (Message("assistant", _content(turns, name)),)
         if not isinstance(turns, list) or not isinstance(turns[0], dict):
             text(value, name)  # neither text nor messages
         return tuple([self._message(turn, name) for turn in turns])
@@ -64,13 +66,32 @@ class Tags:
                 f"has tool calls in {name!r}, which a chat template must render; render them to "
                 "text with the model's template first",
             )
-        role = self.roles.get(spoken) if isinstance(spoken, str) else None
+        if any(isinstance(turn.get(key), str) and turn[key].strip() for key in _THOUGHTS):
+            raise RowError(
+                "unsupported reasoning",
+                f"has reasoning beside the content in {name!r}, which a chat template must render; "
+                "write it into the content as the model does (<think>…</think>)",
+            )
+        role = None
+        if isinstance(spoken, str):
+            role = self.roles.get(spoken, self.roles.get(spoken.lower()))
         if role is None:
             raise RowError(
                 "unsupported message", f"has role {spoken!r} in {name!r}, which is not supported"
             )
         key = next((key for key in self.content if key in turn), self.content[0])
         return Message(role, _content(turn.get(key), f"{name}.{key}"))
+
+
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+
+
+def _are_blocks(value: list[Any]) -> bool:
+    """Whether a list holds blocks of a text ({"text": …}) and no messages."""
+    return all(
+        isinstance(block, dict) and "text" in block and not any(key in block for key in _ROLE_KEYS)
+        for block in value
+    )
 
 
 def _content(value: Any, name: str) -> str:
@@ -123,13 +144,15 @@ class Dialogue:
     marker: re.Pattern[str]
     end: re.Pattern[str]
     lead: str = ""  # what belongs to the marker if it is there
+    within: str = ""  # a marker in a text whose first turn, the user's, has none
 
     def read(self, value: str) -> Turns | None:
         """The turns, without an opened answer at the end; None where no marker comes first."""
         before, *parts = self.marker.split(value)
-        if before or not parts:
+        if not parts or (before and not self.within):
             return None
-        turns = [
+        turns = [Message("user", before.removesuffix("\n"))] if before else []
+        turns += [
             Message(ROLES[speaker.lower()], self.said(content))
             for speaker, content in zip(parts[::2], parts[1::2], strict=True)
         ]
@@ -147,6 +170,7 @@ DIALOGUES = (
         "nemo",
         re.compile(r"<extra_id_[01]>(System|User|Assistant)\n"),
         re.compile(r"\n(?:<extra_id_1>)?\Z"),
+        within="\n<extra_id_1>Assistant\n",
     ),
     Dialogue(
         "chatml",
@@ -176,8 +200,10 @@ DIALOGUES = (
 
 def dialogue_of(value: object) -> Dialogue | None:
     """How a text is written as a dialogue: the one whose marker it begins with, if any."""
-    if not isinstance(value, str) or not value.startswith(("\n\n", "<")):
+    if not isinstance(value, str):
         return None
+    if not value.startswith(("\n\n", "<")):
+        return next((known for known in DIALOGUES if known.within and known.within in value), None)
     return next((known for known in DIALOGUES if known.marker.match(value)), None)
 
 

@@ -5,6 +5,7 @@
 
 from squeeze.diagnosis.readers import load
 from squeeze.diagnosis.series import RunSeries, Series
-from squeeze.diagnosis.verdict import VERDICTS, Diagnosis, diagnose, worst
+from squeeze.diagnosis.severity import VERDICTS, worst
+from squeeze.diagnosis.verdict import Diagnosis, diagnose
 
 __all__ = ["VERDICTS", "Diagnosis", "RunSeries", "Series", "diagnose", "load", "worst"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,21 +23,32 @@ from squeeze.diagnosis.pace import Pace
 from squeeze.diagnosis.probe import Probe, given_items, trainer_items
 from squeeze.diagnosis.readers.trajectories import arm_series, divergence
 from squeeze.diagnosis.record import ARM, Record, headline
-from squeeze.diagnosis.series import Finding
-from squeeze.diagnosis.verdict import VERDICTS, Diagnosis, diagnose
+from squeeze.diagnosis.rollouts import FILE as ROLLOUTS_FILE
+from squeeze.diagnosis.rollouts import OF_ROLLOUTS, read_rollouts, row_of
+from squeeze.diagnosis.sampled import SampledAnswers, read_probe, write_probe
+from squeeze.diagnosis.series import REPETITION, Finding
+from squeeze.diagnosis.severity import SEVERITY, VERDICTS
+from squeeze.diagnosis.verdict import Diagnosis, diagnose
 from squeeze.distributed import on_main
 from squeeze.errors import InputError
+from squeeze.files import write_json
 from squeeze.run_directory import RunRecord, now
 from squeeze.sharding import is_sharded, n_parameters
 from squeeze.training.probe_callback import Prober
-from squeeze.training.trl_compat import calling_trainer, log_beside, model_name
+from squeeze.training.trl_compat import (
+    calling_trainer,
+    log_beside,
+    model_name,
+    note_rollouts,
+    sampled_method,
+)
 from squeeze.verify.cheap import cheap_checks
 from squeeze.verify.report import advice
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-ALARMING = ("squeezing", "collapse")
+ALARMING = ("squeezing", *OF_ROLLOUTS, "collapse")
 
 
 class SqueezeWarning(UserWarning):
@@ -55,7 +66,9 @@ class SqueezeCallback(TrainerCallback):
 
     Arguments:
         probe: `PreferenceExample`s, a data file or embedded name, a `ProbeSet`, or `EncodedItem`s;
-            None takes `examples` pairs each of the trainer's own training and evaluation data.
+            None takes `examples` pairs each of the trainer's own training and evaluation data, and
+            under GRPO and RLOO of the first answers that were sampled: one rewarded above its
+            group's mean as chosen, one below as rejected.
         every: optimizer steps between probes; None chooses, after three steps, the shortest
             interval at which scoring takes at most the share `overhead` of the training time.
         on_squeeze: what to do when the verdict is one of `alarming` at `patience` probes in a row,
@@ -73,7 +86,7 @@ class SqueezeCallback(TrainerCallback):
             (a `SqueezeWarning`) of each that fails.
 
     After training, `diagnosis` holds the verdict and `overhead` the share of time that it took.
-    Where the trainer's own data hold no pairs (SFT, online methods), it says so and rests.
+    Where the trainer's own data hold no pairs (SFT, online DPO), it says so and rests.
     `metric_for_best_model="squeeze/held_out/chosen"` and its like work with an `eval_strategy`.
     Raises `InputError` for arguments that cannot be used, and at the start of a training for a
     probe that cannot.
@@ -146,31 +159,51 @@ class SqueezeCallback(TrainerCallback):
         self._trainer = self._given_trainer or calling_trainer()
         _require_rows(self._trainer)
         is_sharded(kwargs["model"])  # refuses what splits more than weights
-        self._watching = True
+        self._watching, self._collecting = True, False
+        self._place = self.out or Path(str(args.output_dir)) / "squeeze"
+        self._method, self._samples = sampled_method(self._trainer), SampledAnswers(self.examples)
+        self._rollouts: list[dict[str, float]] = []
+        self._unheard: Callable[[], None] | None = None
+        if self._method == "grpo":
+            self._unheard = note_rollouts(self._trainer, self._samples.note)
         try:
-            items = self._probe_items(kwargs["processing_class"], args)
+            items = self._probe_items(kwargs["processing_class"], args, state)
         except InputError as error:
             if self.probe is not None:  # the user's; the trainer's own data may lack pairs
                 raise
-            self._watching = False
-            self._say(f"squeeze watches nothing in this training: {error}", state)
+            self._watching, self._collecting = False, self._method == "grpo"
+            if not self._collecting:
+                self._say(f"squeeze watches nothing in this training: {error}", state)
             return
-        self._record = Record(
-            self.out or Path(str(args.output_dir)) / "squeeze", state.is_world_process_zero
-        )
-        known = self._record.resume(state.global_step, items)
+        self._begin(items, args, state, control, kwargs["model"])
+
+    def _begin(
+        self,
+        items: list[EncodedItem],
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any,
+    ) -> None:
+        """Take up an earlier trajectory of this probe, or score the model as it is."""
+        self._record = Record(self._place, state.is_world_process_zero)
+        known = self._record.resume(0 if self._collecting else state.global_step, items)
         self._pace = Pace(self.every or (known.every if known else None), self.share)
         self._phase = self.phase or _phase(self._trainer)
         earlier = known.seconds if known else {}
         self._scoring, self._training = earlier.get("probe", 0.0), earlier.get("train", 0.0)
         self._alarm, self._warned, self._diverged = Alarm(self.patience), False, False
         self._best = float("-inf")
-        self._record.about = known or _about(self._trainer, kwargs["model"], items)
+        self._record.about = known or _about(self._trainer, model, items)
         self._record.about.more.pop("diverged", None)  # of a training that is gone on with
         self._findings: tuple[Finding, ...] = ()
         self._prober = Prober(items, self.dtype or _autocast(args))
         dtype = str(self._prober.dtype or torch.float32).split(".")[1]
         self._record.write_about(status="running", scoring={"dtype": dtype})
+        if self._method:
+            self._record.write_about(method=self._method)
+            if self._record.probes:
+                self._rollouts = read_rollouts(self._place, state.global_step)
         if self.verify and state.global_step == 0:
             _warn_of_faults(self._trainer, speaks=state.is_world_process_zero)
         self._mark = time.perf_counter()
@@ -179,9 +212,37 @@ class SqueezeCallback(TrainerCallback):
             self._probe_seconds = self._scoring / self._record.probes
             self._best = self._record.best()
         else:
-            Prober(items[:1], self._prober.dtype)(kwargs["model"])  # warms up, untimed
+            Prober(items[:1], self._prober.dtype)(model)  # warms up, untimed
             self._mark = time.perf_counter()
-            self._take(state, control, kwargs["model"])
+            self._take(state, control, model)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin once the rollouts so far hold a probe, before they change the model."""
+        if not self._collecting:
+            return
+        items = on_main(lambda: self._samples.probe(state.global_step))
+        if items:
+            self._begin(items, args, state, control, kwargs["model"])
+            self._watching, self._collecting = True, False
+            if state.is_world_process_zero:
+                write_probe(self._place, items)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note what the trainer logs of the answers that it samples."""
+        row = row_of(state.global_step, logs or {}) if self._method else {}
+        if len(row) > 1:
+            if (repetition := self._samples.repetition()) is not None:
+                row[REPETITION] = repetition
+            self._rollouts.append(row)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -217,9 +278,16 @@ class SqueezeCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Close the record and say what was found and what it cost."""
+        if self._unheard is not None:
+            self._unheard()
         if not self._watching:
+            if self._collecting:
+                why = "no prompt had answers above and below their group's mean; pass probe="
+                self._say(f"squeeze watched nothing in this training: {why}", state)
             self._trainer = None
             return
+        self._note_rollouts()
+        self.diagnosis = self._judged()
         self._write_state("finished")
         if state.is_world_process_zero and self.diagnosis is not None:
             print(
@@ -237,10 +305,12 @@ class SqueezeCallback(TrainerCallback):
 
     # --- one probe ------------------------------------------------------------------------------
 
-    def _probe_items(self, processing_class: Any, args: Any) -> list[EncodedItem]:
+    def _probe_items(self, processing_class: Any, args: Any, state: Any) -> list[EncodedItem]:
         tokenizer = getattr(processing_class, "tokenizer", processing_class)
         if self.probe is not None:
             return given_items(self.probe, tokenizer, self.examples, None)
+        if self._method and state.global_step and (kept := read_probe(self._place)):
+            return kept  # of the training that is gone on with
         trainer = self._trainer
         data = trainer.train_dataset, trainer.eval_dataset
         return trainer_items(*data, tokenizer, self.examples, args)
@@ -262,9 +332,12 @@ class SqueezeCallback(TrainerCallback):
             self._give_up(str(error), state, control)
             return
         self._record.add(self._phase, state.global_step, state.epoch or 0.0, scores)
+        self._note_rollouts()
         self.diagnosis = self._judged()
         chosen = self._record.chosen()
-        alarmed = self._alarm.add(self.diagnosis.verdict in self.alarming, chosen)
+        # A collapse of the rollouts is not undone by right answers that gain.
+        level = 0.0 if self.diagnosis.verdict in OF_ROLLOUTS else chosen
+        alarmed = self._alarm.add(self.diagnosis.verdict in self.alarming, level)
         act = on_main(lambda: alarmed and self.on_squeeze is not None)
         self._probe_seconds = time.perf_counter() - self._mark
         self._scoring += self._probe_seconds
@@ -277,7 +350,13 @@ class SqueezeCallback(TrainerCallback):
 
     def _judged(self) -> Diagnosis:
         record = self._record
-        return diagnose(arm_series(record.trajectory, ARM, record.trajectory_file, self._findings))
+        found = (record.trajectory, ARM, record.trajectory_file, self._findings, self._method)
+        return diagnose(arm_series(*found))
+
+    def _note_rollouts(self) -> None:
+        """What was logged of the rollouts goes beside the scores, where it is judged with them."""
+        if self._rollouts and self._record.writes:
+            write_json(self._place / ROLLOUTS_FILE, self._rollouts)
 
     def _keep_best(self, state: TrainerState, chosen: float) -> None:
         """Save the model where chosen is likelier than ever; the untrained one the user has."""
@@ -306,7 +385,7 @@ class SqueezeCallback(TrainerCallback):
             prefix = "squeeze/" if i == 0 else f"squeeze/{split}/"
             metrics |= {prefix + name: value for name, value in means.items()}
         assert self.diagnosis is not None
-        metrics["squeeze/severity"] = VERDICTS.index(self.diagnosis.verdict)
+        metrics["squeeze/severity"] = SEVERITY[self.diagnosis.verdict]
         metrics["squeeze/overhead"] = self.overhead if self._training else 0.0
         return metrics
 

@@ -47,6 +47,17 @@ _OF_PROBE = {
     "argmax": q.ARGMAX,
     "entropy": q.ENTROPY,
 }
+# What trainers that sample their answers log of them (TRL; verl).
+_ROLLOUTS = {
+    "reward": q.REWARD,
+    "critic/score/mean": q.REWARD,
+    "completions/mean_length": q.LENGTH,
+    "response_length/mean": q.LENGTH,
+    "completions/clipped_ratio": q.CUT,
+    "response_length/clip_ratio": q.CUT,
+    "frac_reward_zero_std": q.TIED,
+    "actor/entropy_loss": q.ENTROPY,  # verl's older name of the mean entropy
+}
 STEP_NAMES = (
     *("step", "global_step", "current_steps", "train/global_step", "eval/global_step"),
     *("trainer/global_step", "steps", "iteration", "iter", "examples_counter", "counters/examples"),
@@ -69,6 +80,8 @@ class Meaning:
 
 def recognise(column: str) -> Meaning | None:
     """Return what a column of that name holds, or None if it is none of a diagnosis' business."""
+    if (sampled := _ROLLOUTS.get(column.removeprefix("train/"))) is not None:
+        return Meaning(sampled, "train" if column.startswith("train/") else "")
     probe = _PROBE.match(column)
     if probe:
         return _of_probe(probe["split"], probe["name"])

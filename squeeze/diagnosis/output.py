@@ -16,8 +16,10 @@ from rich.text import Text
 from squeeze.diagnosis.movements import Evidence
 from squeeze.diagnosis.remedies import MEANING, Remedy, remedies
 from squeeze.diagnosis.series import ARGMAX
+from squeeze.diagnosis.severity import Name, worst
 from squeeze.diagnosis.trend import Change
-from squeeze.diagnosis.verdict import Diagnosis, Name, SplitVerdict, worst
+from squeeze.diagnosis.verdict import Diagnosis, SplitVerdict
+from squeeze.tables import print_table
 
 SCHEMA = 1
 STYLES: dict[Name, str] = {
@@ -26,6 +28,10 @@ STYLES: dict[Name, str] = {
     "no learning": "yellow",
     "early": "yellow",
     "displacement": "red",
+    "lazy displacement": "red",
+    "entropy collapse": "bold red",
+    "length collapse": "bold red",
+    "repetition collapse": "bold red",
     "squeezing": "bold red",
     "collapse": "bold red",
 }
@@ -115,13 +121,13 @@ def print_diagnosis(d: Diagnosis, console: Console, ledger: Path | None = None) 
     if d.split:
         line.append(f" [{d.split}]")
     console.print(line)
-    console.print(Text(f"{d.run.source} ({d.run.format})", style="dim"))
+    console.print(Text(f"{d.run.source} ({d.run.format})", style="dim"), soft_wrap=True)
     _print_list(console, "First, the log itself", [str(f) for f in d.findings])
     console.print()
     console.print(MEANING[d.verdict])
     for split in d.splits:
         if split.evidence:
-            console.print(_table(split, d.run.axis))
+            print_table(_table(split, d.run.axis), console)
     for title, sentences in (
         ("But", d.cautions),
         ("Not in the log", d.missing),
@@ -141,7 +147,7 @@ def _table(split: SplitVerdict, axis: str) -> Table:
     table.add_column("unit")
     table.add_column("")
     for e in split.evidence:
-        table.add_row(
+        cells = (
             e.role.removeprefix("other:"),
             str(e.n),
             number(e.start) + ("" if e.reference is None else f" (ref. {number(e.reference)})"),
@@ -152,6 +158,7 @@ def _table(split: SplitVerdict, axis: str) -> Table:
             {"reward": "β·nats"}.get(e.unit, e.unit),
             e.direction,
         )
+        table.add_row(*map(Text, cells))  # "[unknown]" is no markup
     return table
 
 
@@ -218,4 +225,4 @@ def print_tokens(entries: Sequence[dict[str, Any]], console: Console) -> None:
                 f"{t.change:+.2f}",
                 Text(f"{visible(text)} ({logp:.2f})"),
             )
-        console.print(table)
+        print_table(table, console)

@@ -13,10 +13,12 @@ from typing import Any
 
 from squeeze.diagnosis import series as q
 from squeeze.diagnosis.output import SCHEMA, to_json
+from squeeze.diagnosis.readers import load
 from squeeze.diagnosis.record import headline
 from squeeze.diagnosis.series import RunSeries
+from squeeze.diagnosis.severity import VERDICTS
 from squeeze.diagnosis.trend import fit
-from squeeze.diagnosis.verdict import VERDICTS, Diagnosis
+from squeeze.diagnosis.verdict import Diagnosis, diagnose
 from squeeze.errors import InputError
 from squeeze.files import read_json, replacing, require_ours, write_json
 from squeeze.report import build_report
@@ -30,6 +32,32 @@ _SHOWN = {
     q.CHOSEN_REWARD: ("chosen", "reward"),
     q.REJECTED_REWARD: ("rejected", "reward"),
 }
+
+
+def report(runs: Sequence[Path], out: Path | None = None, *, beta: float | None = None) -> Path:
+    """Write the page of runs; return the path of its index.html.
+
+    A directory that was judged already (the main job's, a diagnosis's) is only shown again; all
+    else is diagnosed. Without `out` the page goes into the directory that holds the run's scores,
+    a log's into reports/diagnosis. Raises `InputError` if a run cannot be read, or the page cannot
+    be written.
+    """
+    if out is None and len(runs) == 1 and _is_judged(runs[0]):
+        return build_report(runs[0])
+    diagnoses = [diagnose(run, beta=beta) for path in runs for run in load(path)]
+    sources = {d.run.source for d in diagnoses if d.run.format == "squeeze trajectory"}
+    if out is None and len(sources) == 1 and len(diagnoses) == len(runs) == 1:
+        out = Path(sources.pop()).parent
+    return write_report(diagnoses, out or Path("reports", "diagnosis"))
+
+
+def _is_judged(run: Path) -> bool:
+    """Whether a run directory needs no diagnosis: it has one, or the main job judges its claims."""
+    if (run / "diagnosis.json").is_file():
+        return True
+    about = read_json(run / "run.json") if (run / "run.json").is_file() else None
+    diagnosable = isinstance(about, dict) and "verdict" in about  # the callback's record
+    return (run / "trajectory.parquet").is_file() and not diagnosable
 
 
 def write_report(
@@ -74,8 +102,15 @@ def finish_run(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path | N
     about = directory / "run.json"
     worst = max(diagnoses, key=lambda d: VERDICTS.index(d.verdict))
     if not scored:
-        known = {"schema": 1, "name": worst.run.name, "command": _command(diagnoses)}
-        write_json(about, known | headline(worst))
+        known = {"schema": 1, "name": worst.run.name, "command": _command(diagnoses)} | headline(
+            worst
+        )
+        if len(diagnoses) > 1:
+            known |= {"name": f"{len(diagnoses)} runs"}
+            known |= {
+                "headline": f"The worst of {len(diagnoses)} runs, {worst.run.name}: {worst.verdict}"
+            }
+        write_json(about, known)
     elif len(diagnoses) == 1:
         write_json(about, (read_json(about) if about.exists() else {}) | headline(worst))
     return build_report(directory)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from squeeze.data.encoding import EncodedItem
-from squeeze.diagnosis.verdict import Diagnosis, Name
+from squeeze.diagnosis.severity import Name
+from squeeze.diagnosis.verdict import Diagnosis
 from squeeze.errors import InputError
 from squeeze.run_directory import RunRecord
-from squeeze.scoring import ResponseScores
 from squeeze.trajectory import ProbePoint, Trajectory
+
+if TYPE_CHECKING:  # they need torch, which a log's page does not
+    from squeeze.data.encoding import EncodedItem
+    from squeeze.scoring import ResponseScores
 
 ARM = "run"
 _TONES: Mapping[Name, str] = {
@@ -25,6 +28,10 @@ _TONES: Mapping[Name, str] = {
     "no learning": "unknown",
     "early": "partly",
     "displacement": "partly",
+    "lazy displacement": "partly",
+    "entropy collapse": "yes",
+    "length collapse": "yes",
+    "repetition collapse": "yes",
     "squeezing": "yes",
     "collapse": "yes",
 }

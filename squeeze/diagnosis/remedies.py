@@ -12,7 +12,7 @@ from pathlib import Path
 from squeeze.claims.ledger import read
 from squeeze.claims.results import Result, best, results_of
 from squeeze.claims.types import LEVELS
-from squeeze.diagnosis.verdict import Name
+from squeeze.diagnosis.severity import Name
 
 NOT_RUN = "not run"
 
@@ -35,7 +35,7 @@ _STOP = Remedy(
 )
 _EXTEND = Remedy(
     "extend SFT first",
-    "one or two epochs of SFT on chosen and rejected answers before DPO (sft-extend)",
+    "one or two epochs of SFT on chosen and rejected answers before DPO (arm extend-dpo)",
     "EX-1",
 )
 _ON_POLICY = Remedy(
@@ -79,8 +79,28 @@ _RESTART = Remedy(
     "go back", "take an earlier checkpoint and a learning rate three to ten times lower"
 )
 
+_SOFTER = Remedy(
+    "push wrong answers less",
+    "a smaller weight on answers below their group's mean, or on those of their tokens that are "
+    "like the right answers' (squeeze.theory.policy_gradient.nthr_weights)",
+    "GR-1",
+)
+_WRONG_MORE = Remedy(
+    "weigh wrong answers more than right ones",
+    "a positive advantage of a likely answer is what lowers entropy; wrong answers alone keep it",
+    "NS-1",
+)
+_SLOWER = Remedy(
+    "go back, and slower",
+    "take a checkpoint before the collapse, a learning rate three to ten times lower, or a KL "
+    "term (beta in TRL, actor.use_kl_loss in verl)",
+)
+_LIMIT = Remedy(
+    "look at the reward", "does it pay for length or repetition, or for neither? read the samples"
+)
+
 # What the run's own curves and the user's own data show needs no claim to come first.
-_PLAIN = (_PROBE, _LABELS, _STRONGER, _RESTART, _STOP)
+_PLAIN = (_PROBE, _LABELS, _STRONGER, _RESTART, _STOP, _SLOWER, _LIMIT)
 _FALLING = (_STOP, _EXTEND, _ON_POLICY, _FILTER, _NLL, _GATED, _DOSE, _BETA)
 _BY_VERDICT: Mapping[Name, tuple[Remedy, ...]] = {
     "healthy": (),
@@ -88,7 +108,11 @@ _BY_VERDICT: Mapping[Name, tuple[Remedy, ...]] = {
     "no learning": (_STRONGER, _LABELS),
     "early": _FALLING,
     "displacement": (_PROBE, *_FALLING),
+    "lazy displacement": (_SOFTER,),
     "squeezing": _FALLING,
+    "entropy collapse": (_SLOWER, _WRONG_MORE),
+    "length collapse": (_LIMIT, _SLOWER),
+    "repetition collapse": (_LIMIT, _SLOWER),
     "collapse": (_RESTART, *_FALLING),
 }
 
@@ -112,6 +136,20 @@ MEANING: Mapping[Name, str] = {
         "faster. The loss cannot see that. The probability goes to answers that are in neither "
         "column; whether to the model's own favourite tokens (squeezing) only argmax can tell."
     ),
+    "lazy displacement": (
+        "The right answers gain nothing, or fall, while the wrong ones are pushed down: what they "
+        "have in common with the right ones takes those along. The reward can rise meanwhile, by "
+        "other right answers."
+    ),
+    "entropy collapse": (
+        "The policy has become far narrower. Rare right answers are hardly sampled any more, so "
+        "they are not rewarded, and groups whose answers all have one reward have no gradient."
+    ),
+    "length collapse": (
+        "The answers have become far shorter, or run into the longest length, and the reward does "
+        "not rise with it."
+    ),
+    "repetition collapse": "The sampled answers have begun to repeat themselves.",
     "squeezing": (
         "Pushing down rejected answers that are already unlikely moves probability from almost "
         "everything, the chosen answers included, to the few tokens that the model already prefers "

@@ -19,6 +19,9 @@ ACCURACY, LOSS, ENTROPY, TOKEN_ACCURACY = "reward_accuracy", "loss", "entropy", 
 REPETITION, NLL = "repetition", "nll"
 # Of what a checkpoint generates: the share of answers that end, and their length in tokens.
 END_OF_TEXT, LENGTH = "end_of_text", "length"
+# Of what a training samples: the mean reward, the share of answers cut at the longest length, and
+# the share of groups whose answers all have one reward.
+REWARD, CUT, TIED = "reward", "cut", "tied"
 OTHER = "other:"
 LOG_PROBS = (CHOSEN, REJECTED, ARGMAX)
 # Series that say something about the trained answers; the rest only accompanies them.

@@ -1,4 +1,4 @@
-"""The seven verdicts and the rules that lead to them; see docs/diagnosis.md for the definitions.
+"""The verdicts on pairs and the rules that lead to them; see docs/diagnosis.md for the definitions.
 
 Works on `RunSeries`, whatever they come from: a log, a trajectory, a pair of checkpoints. Pure:
 same series, same verdict.
@@ -6,9 +6,7 @@ same series, same verdict.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,17 +23,13 @@ from squeeze.diagnosis.movements import (
     margin_direction,
     unit,
 )
-from squeeze.diagnosis.other_trainings import nothing_to_judge, of_method, of_rl
+from squeeze.diagnosis.other_trainings import nothing_to_judge, of_method
+from squeeze.diagnosis.rollouts import SAMPLED, judge_rollouts
 from squeeze.diagnosis.series import Finding, RunSeries, Series
+from squeeze.diagnosis.severity import VERDICTS, Name, worst
 from squeeze.diagnosis.trend import FEWEST, Change, Fit
 from squeeze.diagnosis.view import MATERIAL_REWARD, PER_TOKEN_BELOW, Measured, View, both, view
 from squeeze.errors import InputError
-
-# From best to worst; "undetermined" is no bad news, but no good news either.
-Name = Literal[
-    "healthy", "undetermined", "no learning", "early", "displacement", "squeezing", "collapse"
-]
-VERDICTS: tuple[Name, ...] = get_args(Name)
 
 EARLY_SHARE = 1 / 3  # a fall below this share of the rise before it is "early"
 LEVEL_SHARE = 0.1  # below this share the end counts as level with the peak
@@ -102,9 +96,13 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
     views = [view(run, split, beta, findings) for split in splits]
     judged = [judge(v) for v in views if v.chosen is not None or v.margin is not None]
     missing = _missing(views)
+    if run.method in SAMPLED:
+        probed = [_lazy(j) for j in judged if _of_probe(run, j.split)]
+        if probed or run.method == "grpo":
+            return _sampled(run, probed, missing, findings)
     if not judged:
         name, reason = _lead("undetermined", nothing_to_judge(run), findings)
-        return Diagnosis(run, name, "", reason, (), missing, of_rl(run), findings)
+        return Diagnosis(run, name, "", reason, (), missing, of_method(run), findings)
     decided = _deciding(judged)
     others = [
         f"on the {_called(j.split)} split: {j.verdict} ({j.reason})"
@@ -112,6 +110,8 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
         if j is not decided
     ]
     name, reason = _lead(decided.verdict, decided.reason, findings)
+    if name == "healthy" and run.method == "online dpo":
+        name = "undetermined"  # its curves compare different texts
     cautions = tuple(dict.fromkeys((*decided.cautions, *others, *of_method(run))))
     return Diagnosis(
         run,
@@ -126,20 +126,78 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
     )
 
 
+def _sampled(
+    run: RunSeries,
+    probed: list[SplitVerdict],
+    missing: tuple[str, ...],
+    findings: tuple[Finding, ...],
+) -> Diagnosis:
+    """The verdict on a training that samples its answers: the worse of rollouts and probe.
+
+    Without a probe nothing is healthy, as a log of samples does not show where right answers go.
+    """
+    samples = judge_rollouts(run)
+    if not probed:
+        name: Name = "undetermined" if samples.verdict == "healthy" else samples.verdict
+        reason = samples.reason
+        if name == "undetermined":
+            reason += f"; {nothing_to_judge(run)}"
+        name, reason = _lead(name, reason, findings)
+        return Diagnosis(run, name, "", reason, (), missing, samples.cautions, findings)
+    decided = _deciding(probed)
+    cautions = tuple(dict.fromkeys((*decided.cautions, *samples.cautions)))
+    name, split, reason = decided.verdict, decided.split, decided.reason
+    if (
+        samples.verdict not in ("healthy", "undetermined")
+        and worst((name, samples.verdict)) != name
+    ):
+        cautions = (f"on the probe: {name} ({reason})", *cautions)
+        name, split, reason = samples.verdict, "", samples.reason
+    name, reason = _lead(name, reason, findings)
+    rows = tuple(probed)
+    return Diagnosis(run, name, split, reason, rows, missing, cautions, findings, decided.advice)
+
+
+def _of_probe(run: RunSeries, split: str) -> bool:
+    """Whether a split is of fixed answers, not of those that a training samples."""
+    return split.startswith("probe") or any(
+        s.examples is not None for s in run.series if s.split == split
+    )
+
+
+def _lazy(judged: SplitVerdict) -> SplitVerdict:
+    """A probe's verdict in the words of sampled trainings: chosen are right answers.
+
+    Lazy displacement: they fall, or do not gain while the wrong answers fall (margin grows).
+    """
+    if judged.verdict in ("displacement", "squeezing"):
+        return replace(judged, verdict="lazy displacement")
+    level = {e.role: e.direction for e in judged.evidence}
+    if (
+        judged.verdict == "healthy"
+        and level["chosen"] != "rises"
+        and level.get("margin") == "rises"
+    ):
+        reason = "the right answers do not gain while the wrong ones fall"
+        return replace(judged, verdict="lazy displacement", reason=f"{judged.reason}; {reason}")
+    return judged
+
+
 def _lead(name: Name, reason: str, findings: tuple[Finding, ...]) -> tuple[Name, str]:
-    """What is certain leads: a divergence decides, and a reference of its own is never healthy."""
+    """What is certain leads: a divergence decides.
+
+    Another reference, and columns that are each other's or the same, are never healthy.
+    """
     leading = [f for f in findings if f.kind in consistency.LEADING]
     kinds = {f.kind for f in leading}
     if "diverged" in kinds:
         name = "collapse"
     elif name == "healthy" and "reference" in kinds:
         name = "undetermined"
+    elif name == "healthy":
+        doubtful = [f for f in findings if f.kind == "swapped" or (f.kind == "copies" and f.where)]
+        name, leading = ("undetermined", doubtful) if doubtful else (name, leading)
     return name, "; ".join([*dict.fromkeys(f.what for f in leading), reason])
-
-
-def worst(verdicts: Iterable[Name]) -> Name:
-    """The worst of several verdicts."""
-    return max(verdicts, key=VERDICTS.index)
 
 
 def _deciding(judged: list[SplitVerdict]) -> SplitVerdict:

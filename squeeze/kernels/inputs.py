@@ -1,4 +1,4 @@
-"""What every log-prob kernel takes, checked once: errors here name the argument and the way out.
+"""Inputs of every log-prob kernel, checked once: errors name the argument and the way out.
 
 No arithmetic on logits beyond the elementwise transform; the kernels themselves are elsewhere.
 """

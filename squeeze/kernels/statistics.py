@@ -1,4 +1,4 @@
-"""What every log-prob kernel returns: the statistics of T next-token distributions."""
+"""Statistics that every log-prob kernel returns: of T next-token distributions."""
 
 from __future__ import annotations
 

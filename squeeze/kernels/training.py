@@ -79,11 +79,12 @@ class _TargetLogps(torch.autograd.Function):
         hidden, head, bias, targets, logsumexp, kept_logits = ctx.saved_tensors
         wants_hidden, wants_head, wants_bias = ctx.needs_input_grad[:3]
         kept = (targets != ctx.ignore_index).nonzero().squeeze(-1)
-        projection = Projection(hidden, head, kept.shape[0], training=True)
+        in_place = head.dtype in (torch.float32, torch.float64)  # the head's gradient is summed
+        projection = Projection(hidden, head, kept.shape[0], training=not in_place)
         fused = isinstance(ctx.fold, HiddenFold) and ctx.fold.takes(hidden, head)
         dtype = projection.accumulator
         grad_hidden = torch.zeros_like(hidden, dtype=dtype) if wants_hidden else None
-        grad_head = torch.empty_like(head) if wants_head else None
+        grad_head = torch.zeros_like(head) if wants_head else None
         grad_bias = torch.empty_like(bias) if wants_bias else None
         for first in range(0, head.shape[0], projection.columns):
             span = slice(first, min(first + projection.columns, head.shape[0]))
@@ -110,11 +111,13 @@ class _TargetLogps(torch.autograd.Function):
                 operand = gradient.to(projection.dtype)
                 if grad_hidden is not None:
                     grad_hidden.index_add_(0, rows, projection.multiply(operand, weight))
-                if wants_head:
+                if grad_head is not None and in_place:
+                    grad_head[span].addmm_(operand.T, states)
+                elif wants_head:
                     head_tile = projection.multiply(operand.T, states).add_(head_tile)
                 if wants_bias:
                     bias_tile = gradient.sum(0, dtype=dtype).add_(bias_tile)
-            if grad_head is not None:
+            if grad_head is not None and not in_place:
                 grad_head[span] = head_tile
             if grad_bias is not None:
                 grad_bias[span] = bias_tile

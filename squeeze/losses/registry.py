@@ -10,12 +10,11 @@ at policy = reference is checked against `init`, and it has its row in reports.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-from squeeze.errors import InputError
+from squeeze.errors import InputError, did_you_mean
 from squeeze.losses.ftx import with_sft
 from squeeze.losses.gate import gated
 from squeeze.losses.types import FTX, GATE, WEIGHTED, Loss, LossFunction, ResidualFunction
@@ -92,6 +91,5 @@ def get_loss(name: str) -> Loss:
         return weighted(get_loss(name.removeprefix(WEIGHTED)))
     if name.startswith(FTX):
         return with_sft(get_loss(name.removeprefix(FTX)))
-    near = difflib.get_close_matches(name, LOSSES, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise InputError(f"unknown loss {name!r}; {hint}the losses are {', '.join(LOSSES)}")
+    hint = did_you_mean(name, LOSSES, cutoff=0.6) or ";"
+    raise InputError(f"unknown loss {name!r}{hint} the losses are {', '.join(LOSSES)}")

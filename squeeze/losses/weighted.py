@@ -1,7 +1,7 @@
-"""Any loss with one response's gradient scaled: the dose of claim DO-3 (rejected) and its
-counterfactual (chosen); 0 removes it.
+"""Weights on one response's gradient in any loss: the dose of claim DO-3, and its control.
 
-The value stays the loss's own, so finite differences do not see the weight.
+The dose weighs rejected, the counterfactual chosen; 0 removes the gradient. The value stays the
+loss's own, so finite differences do not see the weight.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a run directory to a page: figures, Markdown and one self-contained HTML file.
+"""Report of a run directory: figures, Markdown and one self-contained HTML file.
 
 A report is a pure function of a run directory, whose files are the contract:
 

@@ -1,4 +1,4 @@
-"""What a report says, as plain values that the HTML and the Markdown templates both lay out.
+"""Content of a report: plain values that the HTML and the Markdown templates both lay out.
 
 Words and tables only: numbers come from `summary`, pictures from `figures` and `interactive`.
 """
@@ -165,8 +165,12 @@ def _lead(run: RunData) -> str:
     model, data = run.section("model"), run.section("data")
     if not run.run:
         return "What was trained is not recorded here (no run.json)."
-    pairs = data.get("n_train")
-    held = data.get("n_held_out")
+    pairs, held, scored = (data.get(key) for key in ("n_train", "n_held_out", "n_probe"))
+    if "base" in model:
+        return (
+            f"{model.get('name')} was scored against {model['base']} on {scored} pairs of "
+            f"{data.get('name', 'a data set')}; nothing was trained here."
+        )
     what = f"{model.get('name', 'A model')} was trained on "
     what += (
         f"{pairs} preference pairs of {data.get('name', 'a data set')}"
@@ -175,12 +179,11 @@ def _lead(run: RunData) -> str:
     )
     if len(run.arms) > 1:
         what += f" in {len(run.arms)} ways, called arms"
-    what += (
-        f"; {held} more prompts were held out and only scored."
-        if held
-        else ("; no prompts were held out.")
-    )
-    return what
+    if scored:
+        return f"{what}; {scored} pairs were scored as it went."
+    if held:
+        return f"{what}; {held} more prompts were held out and only scored."
+    return what + ("." if "held_out" in run.scores.splits else "; no prompts were held out.")
 
 
 def _happened(pages: Iterable[ArmPage]) -> str:
@@ -215,7 +218,7 @@ def _tokens(run: RunData, scale: float) -> tuple[tuple[str, tuple[TokenView, ...
 
 
 def _verdicts(run: RunData) -> tuple[VerdictRow, ...]:
-    claims = catalogue.load()
+    claims = catalogue.load() if run.verdicts else {}  # its modules need torch
     return tuple(
         VerdictRow(v, claims[v.claim].sentence if v.claim in claims else "")
         for v in run.verdicts or ()
@@ -276,7 +279,11 @@ def _not_run(
         "verdicts.json": ("The claims' verdicts", "verdicts.json is absent"),
         "samples.json": ("Tokens and generations", "samples.json is absent"),
     }
-    rows += [reasons[name] for name in run.absent]
+    rows += [
+        reasons[name]
+        for name in run.absent
+        if not (name == "verdicts.json" and run.diagnoses)  # judged by rules, not by claims
+    ]
     rows += [
         (
             f"{row.verdict.claim} {row.verdict.comparison}".strip(),
@@ -292,7 +299,7 @@ def _not_run(
         rows.append(("Held-out prompts", "the run did not score any"))
     absent = [style(kind).name for kind in KINDS if kind not in run.scores.kinds]
     if absent:
-        rows.append((f"Response kinds: {', '.join(absent)}", "the data does not have them"))
+        rows.append((f"Response kinds: {', '.join(absent)}", "they were not scored"))
     once = [a.name for a in run.arms if len(run.trajectory.points(a.name)) == 1]
     if once:
         rows.append((f"Changes in {', '.join(once)}", "only one probe: nothing to compare"))

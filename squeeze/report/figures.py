@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from squeeze.files import replacing
+from squeeze.files import write_figure
 from squeeze.report.source import Arm, RunData
 from squeeze.report.style import ARGMAX, in_order, split_name, style
 from squeeze.report.summary import Series, View, final_changes
@@ -183,8 +183,7 @@ def write_figures(run: RunData) -> list[Path]:
             ("distribution", distribution(run)),
         ):
             path = run.directory / "figures" / f"{name}.png"
-            with replacing(path) as temporary:
-                figure.savefig(temporary, dpi=130, facecolor="white")
+            write_figure(figure, path, dpi=130)
             made.append(path)
     return made
 

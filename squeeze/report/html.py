@@ -23,6 +23,7 @@ from squeeze.report.content import (
     measured,
     number,
 )
+from squeeze.report.data import curves_csv
 from squeeze.report.style import ARGMAX, split_name, style
 from squeeze.report.tokens import visible
 
@@ -67,7 +68,8 @@ def _embedded(plots: dict[str, interactive.Figure]) -> Markup:
     return interactive.embed(to_json_plotly(plots))
 
 
-def _data_uri(path: Path) -> str:
+def data_uri(path: Path) -> str:
+    """A PNG file as a URI that a page can hold."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
@@ -93,6 +95,7 @@ def render_html(content: Content, figures: list[Path]) -> str:
             plots=set(plots),
             plots_json=_embedded(plots),
             plotly_js=interactive.plotly_js(),
-            images={path.stem: _data_uri(path) for path in figures},
+            data_csv=base64.b64encode(curves_csv(content.run).encode()).decode("ascii"),
+            images={path.stem: data_uri(path) for path in figures},
         )
     )

@@ -9,7 +9,10 @@ All text that comes from data is escaped here, since plotly interprets HTML in l
 
 from __future__ import annotations
 
+import base64
+import gzip
 from collections.abc import Sequence
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -48,9 +51,11 @@ _AXIS = {
 }
 
 
-def plotly_js() -> Markup:
-    """plotly.js itself (about 4.8 MB), to be embedded once."""
-    return Markup(get_plotlyjs())
+@cache
+def plotly_js() -> str:
+    """plotly.js, packed by gzip and base64 (1.9 MB instead of 4.8), which the page unpacks."""
+    packed = gzip.compress(get_plotlyjs().encode(), mtime=0)
+    return base64.b64encode(packed).decode("ascii")
 
 
 def embed(json_text: str) -> Markup:

@@ -6,7 +6,6 @@ split, cut, column, nats. Measures nothing itself.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ import pandas as pd
 
 from squeeze.claims.variants import COLUMNS, LossRow
 from squeeze.errors import InputError
-from squeeze.files import no_formula, read_json, replacing, write_json, write_text
+from squeeze.files import no_formula, read_json, replacing, write_figure, write_json, write_text
 from squeeze.report.figures import plain
-from squeeze.report.html import environment
+from squeeze.report.html import data_uri, environment
 from squeeze.report.markdown import escape
 
 SCHEMA = 2
@@ -152,8 +151,7 @@ def _plot(content: Mapping[str, Any], path: Path) -> None:
         handles = [axes[0][0].plot([], [], "o", color=f"C{i}")[0] for i in range(len(models))]
         names = [_label(model) for model in models]
         figure.legend(handles, names, loc="outside lower center", ncols=len(models))
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    write_figure(figure, path, dpi=120)
 
 
 def _label(name: str) -> str:
@@ -169,7 +167,6 @@ def write(out: Path, content: Mapping[str, Any]) -> None:
         frame.map(no_formula).to_csv(temporary, index=False)
     write_text(out / "losses.md", markdown(content))
     plot(content, out / "losses.png")
-    image = base64.b64encode((out / "losses.png").read_bytes()).decode("ascii")
     page = environment(autoescape=True).get_template("losses.html.j2")
     verdicts = [(m, v) for m, rows in content["verdicts"].items() for v in rows]
     text = page.render(
@@ -177,6 +174,6 @@ def write(out: Path, content: Mapping[str, Any]) -> None:
         rows=table(content, seeds=True),
         remarks=remarks(content),
         verdicts=verdicts,
-        image=f"data:image/png;base64,{image}",
+        image=data_uri(out / "losses.png"),
     )
     write_text(out / "index.html", text)

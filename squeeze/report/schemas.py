@@ -131,6 +131,13 @@ class _Remedy(TypedDict):
 
 
 @with_config(_AS_WRITTEN)
+class _Finding(TypedDict):
+    what: str
+    where: str
+    cause: str
+
+
+@with_config(_AS_WRITTEN)
 class _Curve(TypedDict):
     kind: str
     unit: str
@@ -156,6 +163,7 @@ class _Diagnosis(TypedDict):
     notes: list[str]
     splits: list[_Split]
     remedies: list[_Remedy]
+    findings: NotRequired[list[_Finding]]
     curves: list[_Curve]
 
 

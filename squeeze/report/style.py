@@ -1,4 +1,4 @@
-"""How response kinds and arms look and what they are called, in every figure and table of a report.
+"""Styles of response kinds and arms: looks and names, in every figure and table of a report.
 
 Colours are Okabe & Ito's, told apart by colour-blind readers; members of one family share a colour
 and differ in their dash. No drawing happens here.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from scipy import stats
 
 from squeeze.claims import statistics
@@ -19,6 +18,8 @@ from squeeze.trajectory import Trajectory
 
 RESAMPLES = 1000
 if TYPE_CHECKING:
+    from jaxtyping import Float  # of the extra train
+
     Floats = pd.Series[float]
 else:
     Floats = pd.Series  # before pandas 3 it takes no parameter when the program runs
@@ -200,7 +201,6 @@ def split_summary(scores: Scores, arm: str, split: str) -> SplitSummary:
     if len(during) > 1 and len(chosen):
         best = during[int(chosen[during].to_numpy().mean(axis=0).argmax())]
         drop, peak = estimate(chosen[during[-1]] - chosen[best]), time.position[int(best)]
-    margin = (chosen - rejected).dropna() if len(chosen) and len(rejected) else chosen.iloc[:0]
     return SplitSummary(
         split,
         estimate(_last(chosen)),
@@ -208,8 +208,13 @@ def split_summary(scores: Scores, arm: str, split: str) -> SplitSummary:
         peak,
         estimate(_last(rejected)),
         estimate(_last(argmax)),
-        estimate(_last(margin)),
+        estimate(_last(_margin(chosen, rejected))),
     )
+
+
+def _margin(chosen: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:
+    """Chosen less rejected, of the examples that have both."""
+    return (chosen - rejected).dropna() if len(chosen) and len(rejected) else chosen.iloc[:0]
 
 
 def metric_series(scores: Scores, arm: str, split: str, metric: str) -> Series | None:
@@ -219,7 +224,7 @@ def metric_series(scores: Scores, arm: str, split: str, metric: str) -> Series |
         chosen, rejected = (
             values(scores, arm, kind, split, View()) for kind in ("chosen", "rejected")
         )
-        table = (chosen - rejected).dropna() if len(chosen) and len(rejected) else chosen.iloc[:0]
+        table = _margin(chosen, rejected)
     else:
         table = scores.table(arm, "chosen", split, metric).dropna()
     return series(table, time)

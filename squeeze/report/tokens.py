@@ -1,4 +1,4 @@
-"""Where along an answer the mass went: per-token changes, their colours, and the largest losses.
+"""Tokens of an answer, where the mass went: changes, their colours, and the largest losses.
 
 Input are the `tokens` entries of samples.json; nothing is scored here.
 """

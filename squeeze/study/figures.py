@@ -6,7 +6,7 @@ Nothing is trained here, and nothing judged: what agrees with the paper is said 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,15 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
+from squeeze.cache import cache_directory
 from squeeze.claims.runs import Runs
 from squeeze.claims.types import Level
 from squeeze.errors import InputError
-from squeeze.files import replacing
+from squeeze.files import write_figure
 from squeeze.report.figures import LOOK
 from squeeze.report.style import ARGMAX, split_name, style
-
-if TYPE_CHECKING:
-    from squeeze.study.study import Observatory
+from squeeze.study.study import Study
 
 RESAMPLES = 500
 DPO_ARM = "sft-dpo"
@@ -68,8 +67,7 @@ def write_paper_figures(level: Level, directory: Path, cache: Path | None = None
     made = []
     for number, figure in figures.items():
         path = directory / f"figure-{number}-{level}.png"
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=120, facecolor="white")
+        write_figure(figure, path, dpi=120)
         made.append(path)
     return made
 
@@ -79,36 +77,30 @@ def cached_runs(level: Level, cache: Path | None = None) -> list[tuple[str, Runs
 
     Reads what is there and trains nothing; raises `InputError` as `write_paper_figures` does.
     """
-    from squeeze.cache import cache_directory
-    from squeeze.study.study import Observatory
-
     root = cache or cache_directory() / "experiments"
     if not root.is_dir():  # before an experiment would look for its model
         raise InputError(f"{root} does not exist; run `squeeze observe {level}` first")
-    observatory = Observatory(level, cache=cache)
-    long_sft = f"sft-{observatory.plan.settings['long_sft_epochs']}"
+    study = Study(level, cache=cache)
+    long_sft = f"sft-{study.plan.settings['long_sft_epochs']}"
     return [
-        (arm, _finished(observatory, claim, arm))
+        (arm, _finished(study, claim, arm))
         for claim, arm in (("SF-1", long_sft), ("DO-1", DPO_ARM))
     ]
 
 
-def _finished(observatory: Observatory, claim: str, arm: str) -> Runs:
-
-    found = []
-    for seed, experiment in observatory.over(claim):
-        made, trainer = experiment.config.arm(arm), experiment.arms
-        if all(
-            trainer.place(made.phases[: i + 1]).adapter.exists() for i in range(len(made.phases))
-        ):
-            found.append((seed, trainer.trajectory(made)))
+def _finished(study: Study, claim: str, arm: str) -> Runs:
+    found = [
+        (seed, e.arms.trajectory(e.config.arm(arm)))
+        for seed, e in study.over(claim)
+        if e.is_trained(arm)
+    ]
     if not found:
         raise InputError(
             f"no evaluation seed of arm {arm} is finished in the cache; "
-            f"run `squeeze observe {observatory.level} --claims {claim}` first"
+            f"run `squeeze observe {study.level} --claims {claim}` first"
         )
     seeds, trajectories = zip(*found, strict=True)
-    return Runs(tuple(trajectories), observatory.level, tuple(seeds))
+    return Runs(tuple(trajectories), study.level, tuple(seeds))
 
 
 # --- drawing ------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from squeeze.claims.runs import Runs
 from squeeze.claims.sft import Copies
 from squeeze.claims.types import Verdict
 from squeeze.errors import InputError
-from squeeze.files import replacing
+from squeeze.files import write_figure
 from squeeze.published_logs import ARGMAX, CHOSEN, PublishedRun, find_logs, read_published
 from squeeze.report.style import ARGMAX as ARGMAX_STYLE
 from squeeze.report.style import style
@@ -177,6 +177,5 @@ def draw_published(judged: Sequence[Judged], path: Path) -> Path | None:
         axes.set_xlabel("evaluation")
     figure.axes[0].set_ylabel("change of the mean log-prob, nats")
     figure.axes[0].legend(frameon=False, fontsize=8)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, facecolor="white")
+    write_figure(figure, path, dpi=120)
     return path

@@ -8,11 +8,15 @@ file systems do).
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from squeeze.files import read_json, write_json
+from squeeze.cache import locked
+from squeeze.errors import InputError
+from squeeze.files import read_json, write_json, write_text
 from squeeze.training.arms import Arm
 from squeeze.training.runner import ArmTrainer, Phases, phases_key
 from squeeze.trajectory import Trajectory
@@ -53,3 +57,39 @@ class Records:
                 log: Any = read_json(arms.place(phases).directory / "log.json")
                 write_json(self._log_file(phases), log)
             arms.rows(phases).write(self._rows_file(phases))
+
+
+def kept(
+    name: str,
+    recipe: Mapping[str, Any],
+    make: Callable[[], Any],
+    cache: Path,
+    records: Path | None = None,
+    recorded: bool = False,
+) -> Any:
+    """What `make` returns (JSON), or what it returned when it was called with this recipe before.
+
+    It is read from `records` or `cache` (directories), and written to both. With `recorded` nothing
+    is made: raises `InputError` where it is not in `records`.
+    """
+    places = [] if records is None else [records]
+    for directory in places:
+        if (found := _stored(directory / name, recipe)) is not None:
+            return found
+    if recorded:
+        raise InputError(f"{name} is not in {records}, or of another recipe; leave out --recorded")
+    with locked(cache / name):
+        result = _stored(cache / name, recipe)
+        if result is None:
+            result = make()
+        for directory in (cache, *places):
+            directory.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({"recipe": dict(recipe), "result": result})
+            write_text(directory / name, text + "\n")
+    return result
+
+
+def _stored(path: Path, recipe: Mapping[str, Any]) -> Any:
+    if not path.is_file() or (stored := read_json(path))["recipe"] != dict(recipe):
+        return None
+    return stored["result"]

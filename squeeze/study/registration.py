@@ -19,7 +19,6 @@ from squeeze.errors import InputError
 from squeeze.report.claim_pages import Plan, Registered
 from squeeze.report.content import flat
 
-CONTRAST = ", less the counterfactual's"
 FILE = files("squeeze.study") / "preregistered.yaml"
 
 
@@ -51,47 +50,50 @@ def _document() -> Mapping[str, Any]:
     return document
 
 
-def verifiable_plan() -> Mapping[str, Any]:
-    """What is registered for the checkable questions: model, seeds, recipe and statistics."""
-    found: Mapping[str, Any] = _document()["verifiable"]
-    return found
+def part_of(claim: str | None) -> Mapping[str, Any]:
+    """The part of the registration that a claim stands in: `levels`, and the ids of its `claims`.
 
-
-def registration_sha256(level: Level) -> str:
-    """The SHA-256 of what is registered for a level and of its claims' statistics."""
+    A part by itself has other models, recipes or seeds than a level's other claims, or was
+    registered later than them.
+    """
     document = _document()
-    plan(level)
-    claims = {id: rows for id, rows in document["claims"].items() if level in get(id).levels}
-    part = {"level": document["levels"][level], "claims": claims}
-    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
+    own = [part for part in document["parts"].values() if claim in part["claims"]]
+    if own:
+        found: Mapping[str, Any] = own[0]
+        return found
+    elsewhere = {id for part in document["parts"].values() for id in part["claims"]}
+    others = [id for id in document["claims"] if id not in elsewhere]
+    return {"levels": document["levels"], "claims": others}
 
 
-def plan(level: str) -> LevelPlan:
-    """The registered plan of a level; `InputError` for one without."""
-    levels = _document()["levels"]
+def stands_apart(claim: str) -> bool:
+    """Whether a claim is registered in a part by itself."""
+    return any(claim in part["claims"] for part in _document()["parts"].values())
+
+
+def registration_sha256(level: Level, claim: str | None = None) -> str:
+    """The SHA-256 of what is registered for a level and of its claims' statistics.
+
+    For a `claim` that stands in a part by itself, of that part.
+    """
+    plan(level, claim)
+    part, rows = part_of(claim), _document()["claims"]
+    claims = {id: rows[id] for id in part["claims"] if level in get(id).levels}
+    text = json.dumps({"level": part["levels"][level], "claims": claims}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def plan(level: str, claim: str | None = None) -> LevelPlan:
+    """The registered plan of a level, or of a claim at it; `InputError` where there is none."""
+    levels = part_of(claim)["levels"]
     if level not in levels:
-        raise InputError(f"no observation is registered at level {level!r}, only {list(levels)}")
-    values = dict(levels[level])
+        what = claim or "no observation"
+        verb = "is registered" if claim is None else "is not registered"
+        raise InputError(f"{what} {verb} at level {level!r}, only {list(levels)}")
+    values = {"settings": {}, "fewer": {}, **levels[level]}
     for key in ("development", "evaluation"):
         values[key] = tuple(values[key])
     return LevelPlan(**values)
-
-
-def unregistered(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """The rows whose statistic, side or role is not what was registered for their claim.
-
-    A contrast with the counterfactual is a secondary row of a statistic that is registered.
-    """
-    found = []
-    for verdict in verdicts:
-        known = [(r["statistic"], r["side"], r["role"]) for r in registered_rows(verdict.claim)]
-        sides = [(statistic, side) for statistic, side, _ in known]
-        base = verdict.statistic.removesuffix(CONTRAST)
-        contrast = verdict.role == "secondary" and (base, verdict.side) in sides
-        given = (verdict.statistic, verdict.side, verdict.role)
-        if verdict.ran and given not in known and not (base != verdict.statistic and contrast):
-            found.append(verdict)
-    return found
 
 
 def registered_rows(claim: str) -> list[dict[str, Any]]:
@@ -125,13 +127,14 @@ def registered_by_claim(claims: Iterable[Claim]) -> dict[str, Registered]:
     found = {}
     for claim in claims:
         if claim.id in document["claims"]:
-            plans = [_shown(claim, level) for level in claim.levels if level in document["levels"]]
+            levels = part_of(claim.id)["levels"]
+            plans = [_shown(claim, level) for level in claim.levels if level in levels]
             found[claim.id] = Registered(registered_rows(claim.id), plans)
     return found
 
 
 def _shown(claim: Claim, level: Level) -> Plan:
-    own = plan(level)
+    own = plan(level, claim.id)
     fields = flat({"recipe": own.recipe, "settings": own.settings})
     seeds = own.seeds_of(claim.id, own.evaluation)
-    return Plan(level, registration_sha256(level), own.model, seeds, fields)
+    return Plan(level, registration_sha256(level, claim.id), own.model, seeds, fields)

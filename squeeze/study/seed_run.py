@@ -1,15 +1,14 @@
 """One seed of an experiment: any arms on one model and one set of pairs, cached, without a report.
 
-What `run` does for the main job's directory, this does for claims, comparisons of losses and tests:
-arms by name in, one trajectory out. Everything is kept in the cache under a name that depends on
-all that determines it, so a killed experiment goes on and a finished one is only read.
+What `replicate` does for the main job's directory, this does for claims, comparisons of losses and
+tests: arms by name in, one trajectory out. Everything is kept in the cache under a name that
+depends on all that determines it, so a killed experiment goes on and a finished one is only read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from squeeze.data.examples import PreferenceExample
 from squeeze.data.probe_set import CHOSEN, REJECTED, ProbeItem
 from squeeze.errors import InputError
 from squeeze.files import read_json, replacing, write_json
-from squeeze.generation import generate_texts
+from squeeze.generation import generate_answers
 from squeeze.models import load_tokenizer, model_sha256
 from squeeze.scan import scan
 from squeeze.scoring import fast_dtype
@@ -51,9 +50,9 @@ class Experiment:
 
     `pairs` defaults to those of `config.data`; `score` ranks sampled answers for on-policy arms.
     `cache` is a directory for all experiments, the user's cache by default; `records` is one for
-    the records of all, read before anything is trained and written when an arm is finished.
-    `changed()` is called after every probe and optimizer step. Without `locks` the caller sees to
-    it that nobody else trains the same phase. With `recorded` alone nothing is trained.
+    the records of all, read before anything is trained and written when an arm is finished. Without
+    `locks` the caller sees to it that nobody else trains the same phase. With `recorded` alone
+    nothing is trained.
     """
 
     def __init__(
@@ -62,7 +61,6 @@ class Experiment:
         pairs: Pairs | None = None,
         score: Score = enthusiasm,
         cache: Path | None = None,
-        changed: Callable[[], None] = lambda: None,
         records: Path | None = None,
         locks: bool = True,
         recorded: bool = False,
@@ -92,8 +90,6 @@ class Experiment:
             self._examples,
             locks,
         )
-        self.arms.probed = lambda phases, probe: changed()
-        self.arms.stepped = lambda phase: changed()
 
     def _key(self, dtype: torch.dtype) -> str:
         """What determines an experiment, but for its phases, which name their own directories.
@@ -237,8 +233,6 @@ class Experiment:
         self,
         phases: Phases,
         *,
-        seed: int = 0,
-        temperature: float = 1.0,
         max_new_tokens: int | None = None,
     ) -> list[str]:
         """One sampled answer to every prompt, trained ones first, of the model after `phases`.
@@ -247,22 +241,19 @@ class Experiment:
         the configuration's by default. Cached.
         """
         longest = max_new_tokens or self.config.max_new_tokens
-        name = f"answers-{seed}-{temperature:g}-{longest}.json"
-        path = self.arms.place(phases).directory / name
+        path = self.arms.place(phases).directory / f"answers-0-1-{longest}.json"
         if not is_sealed(path):
             prompts = [
                 encode_prompt(self.tokenizer, e.prompt)
                 for e in [*self.pairs.train, *self.pairs.held_out]
             ]
-            texts = generate_texts(
+            answers = generate_answers(
                 self._trained(phases),
                 self.tokenizer,
                 prompts,
                 max_new_tokens=longest,
-                seed=seed,
-                temperature=temperature,
             )
-            write_json(path, texts)
+            write_json(path, [answer.text for answer in answers])
             seal(path.parent, [path.name])
         found: list[str] = read_json(path)
         return found

@@ -1,4 +1,4 @@
-"""Runs what `preregistered.yaml` registers at a level, and judges every observation on it.
+"""The study of a level: what `preregistered.yaml` registers, trained, and judged by its claims.
 
 One `Experiment` a seed, cached: a second call trains nothing. `observations` says which arms each
 claim needs, and judges.
@@ -6,7 +6,7 @@ claim needs, and judges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from squeeze.study.engine import Engine, Plan, Seed
 from squeeze.study.registration import LevelPlan, plan
 from squeeze.study.seed_run import Experiment
 from squeeze.study.tiny_lm import tiny_examples, tiny_lm
-from squeeze.training.config import make_config
+from squeeze.training.config import RunConfig, make_config
 from squeeze.training.inputs import Pairs
 
 SFT_DPO = "sft-dpo"
@@ -27,12 +27,13 @@ TINY = "tinylm"  # the model that is made here, with the pairs of its world
 OTHERS = {"gemma3-270m": {"data": "enthusiastic_zh", "template": "unmarked"}}
 
 
-class Observatory:
+class Study:
     """The registered experiments of a level on some seeds.
 
     `model`, single fields of the `recipe` and single `settings` may be replaced (quick forms, other
-    models: `registered` says whether nothing was); `cache` and `changed` are `Experiment`'s.
-    `engine` trains the arms that a claim compares, elsewhere and at once. With `recorded` nothing
+    models: `registered` says whether nothing was); `apart` replaces fields of the recipes of claims
+    that are registered in parts by themselves. `cache` is `Experiment`'s. `engine`
+    trains the arms that a claim compares, elsewhere and at once. With `recorded` nothing
     is trained: claims are judged on those of their arms that the records hold of every seed.
     """
 
@@ -44,8 +45,8 @@ class Observatory:
         model: str | None = None,
         recipe: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
+        apart: Mapping[str, Any] | None = None,
         cache: Path | None = None,
-        changed: Callable[[], None] = lambda: None,
         records: Path | None = None,
         engine: Engine | None = None,
         recorded: bool = False,
@@ -63,23 +64,45 @@ class Observatory:
             settings={**registered.settings, **(settings or {})},
         )
         self.seeds = tuple(self.plan.evaluation if seeds is None else seeds)
-        self.registered = self.plan == registered and self.seeds == registered.evaluation
-        self._engine, self._recorded = engine, recorded
+        same_plan = self.plan == registered and not apart
+        self.registered = same_plan and self.seeds == registered.evaluation
+        self._apart, self._model = dict(apart or {}), model
+        self._engine = engine
         self._of_each: dict[str, Any] = {
-            **{"cache": cache, "changed": changed, "records": records},
+            **{"cache": cache, "records": records},
             **{"locks": engine is None, "recorded": recorded},
         }
+        self.cache, self.records, self.recorded = cache, records, recorded
         self._experiments: dict[int, Experiment] = {}
 
     def experiment(self, seed: int) -> Experiment:
         """The experiment of a seed."""
         if seed not in self._experiments:
             tiny = self.plan.model == TINY
-            model = str(tiny_lm()) if tiny else self.plan.model
-            config = make_config({**self.plan.recipe, "model": model, "seed": seed})
+            config = self._config(self.plan, seed)
             pairs = Pairs(*tiny_examples(config.pairs, config.held_out, seed)) if tiny else None
             self._experiments[seed] = Experiment(config, pairs, **self._of_each)
         return self._experiments[seed]
+
+    def experiment_on(self, own: LevelPlan, seed: int, pairs: Pairs) -> Experiment:
+        """The experiment of a seed under a plan of its own, on these pairs; none is recorded."""
+        alone = self._of_each | {"records": None, "recorded": False}
+        return Experiment(self._config(own, seed), pairs, **alone)
+
+    def _config(self, own: LevelPlan, seed: int) -> RunConfig:
+        model = str(tiny_lm()) if own.model == TINY else own.model
+        return make_config({**own.recipe, "model": model, "seed": seed})
+
+    def own(self, claim: str) -> tuple[LevelPlan, tuple[int, ...]]:
+        """The plan and the seeds of a claim that is registered in a part by itself.
+
+        Where the level's evaluation seeds were asked for, the seeds are the part's.
+        """
+        found = plan(self.level, claim)
+        fields = {name: value for name, value in self._apart.items() if name in found.recipe}
+        found = replace(found, model=self._model or found.model, recipe={**found.recipe, **fields})
+        default = self.seeds == self.plan.evaluation
+        return found, found.seeds_of(claim, found.evaluation if default else self.seeds)
 
     def over(self, claim: str) -> list[tuple[int, Experiment]]:
         """The seeds spent on a claim, with their experiments."""
@@ -99,7 +122,7 @@ class Observatory:
         without = counterfactual or {}
         arms = list(dict.fromkeys([*roles.values(), *without.values()]))
         found = self.over(claim)
-        if self._recorded:
+        if self.recorded:
             arms = [arm for arm in arms if all(e.is_recorded(arm) for _, e in found)]
             if not arms:
                 seeds = ", ".join(str(seed) for seed, _ in found)

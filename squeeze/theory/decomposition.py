@@ -125,11 +125,3 @@ def relative_error(
     """Return ‖Σ predicted − measured‖ / ‖measured‖, over all observed positions and labels."""
     error = predicted.sum(dim=0) - measured
     return float(torch.linalg.vector_norm(error) / torch.linalg.vector_norm(measured))
-
-
-def at_targets(
-    change: Float[Tensor, "*terms positions vocab"], targets: Int[Tensor, " positions"]
-) -> Float[Tensor, "*terms positions"]:
-    """Return a change of log π at one label a position, such as the observed sequence's tokens."""
-    index = targets.expand(change.shape[:-1]).unsqueeze(-1)
-    return change.gather(-1, index).squeeze(-1)

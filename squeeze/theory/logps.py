@@ -1,4 +1,4 @@
-"""What a preference loss sees of a batch of pairs: sequence log-probs and lengths, nothing else.
+"""Log-probs and lengths of a batch of pairs: all that a preference loss sees.
 
 Losses (`squeeze.losses`) and their residuals (`squeeze.theory.residuals`) are functions of this
 one type. Computing log-probs from a model is not this module's work (`squeeze.scoring`, TRL).

@@ -113,12 +113,14 @@ def _loss(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phas
     return f"SFT on chosen, then {loss.name}{found[2]}", (sft, phase)
 
 
-def _hyperparameter(loss: Loss, text: str) -> tuple[str, bool | float]:
+def _hyperparameter(loss: Loss, text: str) -> tuple[str, bool | float | str]:
     """A "name=value" of a loss; raises `InputError` for one that it has not."""
     name, _, value = text.partition("=")
     if name not in loss.hyperparameters:
         known = ", ".join(loss.hyperparameters) or "none"
         raise InputError(f"{loss.name} has no hyper-parameter {name!r}; it has {known}")
+    if isinstance(loss.hyperparameters[name], str):  # f_dpo's divergence
+        return name, value
     if value in ("true", "false"):
         return name, value == "true"
     try:

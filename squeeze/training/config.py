@@ -1,11 +1,10 @@
-"""What is trained on what: arms, phases and the configuration of a run, all plain data.
+"""Configuration of a run: what is trained on what, all plain data.
 
-Nothing here trains; `run` turns a `RunConfig` into TRL trainers.
+Nothing here trains; `trainers` turns a `RunConfig` into TRL trainers.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -16,9 +15,10 @@ import yaml
 from pydantic import FiniteFloat, StrictBool, StrictInt, StrictStr, TypeAdapter
 
 from squeeze.data.encoding import current_template
-from squeeze.errors import InputError
+from squeeze.errors import InputError, did_you_mean
 from squeeze.jsonc import strip_comments
 from squeeze.losses import get_loss
+from squeeze.run_directory import flag
 from squeeze.training.arms import TRL_LOSSES, Arm, Phase, make_arm
 from squeeze.training.declared import (
     Count,
@@ -197,11 +197,6 @@ QUICK = {
 }
 
 
-def flag(field: str) -> str:
-    """The command-line option of a configuration field."""
-    return "--" + field.replace("_", "-")
-
-
 _DECLARATION = TypeAdapter(RunConfig)
 
 
@@ -213,8 +208,7 @@ def make_config(values: Mapping[str, Any]) -> RunConfig:
     given = {key.replace("-", "_"): value for key, value in values.items() if value is not None}
     for key in given:
         if key not in _NAMES:
-            near = difflib.get_close_matches(key, _NAMES, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(key, _NAMES, cutoff=0.6)
             raise InputError(f"unknown configuration field {key[:60]!r}{hint}")
     if isinstance(given.get("arms"), str):
         given["arms"] = [name.strip() for name in given["arms"].split(",") if name.strip()]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from squeeze.files import replacing, write_json
+from squeeze.files import write_figure, write_json
 from squeeze.trajectory import Trajectory
 
 # series -> (response kind, metric), on training prompts
@@ -55,5 +55,4 @@ def draw_curves_png(path: Path, trajectory: Trajectory) -> None:
         axes.set_xticks(range(0, len(labels), every), labels[::every], rotation=45, ha="right")
         axes.set(title=arm, ylabel="mean log-prob of an answer, nats")
         axes.legend()
-    with replacing(path / "curves.png") as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    write_figure(figure, path / "curves.png", dpi=100)

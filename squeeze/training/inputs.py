@@ -1,7 +1,7 @@
-"""What a run starts from: pairs that fit the model, the encoded probe set, the pretrained model.
+"""Inputs of a run: pairs that fit the model, the encoded probe set, the pretrained model.
 
-Shared by the main job (`run`) and by claims and comparisons (`experiment`), so that every field of
-`RunConfig` that concerns data and model means the same in both. Nothing is trained here.
+Shared by the main job (`replicate`) and by claims and comparisons (`study.seed_run`), so that every
+field of `RunConfig` that concerns data and model means the same in both. Nothing is trained here.
 """
 
 from __future__ import annotations

@@ -7,13 +7,12 @@ nothing here, is `llamafactory_keys`' list. Nothing is loaded or trained here.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from squeeze.errors import InputError
+from squeeze.errors import InputError, did_you_mean
 from squeeze.training.declared import checked
 from squeeze.training.llamafactory_keys import (
     ELSEWHERE,
@@ -92,8 +91,7 @@ def _key_warnings(values: Mapping[str, Any]) -> list[str]:
     known = [*READ, *ONLY, *IGNORED]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(key, known, cutoff=0.6)
             warnings.append(f"unknown key {key!r} ignored{hint}")
     return warnings
 
@@ -212,10 +210,9 @@ def _template(keys: Keys) -> tuple[dict[str, Any], list[str]]:
             f"template {name}: the chat template of the model's own tokenizer is used"
         ]
     known = [*TEMPLATES, *MODEL_TEMPLATES]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = did_you_mean(name, known, cutoff=0.6) or ";"
     raise InputError(
-        f"template {name!r} is not known here; {hint}leave it out to use the model's own chat "
+        f"template {name!r} is not known here{hint} leave it out to use the model's own chat "
         f"template, or choose {', '.join(known)}"
     )
 

@@ -1,4 +1,4 @@
-"""What a phase trains on: the data's pairs, counterfactual forms of them, or the policy's own."""
+"""Pairs of a phase: the data's, counterfactual forms of them, or the policy's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from squeeze.data.encoding import encode_prompt
 from squeeze.data.examples import PreferenceExample
 from squeeze.data.probe_set import permuted_words
 from squeeze.errors import InputError
-from squeeze.generation import generate_texts
+from squeeze.generation import generate_answers
 from squeeze.training.arms import Phase
 
 if TYPE_CHECKING:
@@ -53,14 +53,14 @@ def own_pairs(
     """
     prompts = [encode_prompt(tokenizer, e.prompt) for e in train]
     samples = [
-        generate_texts(
+        generate_answers(
             model, tokenizer, prompts, max_new_tokens=max_new_tokens, seed=seed * N_SAMPLES + number
         )
         for number in range(N_SAMPLES)
     ]
     rng, pairs = random.Random(f"own/{seed}"), []
-    for example, *texts in zip(train, *samples, strict=True):
-        different = sorted({text.strip() for text in texts} - {""})
+    for example, *answers in zip(train, *samples, strict=True):
+        different = sorted({answer.text.strip() for answer in answers} - {""})
         if ranking == "random":
             ranks = {text: rng.random() for text in different}
         else:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-Record = Callable[[int, float, list[ScoredResponse]], None]
-
 
 class Prober:
     """Scores a probe set, every process its share; `seconds` is the time spent so far.
@@ -44,12 +42,12 @@ class Prober:
 
 
 class ProbeCallback(TrainerCallback):
-    """At the end of epochs, have the trainer save a checkpoint and then score the probe set.
+    """At the end of epochs, have the trainer save a checkpoint and then probe the model.
 
     Probing after the save means that a recorded probe implies a complete checkpoint of the same
     step, which is what makes a killed run resumable. `wanted(epoch)` may leave epochs out. The
-    trainer's own `save_strategy` must be "no". `record(step, epoch, responses)` receives what was
-    scored.
+    trainer's own `save_strategy` must be "no". `record(step, epoch, found)` receives what
+    `prober(model)` returns: a `Prober`'s scores, or what else is asked of the model.
 
     Where a signal asks the run to stop, the step in hand is saved and the training ends;
     `between(step)` is told of a checkpoint that lies between probes.
@@ -57,8 +55,8 @@ class ProbeCallback(TrainerCallback):
 
     def __init__(
         self,
-        prober: Prober,
-        record: Record,
+        prober: Callable[[Any], Any],
+        record: Callable[[int, float, Any], None],
         wanted: Callable[[float], bool] = lambda epoch: True,
         between: Callable[[int], None] = lambda step: None,
     ) -> None:

@@ -1,4 +1,4 @@
-"""What a run shows while it works: a bar over all arms with time left, and a line a probe."""
+"""Progress of a run on the terminal: a bar over all arms with time left, and a line a probe."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Phases that several arms begin with are trained once. All of it lives in one work directory, so that
 a killed process goes on at its last probe and a finished one only reads. What a run shows, judges
-and reports is `run`'s business.
+and reports is `replicate`'s business.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class ArmTrainer:
 
     def probe_base(self) -> None:
         """Score the untrained model, where every arm starts."""
-        with self._alone(()):
+        with self._locked(()):
             self._mend(())
             if on_main(self._rows_file(()).exists):
                 return
@@ -201,7 +201,7 @@ class ArmTrainer:
         for length in range(1, len(arm.phases) + 1):
             phases = arm.phases[:length]
             interrupt.stop_if_requested()
-            with self._alone(phases, wait):
+            with self._locked(phases, wait):
                 self._mend(phases)
                 adapter = self.place(phases).adapter
                 if not on_main(adapter.exists):
@@ -227,7 +227,7 @@ class ArmTrainer:
         place.empty()
         self._written.pop(phases_key(phases), None)
 
-    def _alone(self, phases: Phases, wait: bool = True) -> AbstractContextManager[object]:
+    def _locked(self, phases: Phases, wait: bool = True) -> AbstractContextManager[object]:
         """Two runs that need the same phase: one works, the other waits and reads.
 
         Of a run in several processes the main one asks; the others wait for what it then says.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from squeeze.data.encoding import encode_prompt
 from squeeze.data.examples import PreferenceExample
-from squeeze.generation import generate_texts
+from squeeze.generation import generate_answers
 from squeeze.scoring import ScoredResponse
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def answer(
     max_new_tokens: int,
 ) -> list[dict[str, str]]:
     """The model's greedy answer to every example's prompt."""
-    texts = generate_texts(
+    answers = generate_answers(
         model,
         tokenizer,
         [encode_prompt(tokenizer, example.prompt) for example in examples],
@@ -89,6 +89,6 @@ def answer(
         temperature=0.0,
     )
     return [
-        {"example": e.id, "prompt": e.prompt[-1].content, "text": text}
-        for e, text in zip(examples, texts, strict=True)
+        {"example": e.id, "prompt": e.prompt[-1].content, "text": answer.text}
+        for e, answer in zip(examples, answers, strict=True)
     ]

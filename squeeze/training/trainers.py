@@ -1,7 +1,7 @@
 """One phase of an arm through TRL's own trainers: SFT or DPO, LoRA or all weights, resumable.
 
 The reference of a DPO phase is the model the phase starts from (LoRA: its adapter switched off;
-else a copy); what earlier phases learned is in the weights. Recipes are `recipes`' business.
+else a copy); what earlier phases learned is in the weights. Arms are `arms`' business.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from squeeze.losses.types import FTX, GATE, WEIGHTED
 from squeeze.models import load_model, loading
 from squeeze.training.arms import Phase
 from squeeze.training.config import RunConfig
+from squeeze.training.loss_trainer import RegisteredLossTrainer
 from squeeze.training.phase_place import PhasePlace
 from squeeze.training.trl_compat import answers_alone, checkpointing, without_cards
 
@@ -114,7 +115,10 @@ def lora_config(config: RunConfig) -> LoraConfig:
     )
 
 
-def _arguments(phase: Phase, config: RunConfig, place: PhasePlace, bf16: bool) -> dict[str, Any]:
+def trainer_arguments(
+    phase: Phase, config: RunConfig, place: PhasePlace, bf16: bool
+) -> dict[str, Any]:
+    """The fields of TRL's configurations that SFT and DPO share."""
     batch_size, accumulation = share_batch(phase.batch_size, phase.accumulation)
     return {
         "output_dir": str(place.directory),
@@ -159,7 +163,7 @@ def make_trainer(
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     set_seed(config.seed)
-    arguments = _arguments(phase, config, place, bf16)
+    arguments = trainer_arguments(phase, config, place, bf16)
     common: dict[str, Any] = {
         "model": model,
         "processing_class": tokenizer,
@@ -184,8 +188,6 @@ def make_trainer(
             args = DPOConfig(**arguments, loss_type=[phase.loss_type])
             trainer = DPOTrainer(args=args, **common)
         else:
-            from squeeze.training.loss_trainer import RegisteredLossTrainer
-
             loss = get_loss(phase.loss_type)
             trainer = RegisteredLossTrainer(
                 args=DPOConfig(**arguments),

@@ -1,15 +1,17 @@
 """Private names of TRL and transformers: every one that squeeze touches, and nothing else.
 
 `TOUCHED` lists them with the versions that each was tried on; a test fails when one disappears.
-Whoever needs another private name adds it here, with a function that says what it is for.
+Whoever needs another private name adds it here, with a function that says what it is for. (The
+attention of `squeeze.tree_attention`, which stands below this module, is touched there.)
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib import import_module
 from typing import Any, cast
 
@@ -49,11 +51,12 @@ TOUCHED = (
     Touch("trl", "DPOTrainer._compute_loss", "another loss on TRL's forward pass", _TRL),
     Touch("trl", "DPOTrainer.log", "overridden by TRL; probes are logged past it", _TRL),
     Touch("trl", "DPOTrainer.create_model_card", "no card beside each checkpoint", _TRL),
-    Touch("trl", "GRPOTrainer._prepare_inputs", "rollouts to verify", _TRL),
-    Touch("trl", "RLOOTrainer._prepare_inputs", "rollouts to verify", _TRL),
+    Touch("trl", "GRPOTrainer._prepare_inputs", "rollouts to verify and to watch", _TRL),
+    Touch("trl", "RLOOTrainer._prepare_inputs", "rollouts to verify and to watch", _TRL),
     Touch("trl.trainer.utils", "_use_triton", "answers alone on a CPU", _TRL, optional=True),
     Touch("trl.trainer.utils", "selective_log_softmax", "a peer in the benchmark", _TRL),
     Touch("transformers", "Trainer.log", "probes in the trainer's log", _BOTH),
+    Touch("transformers", "PreTrainedConfig._attn_implementation", "packed answers", _BOTH),
 )
 
 
@@ -125,6 +128,31 @@ def sampled_batch(trainer: Any) -> dict[str, Any]:
     return batch
 
 
+def sampled_method(trainer: Any) -> str:
+    """What a trainer that samples its answers is called in a diagnosis; "" for others."""
+    kinds = {cls.__name__ for cls in type(trainer).__mro__}
+    if kinds & {"GRPOTrainer", "RLOOTrainer"}:
+        return "grpo"
+    return "online dpo" if "OnlineDPOTrainer" in kinds else ""
+
+
+def note_rollouts(trainer: Any, note: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+    """Have `note` called with every batch that a group-relative trainer trains on; how to end it.
+
+    The batch is TRL's, as of `sampled_batch`, and not to be changed.
+    """
+    prepare = trainer._prepare_inputs
+
+    def noted(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        batch: dict[str, Any] = prepare(*args, **kwargs)
+        if trainer.model.training:
+            note(batch)
+        return batch
+
+    trainer._prepare_inputs = noted
+    return partial(delattr, trainer, "_prepare_inputs")
+
+
 @contextmanager
 def without_cards(trainer: Any) -> Iterator[None]:
     """Weights saved without model cards: only this run reads them, and a card takes longer."""
@@ -178,6 +206,11 @@ def unheard(trainer: Any) -> Iterator[None]:
 def model_name(model: Any) -> str:
     """What a model was loaded from; its class where that is not known."""
     return str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+
+
+def attention_of(model: Any) -> str:
+    """The implementation of a model's attention; `model.set_attn_implementation` changes it."""
+    return str(model.config._attn_implementation)
 
 
 def selective_log_softmax(logits: Tensor, index: Tensor) -> Tensor:

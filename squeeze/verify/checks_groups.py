@@ -51,8 +51,7 @@ def rollout_tokens(subject: GroupSubject) -> Measured:
         raise DoesNotApply("the trainer is told to leave truncated completions out")
     sampled = subject.sampled
     known = sampled.trainer.squeeze_rewarded
-    if not known.all_seen:
-        raise DoesNotApply("its rewards are a model's or asynchronous: they are not seen")
+    known.require_all()
     with forwards(sampled.trainer.model) as passes:
         loss, _ = subject.value(sampled)
         torch.autograd.backward(loss, inputs=[f.hidden for f in passes])
@@ -144,6 +143,12 @@ def _old(sampled: Sampled) -> Tensor | None:
     return total
 
 
+def _with_old(subject: GroupSubject) -> Sampled:
+    """A batch that serves several steps, whose old log-probs a trainer needs and so keeps."""
+    kept = _old(subject.sampled) is not None
+    return subject.sampled if kept else subject.sample(subject.variant(num_iterations=2))
+
+
 @check(
     "ratio-at-start",
     GroupSubject,
@@ -154,9 +159,7 @@ def _old(sampled: Sampled) -> Tensor | None:
 )
 def ratio_at_start(subject: GroupSubject) -> Measured:
     """The sampler's log-probs, which the trainer keeps, against the scorer's."""
-    sampled = subject.sampled
-    if _old(sampled) is None:  # it is needed, and kept, where a batch serves several steps
-        sampled = subject.sample(subject.variant(num_iterations=2))
+    sampled = _with_old(subject)
     old = _old(sampled)
     if old is None:
         raise DoesNotApply("the trainer keeps no log-probs of its sampler")
@@ -205,9 +208,7 @@ def policy_gradient(subject: GroupSubject) -> Measured:
 def clipped_surrogate(subject: GroupSubject) -> Measured:
     """The loss of a batch sampled at the start, once the weights were moved."""
     subject.surrogate(at_start=False)
-    sampled = subject.sampled
-    if _old(sampled) is None:
-        sampled = subject.sample(subject.variant(num_iterations=2))
+    sampled = _with_old(subject)
     model = sampled.trainer.model
     with torch.no_grad():
         old = subject.score(model, sampled.answers)
@@ -326,8 +327,7 @@ def _step_off(subject: GroupSubject, **options: Any) -> float:
     rewarded = trainer.squeeze_rewarded
     with torch.random.fork_rng():
         trainer.train()
-    if not rewarded.all_seen:
-        raise DoesNotApply("its rewards are a model's or asynchronous: they are not seen")
+    rewarded.require_all()
     numbers = {said(row["prompt"]): i for i, row in enumerate(subject.raw)}
     answers, rows = subject.heard(rewarded.order, numbers)
     sampled = Sampled(trainer, {}, answers, rows, {})

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from squeeze.verify.checks_loss import LOSS_TOLERANCE, TOKENS, distance, relative
+from squeeze.training.trl_compat import attention_of
+from squeeze.verify.checks_loss import (
+    LOSS_TOLERANCE,
+    TOKENS,
+    compared,
+    distance,
+    loss_away,
+    relative,
+)
 from squeeze.verify.scorer import gradient, moved
 from squeeze.verify.subject import MOVED, TrainerSubject
 from squeeze.verify.types import DoesNotApply, Measured, check
@@ -47,23 +54,20 @@ def _padded(batch: dict[str, Any], left: int, right: int, pad_id: int) -> dict[s
 def padding(subject: TrainerSubject) -> Measured:
     """The loss of the full batch with more padding on either side."""
     pad_id = subject.tokenizer.pad_token_id
-    with moved(subject.trainer.model, MOVED), torch.no_grad():
-        plain, _ = subject.compute(subject.trainer, subject.rows)
-        off = {}
-        sides = {"left": (COLUMNS, 0), "right": (0, COLUMNS)}
-        if subject.family.trains_prompts(subject.args):
-            del sides["left"]  # from there a sequence's first token would be predicted
-        for side, columns in sides.items():
+    plain = loss_away(subject, subject.trainer)
+    off = {}
+    sides = {"left": (COLUMNS, 0), "right": (0, COLUMNS)}
+    if subject.family.trains_prompts(subject.args):
+        del sides["left"]  # from there a sequence's first token would be predicted
+    for side, columns in sides.items():
 
-            def change(batch: dict[str, Any], columns: tuple[int, int] = columns) -> dict[str, Any]:
-                return _padded(batch, *columns, pad_id)
+        def change(batch: dict[str, Any], columns: tuple[int, int] = columns) -> dict[str, Any]:
+            return _padded(batch, *columns, pad_id)
 
-            loss, _ = subject.compute(subject.trainer, subject.rows, change)
-            off[side] = relative(loss.item(), plain.item())
+        off[side] = relative(loss_away(subject, subject.trainer, change), plain)
     worst = max(off, key=lambda side: off[side])
     return Measured(
-        off[worst],
-        f"loss {plain.item():.6g}; {COLUMNS} columns on the {worst}: off {off[worst]:.2g}",
+        off[worst], f"loss {plain:.6g}; {COLUMNS} columns on the {worst}: off {off[worst]:.2g}"
     )
 
 
@@ -116,13 +120,9 @@ def duplicated_batch(subject: TrainerSubject) -> Measured:
 )
 def evaluation_mode(subject: TrainerSubject) -> Measured:
     """The same batch in both modes."""
-    with moved(subject.trainer.model, MOVED), torch.no_grad():
-        train, _ = subject.compute(subject.trainer, subject.rows)
-        evaluation, _ = subject.compute(subject.trainer, subject.rows, training=False)
-    off = relative(evaluation.item(), train.item())
-    return Measured(
-        off, f"loss in training {train.item():.6g}, in evaluation {evaluation.item():.6g}"
-    )
+    train = loss_away(subject, subject.trainer)
+    evaluation = loss_away(subject, subject.trainer, training=False)
+    return compared(train, evaluation, "loss in training {}, in evaluation {}")
 
 
 @check(
@@ -140,16 +140,9 @@ def dropout_disabled(subject: TrainerSubject) -> Measured:
     if not getattr(subject.args, "disable_dropout", False):
         raise DoesNotApply("the trainer does not say that it disables dropout")
     trainer = subject.build(subject.fresh_model(attention_dropout=0.2))
-    rows = subject.rows_of(trainer)
-    with moved(trainer.model, MOVED), torch.no_grad():
-        train, _ = subject.compute(trainer, rows)
-        evaluation, _ = subject.compute(trainer, rows, training=False)
-    off = relative(train.item(), evaluation.item())
-    return Measured(
-        off,
-        f"attention_dropout 0.2: loss in training {train.item():.6g}, in evaluation "
-        f"{evaluation.item():.6g}",
-    )
+    train = loss_away(subject, trainer)
+    what = "attention_dropout 0.2: loss in training {}, in evaluation {}"
+    return compared(train, loss_away(subject, trainer, training=False), what)
 
 
 @check(
@@ -164,16 +157,14 @@ def dropout_disabled(subject: TrainerSubject) -> Measured:
 def attention_implementation(subject: TrainerSubject) -> Measured:
     """The model's own attention, and the plainest one."""
     model = subject.trainer.model
-    name = model.config._attn_implementation
-    with moved(model, MOVED), torch.no_grad():
-        own, _ = subject.compute(subject.trainer, subject.rows)
-        model.set_attn_implementation("eager")
-        try:
-            eager, _ = subject.compute(subject.trainer, subject.rows)
-        finally:
-            model.set_attn_implementation(name)
-    off = relative(eager.item(), own.item())
-    return Measured(off, f"loss with {name} {own.item():.6g}, with eager {eager.item():.6g}")
+    name = attention_of(model)
+    own = loss_away(subject, subject.trainer)
+    model.set_attn_implementation("eager")
+    try:
+        eager = loss_away(subject, subject.trainer)
+    finally:
+        model.set_attn_implementation(name)
+    return compared(own, eager, f"loss with {name} {{}}, with eager {{}}")
 
 
 @check(
@@ -194,12 +185,8 @@ def packing(subject: TrainerSubject) -> Measured:
     other = subject.variant(**{name: True})
     if name == "padding_free" and not getattr(other, name, True):
         raise DoesNotApply("the trainer takes padding_free and pads all the same")
-    rows = subject.rows_of(other)
-    with moved(subject.trainer.model, MOVED), moved(other.model, MOVED), torch.no_grad():
-        own, _ = subject.compute(subject.trainer, subject.rows)
-        changed, _ = subject.compute(other, rows)
-    off = relative(changed.item(), own.item())
-    return Measured(off, f"loss {own.item():.6g}; with {name}=True {changed.item():.6g}")
+    own = loss_away(subject, subject.trainer)
+    return compared(own, loss_away(subject, other), f"loss {{}}; with {name}=True {{}}")
 
 
 @check(
@@ -219,10 +206,6 @@ def precomputed_reference(subject: TrainerSubject) -> Measured:
     if not hasattr(subject.args, "precompute_ref_log_probs"):
         raise DoesNotApply("the trainer has no precompute_ref_log_probs")
     other = subject.variant(precompute_ref_log_probs=not subject.args.precompute_ref_log_probs)
-    rows = subject.rows_of(other)
-    with moved(subject.trainer.model, MOVED), moved(other.model, MOVED), torch.no_grad():
-        own, _ = subject.compute(subject.trainer, subject.rows)
-        changed, _ = subject.compute(other, rows)
     now = "beforehand" if other.args.precompute_ref_log_probs else "in the loop"
-    off = relative(changed.item(), own.item())
-    return Measured(off, f"loss {own.item():.6g}; with the reference {now} {changed.item():.6g}")
+    own = loss_away(subject, subject.trainer)
+    return compared(own, loss_away(subject, other), f"loss {{}}; with the reference {now} {{}}")

@@ -8,12 +8,14 @@ log-probs; loss and rewards, the reference; the loss alone, its formula; not the
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from squeeze.verify.families import LOGPS, REWARDS, Metrics
-from squeeze.verify.scorer import gradient
-from squeeze.verify.subject import Observed, TrainerSubject
+from squeeze.verify.scorer import gradient, moved
+from squeeze.verify.subject import MOVED, Observed, TrainerSubject
 from squeeze.verify.types import DoesNotApply, Measured, check
 
 LOGPS_TOLERANCE = 1e-3  # nats, of a response's sum
@@ -26,6 +28,24 @@ TOKENS = ("not-swapped", "prompt-masked", "whole-answer")
 def relative(value: float, should: float) -> float:
     """How far a value is off, relative to it where it is above 1."""
     return abs(value - should) / max(1.0, abs(should))
+
+
+def loss_away(
+    subject: TrainerSubject,
+    trainer: Any,
+    change: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    *,
+    training: bool = True,
+) -> float:
+    """A trainer's loss of all its rows away from the start, the collated batch changed."""
+    with moved(trainer.model, MOVED), torch.no_grad():
+        loss, _ = subject.compute(trainer, subject.rows_of(trainer), change, training=training)
+    return loss.item()
+
+
+def compared(should: float, found: float, what: str) -> Measured:
+    """How far one loss is off another; `what` says both, in this order, where it has {}."""
+    return Measured(relative(found, should), what.format(f"{should:.6g}", f"{found:.6g}"))
 
 
 def _off(logged: Metrics, should: Metrics, names: tuple[str, ...]) -> float:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from squeeze.verify.checks_loss import distance, relative
+from squeeze.verify.checks_loss import compared, distance, loss_away, relative
 from squeeze.verify.families import Pairs
-from squeeze.verify.scorer import gradient, moved
+from squeeze.verify.scorer import gradient
 from squeeze.verify.steps import gradient_at_start, taken, update
-from squeeze.verify.subject import MOVED, TrainerSubject
+from squeeze.verify.subject import TrainerSubject
 from squeeze.verify.types import DoesNotApply, Measured, check
 
 SAME = 1e-3  # relative, of two updates
@@ -132,18 +132,12 @@ def prompt_shift(subject: TrainerSubject) -> Measured:
     trainer = subject.trainer
     if not trainer.args.precompute_ref_log_probs:
         trainer = subject.variant(precompute_ref_log_probs=True)
-    rows = subject.rows_of(trainer)
 
     def change(batch: dict[str, Any]) -> dict[str, Any]:
         return {k: v - 10 if k.startswith("ref_") else v for k, v in batch.items()}
 
-    with moved(trainer.model, MOVED), torch.no_grad():
-        plain, _ = subject.compute(trainer, rows)
-        shifted, _ = subject.compute(trainer, rows, change)
-    off = relative(shifted.item(), plain.item())
-    return Measured(
-        off, f"loss {plain.item():.6g}, rewards of both answers shifted {shifted.item():.6g}"
-    )
+    plain, shifted = loss_away(subject, trainer), loss_away(subject, trainer, change)
+    return compared(plain, shifted, "loss {}, rewards of both answers shifted {}")
 
 
 def _shift_leaves(subject: TrainerSubject) -> bool:

@@ -34,22 +34,13 @@ def _registered(name: str, fixed: Mapping[str, Any] | None = None, **renamed: st
     return loss
 
 
-DPO_LOSSES: Mapping[str, PairLoss] = {
-    "sigmoid": _registered("sigmoid"),
-    "hinge": _registered("hinge"),
+_AS_OURS = (
+    *("sigmoid", "hinge", "robust", "sppo_hard", "exo_pair", "nca_pair", "bco_pair", "aot"),
+    *("aot_unpaired", "apo_zero", "apo_down", "discopop", "sigmoid_norm"),
+)
+DPO_LOSSES: Mapping[str, PairLoss] = {name: _registered(name) for name in _AS_OURS} | {
     "ipo": _registered("ipo", {"length_normalized": True}, tau="beta"),
-    "robust": _registered("robust"),
-    "sppo_hard": _registered("sppo_hard"),
     "sft": _registered("sft", {"normalization": "batch"}),
-    "exo_pair": _registered("exo_pair"),
-    "nca_pair": _registered("nca_pair"),
-    "bco_pair": _registered("bco_pair"),
-    "aot": _registered("aot"),
-    "aot_unpaired": _registered("aot_unpaired"),
-    "apo_zero": _registered("apo_zero"),
-    "apo_down": _registered("apo_down"),
-    "discopop": _registered("discopop"),
-    "sigmoid_norm": _registered("sigmoid_norm"),
 }
 # what reads f'(π/π_ref) of another divergence where DPO reads the log-ratio
 OF_SCORES = ("sigmoid", "hinge", "ipo", "robust", "exo_pair", "discopop", "sigmoid_norm")

@@ -50,6 +50,11 @@ class Rewarded:
     order: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
     all_seen: bool = True
 
+    def require_all(self) -> None:
+        """Raise `DoesNotApply` where some rewards were not seen."""
+        if not self.all_seen:
+            raise DoesNotApply("its rewards are a model's or asynchronous: they are not seen")
+
     def listen(self, function: Any, position: int) -> Any:
         """The same reward function, what it is asked and answers kept; others as they are."""
         if isinstance(function, torch.nn.Module) or inspect.iscoroutinefunction(function):
@@ -175,8 +180,7 @@ class GroupSubject(TrainerSubject):
     def rewards(self, sampled: Sampled) -> Float[Tensor, " rollouts"]:
         """The rewards of rollouts, as the reward functions gave them, weighted and summed."""
         rewarded: Rewarded = sampled.trainer.squeeze_rewarded
-        if not rewarded.all_seen:
-            raise DoesNotApply("its rewards are a model's or asynchronous: they are not seen")
+        rewarded.require_all()
         weights = sampled.trainer.reward_weights.tolist()
         found = []
         for answer, row in zip(sampled.answers, sampled.rows, strict=True):

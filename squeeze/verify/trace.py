@@ -1,4 +1,4 @@
-"""What a trainer's model reads, and which tokens carry its loss: seen from outside.
+"""Traces of a trainer's model: the tokens that it reads, and those that carry its loss.
 
 The last hidden state at position p does nothing but predict token p + 1, so the loss's derivative
 by it is 0 exactly where that token carries no loss. No mask, label or batch layout of the trainer

@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from squeeze.errors import InputError
+from squeeze.training.trl_compat import model_name
 from squeeze.verify.groups import GroupSubject
 from squeeze.verify.subject import TrainerSubject
 from squeeze.verify.tiny import tiny_rows
-
-
-def _pairs() -> list[dict[str, Any]]:
-    return tiny_rows()
 
 
 def _unpaired() -> list[dict[str, Any]]:
@@ -45,13 +42,13 @@ def tiny_reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
 
 # name -> TRL's prefix of trainer and configuration, experimental module, data, settings
 TRAINERS: Mapping[str, tuple[str, str, Callable[[], list[dict[str, Any]]], dict[str, Any]]] = {
-    "dpo": ("DPO", "dpo", _pairs, {}),
+    "dpo": ("DPO", "dpo", tiny_rows, {}),
     "kto": ("KTO", "kto", _unpaired, {}),
-    "cpo": ("CPO", "cpo", _pairs, {}),
-    "simpo": ("CPO", "cpo", _pairs, {"loss_type": "simpo", "cpo_alpha": 0.0}),
-    "orpo": ("ORPO", "orpo", _pairs, {}),
+    "cpo": ("CPO", "cpo", tiny_rows, {}),
+    "simpo": ("CPO", "cpo", tiny_rows, {"loss_type": "simpo", "cpo_alpha": 0.0}),
+    "orpo": ("ORPO", "orpo", tiny_rows, {}),
     "sft": ("SFT", "sft", _completions, {}),
-    "reward": ("Reward", "reward", _pairs, {}),
+    "reward": ("Reward", "reward", tiny_rows, {}),
     "grpo": ("GRPO", "grpo", _prompts, {}),
     "rloo": ("RLOO", "rloo", _prompts, {}),
 }
@@ -101,7 +98,7 @@ def trl_subject(
     def make(model: Any, data: Any, **options: Any) -> Any:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(model.config._name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(model_name(model))
         rewards = {"reward_funcs": tiny_reward} if name in GROUPS else {}
         return cls(
             model=model,

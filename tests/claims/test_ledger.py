@@ -11,9 +11,10 @@ import pytest
 from squeeze.claims import Verdict
 from squeeze.claims.catalogue import Claim
 from squeeze.claims.ledger import Failure, entry_from_json, entry_to_json, merge, new_entry, read
-from squeeze.claims.table import count, markdown, outcome_of, overview, summary_lines
+from squeeze.claims.table import count, markdown, outcome_of, overview
 from squeeze.claims.types import Entry
 from squeeze.errors import InputError
+from tests.ledger_summary import summary_lines
 
 pytestmark = pytest.mark.cpu
 

@@ -15,7 +15,6 @@ from squeeze.claims.statistics import (
     rank_correlation,
     rank_correlation_gain,
     settle,
-    sign_test,
     verdict_from_interval,
 )
 from squeeze.errors import InputError
@@ -135,7 +134,6 @@ def test_equal_values_give_a_point(n):
         (lambda: crossed_mean([1.0, 2.0]), "2 axes"),
         (lambda: rank_correlation([1, 2, 3], [1, 2, 3]), "at least 5 pairs"),
         (lambda: rank_correlation(range(6), range(7)), "must be paired"),
-        (lambda: sign_test([0.0, 0.0]), "all 2 values are zero"),
         (lambda: proportion(3, 2), "3 successes in 2 trials"),
         (lambda: proportion(0, 0), "0 trials"),
     ],
@@ -150,12 +148,6 @@ def test_proportion_has_the_clopper_pearson_interval():
     # Closed form for n successes in n trials: the low end is (0.025)^(1/n).
     assert estimate.interval == pytest.approx((0.025 ** (1 / 20), 1.0))
     assert estimate.p_value == pytest.approx(2 * 0.5**20)
-
-
-def test_sign_test_leaves_out_ties():
-    estimate = sign_test([1.0, 2.0, 3.0, -1.0, 0.0, 0.0])
-    assert (estimate.effect, estimate.n) == (0.75, 4)
-    assert estimate.p_value == pytest.approx(10 / 16)  # two-sided: 2·(4 + 1)/2⁴
 
 
 SEEDS = (100, 101, 102, 103, 104)

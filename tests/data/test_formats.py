@@ -107,6 +107,42 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "rated ranks": [
         {"prompt": [USER], "completions": [{"completion": [YES], "rank": 0}, NO | {"rank": 1}]}
     ],
+    "step-dpo": [
+        {
+            **{"prompt": "Q?", "initial_reason_steps": "", "chosen": "yes", "rejected": "no"},
+            **{"full_chosen": "yes.", "full_rejected": "no."},
+        }
+    ],
+    "several": [{"prompt": "Q?", "chosen": ["yes"], "rejected": ["nay", "no"]}],
+    "several beside one": [{"query": "Q?", "pos": "yes", "neg": ["no"]}],
+    "rated-rows": [
+        {"prompt": "Q?", "response": text, "helpfulness": n, "verbosity": 1}
+        for n, text in enumerate(("no", "maybe", "yes"))
+    ],
+    "candidates": [
+        {
+            "system": [],
+            "messages": [
+                {"role": "user", "content": [{"text": "Q?"}]},
+                {
+                    "role": "assistant",
+                    "candidates": [
+                        {"content": [{"text": "no"}], "preferenceLabel": "non-preferred"},
+                        {"content": [{"text": "yes"}], "preferenceLabel": "preferred"},
+                    ],
+                },
+            ],
+        }
+    ],
+    "rated completions of one turn": [
+        {
+            "contents": [{"role": "user", "parts": [{"text": "Q?"}]}],
+            "completions": [
+                {"score": n, "completion": {"role": "model", "parts": [{"text": text}]}}
+                for n, text in enumerate(("no", "yes"))
+            ],
+        }
+    ],
     "rated beside": [{"prompt": "Q?", "responses": ["no", "yes"], "scores": [0.1, 0.9]}],
     "two-answers": [
         {"prompt": "Q?", "response_0": "no", "response_1": "yes", "better_response_id": 1.0}
@@ -255,11 +291,11 @@ def test_a_prompt_column_of_an_unknown_name_is_not_taken_for_no_prompt(tmp_path:
 
 
 def test_two_formats_that_fit_are_an_error_that_lists_both(tmp_path: Path) -> None:
-    row = {"prompt": "Q?", "chosen": "yes", "rejected": "no", "completion": "x", "label": True}
+    row = {**ROWS["swift"][0], "chosen": "yes", "rejected": "no"}
     path = write(tmp_path / "d.jsonl", [row])
-    with pytest.raises(InputError, match=r"could be kto or trl .*--from"):
+    with pytest.raises(InputError, match=r"could be question or swift .*--from"):
         recognise(path)
-    assert read(path, "trl")
+    assert read(path, "swift")
 
 
 def test_an_unknown_shape_is_an_error_that_lists_its_columns(tmp_path: Path) -> None:
@@ -269,9 +305,9 @@ def test_an_unknown_shape_is_an_error_that_lists_its_columns(tmp_path: Path) -> 
 
 
 def test_single_answers_say_what_they_lack(tmp_path: Path) -> None:
-    row = {"prompt": "Q?", "response": "yes", "helpfulness": 4, "verbosity": 1}
+    row = {"prompt": "Q?", "response": "yes", "coherence": 4, "verbosity": 1}
     path = write(tmp_path / "data.jsonl", [row])
-    with pytest.raises(InputError, match="rated by 'helpfulness', 'verbosity'"):
+    with pytest.raises(InputError, match="rated by 'coherence', 'verbosity'"):
         open_source(path)
 
 

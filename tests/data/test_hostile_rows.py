@@ -124,14 +124,25 @@ GOOD = b'{"prompt": "Q?", "chosen": "yes", "rejected": "no"}\n'
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("d.csv", b"prompt,chosen,rejected\n", "write a table as JSON lines"),
+        ("d.csv", b"prompt,chosen,rejected\n", "is empty"),
+        ("d.csv", b"prompt,chosen,chosen\nQ?,yes,no\n", "no header of distinct names"),
+        ("d.csv", b"\x00\xff\n1,2\n", "cannot be read"),
+        ("d.arrow", GOOD, "is not a file of Arrow"),
         ("d.txt", GOOD, "data files end in"),
         ("d.jsonl", GOOD.decode().encode("utf-16"), "not UTF-8 but UTF-16"),
-        ("d.json", json.dumps(json.loads(GOOD), indent=1).encode(), "one array of objects, or one"),
-        ("d.json", b'{"data": [' + GOOD.strip() + b"]}", "columns: data"),
+        (
+            "d.json",
+            json.dumps(json.loads(GOOD), indent=1).encode()[:-2],
+            "one array of objects, or",
+        ),
+        (
+            "d.json",
+            b'{"train": [' + GOOD.strip() + b'], "test": [{"x": 1}]}',
+            "several lists of rows",
+        ),
         ("d.jsonl.gz", GOOD, "Not a gzipped file"),
         ("d.jsonl.gz", gzip.compress(GOOD * 1000)[:-9], "cannot be read"),
-        ("d.parquet", GOOD, "is not a Parquet file"),
+        ("d.parquet", GOOD, "is not a file of Parquet"),
     ],
 )
 def test_a_file_that_is_not_what_its_name_says_is_one_sentence(

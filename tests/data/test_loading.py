@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from squeeze.data.examples import Message, PreferenceExample
@@ -68,7 +70,7 @@ def test_a_missing_file_and_an_unknown_name_are_told_apart(tmp_path: Path) -> No
 def test_a_broken_parquet_file_is_an_input_error(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"
     path.write_bytes(b"not parquet")
-    with pytest.raises(InputError, match="is not a Parquet file"):
+    with pytest.raises(InputError, match="is not a file of Parquet"):
         load_examples(str(path))
 
 
@@ -119,3 +121,11 @@ def test_no_held_out_prompt_is_trained_on_and_about_a_third_is_held_out() -> Non
 def test_too_few_pairs_name_the_flag_to_lower(n_train: int, n_held_out: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         split(load_examples("enthusiastic_en"), n_train, n_held_out, seed=0)
+
+
+def test_a_parquet_file_without_rows_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "d.parquet"
+    rows = pa.Table.from_pylist([{"prompt": "Q?", "chosen": "yes", "rejected": "no"}])
+    pq.write_table(rows.slice(0, 0), path)
+    with pytest.raises(InputError, match=r"d\.parquet (is empty|cannot be read)"):
+        load_examples(str(path))

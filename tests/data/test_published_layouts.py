@@ -283,6 +283,156 @@ def test_columns_map_rated_labelled_and_two_answers(tmp_path: Path) -> None:
         assert (pair.chosen, pair.rejected) == ("yes", "no")
 
 
+def jsoned(*texts: str) -> str:
+    return json.dumps(list(texts))
+
+
+# layout → rows; all say Q?, yes, no (schemas as published; texts of our own)
+KINDS: dict[str, list[dict[str, Any]]] = {
+    "HelpSteer2: ratings, an answer a row, a dialogue in the prompt": [
+        {
+            "prompt": "Hi\n<extra_id_1>Assistant\nHello\n<extra_id_1>User\nQ?",
+            **{"response": text, "helpfulness": n, "correctness": 2, "verbosity": 1},
+        }
+        for n, text in enumerate(("no", "yes"))
+    ],
+    "arena-55k: JSON lists of turns, one-hot winner": [
+        {
+            **{"id": 2, "model_a": "m", "model_b": "n", "prompt": jsoned("Q?")},
+            **{"response_a": jsoned("no"), "response_b": jsoned("yes")},
+            **{"winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0},
+        }
+    ],
+    "arena-140k: blocks of content": [
+        {
+            f"conversation_{side}": [
+                {"role": role, "content": [{"type": "text", "text": said, "image": None}]}
+                for role, said in (("user", "Q?"), ("assistant", answer))
+            ]
+            for side, answer in (("a", "yes"), ("b", "no"))
+        }
+        | {"winner": "model_a", "is_code": False}
+    ],
+    "Step-DPO": [
+        {
+            **{"prompt": "Q?", "initial_reason_steps": "", "chosen": "yes", "rejected": "no"},
+            **{"full_chosen": "yes.", "full_rejected": "no.", "answer": "4"},
+        }
+    ],
+    "JudgeBench": [{"question": "Q?", "response_A": "no", "response_B": "yes", "label": "B>A"}],
+    "AlpacaEval": [
+        {"instruction": "Q?", "output_1": "no", "output_2": "yes", "preference": 1.96, "a": "x"}
+    ],
+    "AlpacaFarm": [
+        {"instruction": "Q?", "input": "", "output_1": "no", "output_2": "yes", "preference": 2}
+    ],
+    "Tinker": [
+        {
+            "comparison": {
+                "prompt_conversation": [USER],
+                **{
+                    f"completion_{n}": [{"role": "assistant", "content": t}]
+                    for n, t in (("A", "no"), ("B", "yes"))
+                },
+            },
+            "label": "B",
+        }
+    ],
+    "messages as JSON and as Python prints them": [
+        {
+            "prompt": json.dumps([USER]),
+            "chosen": repr([{"role": "assistant", "content": "yes"}]),
+            "rejected": json.dumps([{"role": "assistant", "content": "no"}]),
+        }
+    ],
+    "BeaverTails": [
+        {"prompt": "Q?", "response": t, "category": {}, "is_safe": t == "yes"}
+        for t in ("no", "yes")
+    ],
+    "torchtune": [
+        {"chosen_conversations": said("Q?", "yes"), "rejected_conversations": said("Q?", "no")}
+    ],
+    "columns of lists": [{"prompt": ["Q?"], "chosen": ["yes"], "rejected": ["no"]}],
+    "the place of the best": [{"prompt": "Q?", "responses": ["no", "yes"], "chosen": 1}],
+    "a sequence of objects": [
+        {"question": "Q?", "answers": {"text": ["no", "yes"], "score": [1, 9]}}
+    ],
+}
+
+
+@pytest.mark.parametrize("layout", KINDS)
+def test_a_layout_is_read_as_its_schema_says(layout: str, tmp_path: Path) -> None:
+    (pair,) = read(write(tmp_path / "d.jsonl", *KINDS[layout]))
+    assert isinstance(pair, PreferenceExample)
+    assert pair.prompt[-1].content == "Q?"
+    assert (pair.chosen, pair.rejected) == ("yes", "no")
+
+
+def test_answers_begin_with_the_steps_that_both_continue(tmp_path: Path) -> None:
+    row = {"prompt": "Q?", "initial_reason_steps": "1.", "chosen": " yes", "rejected": " no"}
+    (pair,) = read(write(tmp_path / "d.jsonl", row))
+    assert isinstance(pair, PreferenceExample)
+    assert (pair.chosen, pair.rejected) == ("1. yes", "1. no")
+
+
+@pytest.mark.parametrize(
+    ("rule", "pairs"),
+    [("best-worst", ["ca"]), ("first-rest", ["ca", "cb"]), ("all", ["ca", "cb", "ba"])],
+)
+def test_rated_rows_pair_by_the_rule_and_ties_are_told(
+    rule: str, pairs: list[str], tmp_path: Path
+) -> None:
+    rows = [{"prompt": "Q?", "response": t, "score": n} for n, t in enumerate("abc")]
+    tied = [{"prompt": "T?", "response": t, "score": 1} for t in "xy"]
+    lone = {"prompt": "L?", "response": "x", "score": 1}
+    found = read(write(tmp_path / "d.jsonl", *rows, *tied, lone), rules=Rules(pairs_by=rule))
+    made = {e.chosen + e.rejected for e in found if isinstance(e, PreferenceExample)}
+    assert made == set(pairs)
+    assert [e.reason for e in found if isinstance(e, RowError)] == [
+        *("tied answers", "tied answers", "unpaired: no other answer")
+    ]
+
+
+def test_tables_of_texts_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text('\ufeffprompt,chosen,rejected\n"Q,\n""2""?",yes,no\nQ?,a\nR?,b,c\n')
+    one, short, other = read(path)
+    assert isinstance(one, PreferenceExample)
+    assert isinstance(other, PreferenceExample)
+    assert (one.prompt[0].content, one.chosen, other.rejected) == ('Q,\n"2"?', "yes", "c")
+    assert isinstance(short, RowError)
+    assert "2 cells under a header of 3" in str(short)
+
+
+def test_reasoning_beside_the_content_is_never_dropped(tmp_path: Path) -> None:
+    chosen = [{"role": "assistant", "content": "yes", "reasoning_content": "hm"}]
+    row = {"prompt": [USER], "chosen": chosen, "rejected": [{"role": "assistant", "content": "no"}]}
+    (refused,) = read(write(tmp_path / "d.jsonl", row))
+    assert isinstance(refused, RowError)
+    assert refused.reason == "unsupported reasoning"
+
+
+@pytest.mark.parametrize(
+    ("row", "mapping"),
+    [
+        ({"x": "Q?", "y_w": "yes", "y_l": "no"}, "prompt=x,chosen=y_w,rejected=y_l "),
+        (
+            {"orig_instruction": "Q?", "left": "yes", "right": "no", "my_vote": "left"},
+            "prompt=orig_instruction,answers=left.right,better=my_vote ",
+        ),
+    ],
+)
+def test_a_refusal_maps_what_is_left_and_what_is_alike(
+    row: dict[str, Any], mapping: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "d.jsonl", row)
+    with pytest.raises(InputError, match=mapping):
+        open_source(path)
+    (pair,) = read(path, columns=parse_columns(mapping.strip().replace("left.", "left+")))
+    assert isinstance(pair, PreferenceExample)
+    assert (pair.chosen, pair.rejected) == ("yes", "no")
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [("choosen=a", "did you mean 'chosen'"), ("prompt", "is no part=column")],

@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrai
 from squeeze import SqueezeCallback
 from squeeze.data.loading import load_examples
 from squeeze.data.probe_set import build_probe_set
-from squeeze.diagnosis import VERDICTS, diagnose, load, worst
+from squeeze.diagnosis import VERDICTS, diagnose, load
 from squeeze.diagnosis.alarm import Alarm
 from squeeze.diagnosis.callback import SqueezeWarning
 from squeeze.diagnosis.pace import Pace
@@ -58,7 +57,7 @@ class Watcher(TrainerCallback):
 
 def dpo(model: Path, out: Path, callbacks: list[TrainerCallback], **options: Any) -> DPOTrainer:
     chosen = {"save_strategy": "no", "max_steps": 4, "logging_steps": 2} | options
-    peft_config = chosen.pop("peft_config", None)
+    more = {name: chosen.pop(name, None) for name in ("peft_config", "ref_model")}
     change = chosen.pop("change", lambda data: data)
     args = DPOConfig(output_dir=str(out), **QUIET | chosen)
     return DPOTrainer(
@@ -66,8 +65,8 @@ def dpo(model: Path, out: Path, callbacks: list[TrainerCallback], **options: Any
         args=args,
         train_dataset=change(preference_dataset(PAIRS)),
         eval_dataset=change(preference_dataset(PAIRS[:2])),
-        peft_config=peft_config,
         callbacks=callbacks,
+        **more,
     )
 
 
@@ -340,25 +339,6 @@ def test_healthy_training_is_not_disturbed(tiny_directory: Path, tmp_path: Path)
     assert trainer.state.global_step == 4
 
 
-@pytest.mark.filterwarnings("ignore")  # of TRL's defaults on a machine without GPU
-def test_example_of_the_docs_runs_as_it_stands(
-    tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    docs = Path(__file__).parents[2] / "docs" / "callback.md"
-    example = docs.read_text().split("```python\n")[1].split("```")[0]
-    rows = [{"prompt": f"q{i}", "chosen": "yes, it is", "rejected": "no"} for i in range(5)]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (tmp_path / "model").symlink_to(tiny_directory)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("trl.DPOConfig", partial(DPOConfig, use_cpu=True))
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    names: dict[str, Any] = {}
-    exec(compile(example, str(docs), "exec"), names)
-    assert names["callback"].diagnosis.verdict in VERDICTS
-    (run,) = load(tmp_path / "run" / "squeeze")
-    assert set(run.splits()) == {"train", "held_out"}
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -424,41 +404,3 @@ def test_tensorboard_gets_its_metrics(tiny_directory: Path, tmp_path: Path) -> N
     logged = callback.diagnosis.run.get("argmax_logp", "train")
     assert logged is not None
     assert list(shown.values()) == pytest.approx(logged.values.tolist(), rel=1e-5)
-
-
-def _turned(data: Dataset) -> Dataset:
-    return data.map(lambda row: {"chosen": row["rejected"], "rejected": row["chosen"]})
-
-
-def _alike(data: Dataset) -> Dataset:
-    return data.map(lambda row: {"rejected": row["chosen"]})
-
-
-FAULTS: dict[str, dict[str, Any]] = {
-    "good": {"learning_rate": 5e-4},
-    "learning rate too high": {"learning_rate": 3e-2},
-    "weights that are no numbers": {"learning_rate": 1e30, "max_grad_norm": 0},
-    "nothing trained": {"learning_rate": 0.0},
-    "identical answers": {"change": _alike},
-    "swapped answers": {"change": _turned},
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.filterwarnings("ignore::squeeze.diagnosis.callback.SqueezeWarning")
-def test_callback_directory_record_and_suite_give_one_verdict(
-    fault: str, tiny_directory: Path, tmp_path: Path
-) -> None:
-    callback = SqueezeCallback(every=1, examples=3)
-    trainer = dpo(tiny_directory, tmp_path, [callback], **FAULTS[fault])
-    trainer.train()
-    trainer.save_state()
-    (tmp_path / "wandb" / "run-1").mkdir(parents=True)
-    (tmp_path / "wandb" / "run-1" / "run-1.wandb").write_bytes(b":W&B\xe1\xbe\0")
-    assert callback.diagnosis is not None
-    verdict = callback.diagnosis.verdict
-    about = json.loads((tmp_path / "squeeze" / "run.json").read_text())
-    found = {worst(diagnose(r).verdict for r in load(p)) for p in (tmp_path, tmp_path / "squeeze")}
-    assert {about["verdict"], *found} == {verdict}
-    if fault == "weights that are no numbers":
-        assert verdict == "collapse"

@@ -176,8 +176,8 @@ def test_healthy_says_which_fall_it_could_have_shown() -> None:
     assert "no fall that this log could show, which is one of" in d.reason
 
 
-def test_entropy_of_a_grpo_log_is_told() -> None:
-    series = run("train", entropy=noisy(1.2, 0.2, noise=0.01), loss=noisy(0, 0))
+def test_entropy_of_a_grpo_log_is_told_and_right_answers_are_asked_for() -> None:
+    series = run("train", entropy=noisy(1.2, 0.7, noise=0.01), loss=noisy(0, 0))
     d = diagnose(RunSeries(**(vars(series) | {"method": "grpo"})))
     assert d.verdict == "undetermined"
     assert "GRPO" in d.reason

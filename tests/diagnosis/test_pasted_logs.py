@@ -60,6 +60,33 @@ def polars() -> str:
     return "\n".join("\u2502 " + " \u2506 ".join(row) + " \u2502" for row in rows)
 
 
+def latex() -> str:
+    """A paper's table, with a rule, commands around cells and the typographic minus."""
+    head = " & ".join(rf"\textbf{{{name}}}" for name in ("Step", *NAMES))
+    rows = [" & ".join([c[0], f"${c[1]}$", *c[2:]]) for c in map(cells, RECORDS)]
+    body = "\n".join(rf"{row} \\" for row in rows)
+    return (
+        rf"\begin{{table}}\begin{{tabular}}{{rrrrr}}\toprule {head} \\ \midrule"
+        f"\n{body}\n\\bottomrule\\end{{tabular}} 3 & 4 \\\\ \\end{{table}}\n"
+    )
+
+
+def pandas() -> str:
+    rows = ["  ".join(["", "step", *NAMES])]
+    rows += [f"{i}  " + "  ".join(cells(r)) for i, r in enumerate(RECORDS)]
+    return "\n".join([*rows, "", f"[{len(RECORDS)} rows x 5 columns]"])
+
+
+def swanlab() -> str:
+    head = ["step", *(f"dpo-2-train/{n}" for n in NAMES[1:]), "dpo-2-train/loss_timestamp"]
+    return "\n".join(map(",".join, [head, *([*cells(r)[:1], *cells(r)[2:], "9"] for r in RECORDS)]))
+
+
+def mlflow() -> str:
+    rows = [{"key": n, "value": r[n], "step": r["step"]} for n in NAMES for r in RECORDS]
+    return json.dumps({"run": {"metrics": rows}})
+
+
 def comet() -> str:
     rows = [f"{n},{r[n]},{r['step']:.0f}" for n in NAMES for r in RECORDS]
     return "\n".join(["metricName,metricValue,step", *rows])
@@ -125,6 +152,10 @@ PASTED: list[tuple[str, str, str]] = [
     ("a page's quotes", "a.html", f"<pre>{html.escape(chr(10).join(CONSOLE))}</pre>"),
     ("Comet's export", "a.csv", comet()),
     ("a frame of polars", "a.txt", polars()),
+    ("LaTeX", "a.tex", latex()),
+    ("what pandas prints", "a.txt", pandas()),
+    ("SwanLab's export", "a.csv", swanlab()),
+    ("MLflow's answer", "a.json", mlflow()),
     ("SPIN's names", "a.log", other_names("rewards/real", "rewards/generated")),
     ("short names", "a.log", other_names("r_w", "r_l")),
 ]
@@ -179,6 +210,60 @@ def test_last_batch_without_rejected_answers_is_no_divergence(tmp_path: Path) ->
     assert diagnose(run).verdict == "displacement"
 
 
+@pytest.mark.parametrize("good", [1, -1])
+def test_rewards_that_are_nan_for_good_have_diverged_whatever_the_loss_says(
+    good: int, tmp_path: Path
+) -> None:
+    """A reference that gives NaN leaves the policy's log-probs finite."""
+    broken = {"rewards/chosen": "NaN", "rewards/rejected": "NaN"}
+    rows = [r | {"rewards/chosen": good * r["rewards/chosen"]} for r in RECORDS]
+    (run,) = load(jsonl(tmp_path / "a.jsonl", [*rows[:40], *(r | broken for r in rows[40:])]))
+    d = diagnose(run)
+    assert (d.verdict, d.findings[0].kind) == ("collapse", "diverged")
+
+
+def test_rewards_that_are_logged_now_and_then_have_not_diverged(tmp_path: Path) -> None:
+    seldom = {"rewards/chosen": "nan", "rewards/rejected": "nan", "logps/chosen": "nan"}
+    rows = [r if i % 7 == 0 else r | seldom for i, r in enumerate(RECORDS)]
+    (run,) = load(jsonl(tmp_path / "a.jsonl", rows))
+    d = diagnose(run)
+    assert (d.verdict, "diverged" in [f.kind for f in d.findings]) == ("displacement", False)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "margin", "kind"),
+    [(1, 1, 0, "copies"), (1, -1, -2, "swapped")],
+    ids=["one column twice", "a margin of the other sign"],
+)
+def test_doubtful_columns_are_never_healthy(
+    chosen: int, rejected: int, margin: int, kind: str, tmp_path: Path
+) -> None:
+    rows = [
+        {
+            "step": r["step"],
+            "rewards/chosen": -chosen * r["rewards/chosen"],
+            "rewards/rejected": -rejected * r["rewards/chosen"],
+            "rewards/margins": -margin * r["rewards/chosen"],
+        }
+        for r in RECORDS
+    ]
+    (run,) = load(jsonl(tmp_path / "a.jsonl", rows))
+    d = diagnose(run)
+    assert kind in [f.kind for f in d.findings]
+    assert d.verdict != "healthy"
+
+
+def test_online_dpo_is_never_healthy(tmp_path: Path) -> None:
+    rows = [
+        {"step": r["step"], "objective/kl": 0.1, "objective/scores": 0.2}
+        | {"rewards/chosen": -r["rewards/chosen"], "rewards/rejected": r["rewards/rejected"]}
+        for r in RECORDS
+    ]
+    (run,) = load(jsonl(tmp_path / "a.jsonl", rows))
+    d = diagnose(run)
+    assert (d.verdict, run.method) == ("undetermined", "online dpo")
+
+
 def test_bare_chosen_of_both_signs_is_a_reward(tmp_path: Path) -> None:
     rising = [f"step {i}: chosen: {0.02 * i:.3f} | rejected: {-0.03 * i:.3f}" for i in range(40)]
     d = judged(tmp_path / "a.log", "\n".join(rising))
@@ -215,15 +300,15 @@ def test_printed_end_of_a_training_is_no_second_run(tmp_path: Path) -> None:
     assert diagnose(run).verdict == "displacement"
 
 
-def test_grpo_console_of_verl_is_named_and_its_entropy_told(tmp_path: Path) -> None:
+def test_grpo_console_of_verl_is_named_and_its_entropy_judged(tmp_path: Path) -> None:
     text = "\n".join(
         f"(TaskRunner pid=1) step:{i} - actor/entropy:{1.2 * math.exp(-i / 20):.3f} - "
         f"actor/pg_loss:-0.003 - critic/score/mean:{0.3 + 0.005 * i:.3f}"
         for i in range(1, 60)
     )
     d = judged(tmp_path / "a.log", text)
-    assert (d.verdict, d.run.method) == ("undetermined", "grpo")
-    assert any("entropy falls" in c for c in d.cautions)
+    assert (d.verdict, d.run.method) == ("entropy collapse", "grpo")
+    assert d.reason.startswith("entropy goes from 1.0")
 
 
 def test_closing_evaluation_says_where_it_stands_against_the_reference(tmp_path: Path) -> None:

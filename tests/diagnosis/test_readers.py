@@ -46,7 +46,7 @@ def test_column_is_recognised(column: str, quantity: str, split: str) -> None:
     "column",
     [
         *("logits/chosen", "logps/chosen_ref", "reference_chosen_logps", "chosen_logp_std"),
-        *("except_argmax_prob_logits", "log_odds_chosen", "kl", "reward", "grad_norm"),
+        *("except_argmax_prob_logits", "log_odds_chosen", "kl", "reward_std", "grad_norm"),
         *("eval_runtime", "rewards/chosen__MAX", "sft_loss/chosen"),
     ],
 )

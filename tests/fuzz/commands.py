@@ -7,7 +7,9 @@ nonsense. Nothing trains: the trainings end where the trainer is about to start.
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 import re
 import shutil
@@ -331,8 +333,17 @@ def _data(place: Path, random: Random, n: int = 6) -> Path:
             lines[i] = damage.json_bytes(rows[i], random).replace(b"\n", b" ")
         path.write_bytes(b"\n".join(lines))
         return path
-    data = damage.json_bytes(rows, random)
-    if ending == "jsonl.gz":
+    data = damage.json_bytes(random.choice([rows, rows, {"data": rows}]), random)
+    if ending == "csv" and random.random() < 0.8:
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, [*rows[0]], extrasaction="ignore")
+        writer.writeheader()
+        dumps = random.choice([json.dumps, repr])
+        cells = ({k: v if isinstance(v, str) else dumps(v) for k, v in r.items()} for r in rows)
+        writer.writerows(cells)
+        data = table.getvalue().encode()
+        data = damage.bytes_of(data, random) if random.random() < 0.6 else data
+    elif ending == "jsonl.gz":
         lines = [json.dumps(row).encode() for row in rows[1:]]
         data = gzip.compress(b"\n".join([*lines, damage.json_bytes(rows[0], random)]))
     elif ending == "parquet":

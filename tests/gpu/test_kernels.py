@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from squeeze.bench.accuracy import assert_close, error_bounds
+from squeeze.bench.accuracy import error_bounds
 from squeeze.data.encoding import encode_item
 from squeeze.data.loading import load_examples, split
 from squeeze.data.probe_set import build_probe_set
@@ -18,6 +18,7 @@ from squeeze.kernels.inputs import check_inputs
 from squeeze.kernels.reference import reference_statistics
 from squeeze.models import load
 from squeeze.scoring import score
+from tests.kernels.assertions import assert_close
 
 pytestmark = pytest.mark.gpu
 

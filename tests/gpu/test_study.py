@@ -10,21 +10,21 @@ import pytest
 
 from squeeze import models
 from squeeze.study.observations import claims_at, judge
-from squeeze.study.registration import unregistered
-from squeeze.study.study import Observatory
+from squeeze.study.study import Study
 from tests.ledger_plugin import out_directory
 from tests.quick import RECIPE, SETTINGS
+from tests.study.rows import unregistered
 
 pytestmark = pytest.mark.gpu
 FULL = {"finetuning": "full", "learning_rate": 5e-6, "sft_learning_rate": 1e-5}
 
 
 @pytest.fixture(scope="module", params=["lora", "full"])
-def observatory(request, rehearsing, tmp_path_factory):
+def study(request, rehearsing, tmp_path_factory):
     changed = FULL if request.param == "full" else {}
     out = tmp_path_factory.mktemp("out") if rehearsing else out_directory(request.config)
     if rehearsing:
-        return Observatory(
+        return Study(
             "gpu",
             (0,),
             model=request.getfixturevalue("small_model"),
@@ -36,19 +36,19 @@ def observatory(request, rehearsing, tmp_path_factory):
     name = request.config.getoption("--squeeze-model")
     if name in models.EMBEDDED and not models.is_cached(name):
         pytest.skip(f"{name} is not cached; run: squeeze models fetch {name}")
-    return Observatory("gpu", model=name, recipe=changed, records=out / "records")
+    return Study("gpu", model=name, recipe=changed, records=out / "records")
 
 
 @pytest.mark.parametrize(
     "claim",
     [pytest.param(claim, marks=pytest.mark.claim(claim, "gpu")) for claim in claims_at("gpu")],
 )
-def test_study(claim, observatory, ledger):
-    verdicts = judge(observatory, claim)
+def test_study(claim, study, ledger):
+    verdicts = judge(study, claim)
     assert verdicts
     assert not unregistered(verdicts)
     assert all(v.ran or v.reason for v in verdicts)
-    if observatory.registered:
+    if study.registered:
         ledger.record(*verdicts)
     else:
         print(*verdicts, sep="\n")

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from squeeze.bench.accuracy import assert_close, error_bounds
+from squeeze.bench.accuracy import error_bounds
 from squeeze.kernels import chunked, training
 from squeeze.kernels.chunked import chunked_statistics
 from squeeze.kernels.inputs import LogitTransform, check_inputs
 from squeeze.kernels.reference import reference_statistics
 from squeeze.kernels.training import _logits_gradient
+from tests.kernels.assertions import assert_close
 
 pytest.importorskip("triton", reason="triton is not installed")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

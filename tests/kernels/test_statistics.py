@@ -8,20 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from squeeze.bench.accuracy import (
-    KINDS,
-    assert_argmax_is_a_maximiser,
-    assert_close,
-    error_bounds,
-    make_logits,
-    make_targets,
-    rows_of,
-)
+from squeeze.bench.accuracy import KINDS, error_bounds, make_logits, make_targets
 from squeeze.kernels import chunked, target_logps, token_statistics
 from squeeze.kernels.chunked import chunked_statistics
 from squeeze.kernels.inputs import check_inputs
 from squeeze.kernels.online import EagerFold, Fold
 from squeeze.kernels.reference import reference_statistics
+from tests.kernels.assertions import assert_argmax_is_a_maximiser, assert_close, rows_of
 
 pytestmark = pytest.mark.cpu
 

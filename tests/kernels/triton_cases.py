@@ -15,18 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from squeeze.bench.accuracy import (
-    KINDS,
-    assert_argmax_is_a_maximiser,
-    assert_close,
-    error_bounds,
-    make_logits,
-    make_targets,
-)
+from squeeze.bench.accuracy import KINDS, error_bounds, make_logits, make_targets
 from squeeze.kernels.chunked import chunked_statistics
 from squeeze.kernels.inputs import check_inputs
 from squeeze.kernels.online import EXPONENT_FLOOR, OnlineState, Tile
 from squeeze.kernels.reference import reference_statistics
+from tests.kernels.assertions import assert_argmax_is_a_maximiser, assert_close
 
 pytest.importorskip("triton", reason="triton is not installed")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

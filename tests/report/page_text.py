@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from base64 import b64decode
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -35,6 +37,14 @@ class Page(HTMLParser):
             self.scripts[-1] += data
         elif not self._open:
             self.text += data
+
+    @property
+    def data(self) -> list[dict[str, str]]:
+        """The rows of the CSV that the page offers."""
+        start = "data:text/csv;charset=utf-8;base64,"
+        links = [a["href"] for tag, a in self.tags if tag == "a"]
+        (packed,) = [x.removeprefix(start) for x in links if x and x.startswith(start)]
+        return list(csv.DictReader(b64decode(packed).decode().splitlines()))
 
     @property
     def plots(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def test_kinds_that_the_data_lacks_are_named(tmp_path: Path) -> None:
     make_run(tmp_path, **SMALL)
     page = Page(build_report(tmp_path))
     assert "chosen, rephrased, chosen, other meaning" in page.text
-    assert "the data does not have them" in page.text
+    assert "they were not scored" in page.text
 
 
 def test_without_held_out_prompts_the_report_says_so(tmp_path: Path) -> None:

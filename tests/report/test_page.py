@@ -29,6 +29,8 @@ from tests.report.synthetic import (
 
 pytestmark = pytest.mark.cpu
 
+LEVEL = {"kind": "chosen", "split": "train", "perToken": False, "change": False}
+
 
 @pytest.fixture(scope="module")
 def page(full_run: Path) -> Page:
@@ -114,6 +116,29 @@ def test_text_from_data_shows_as_text(page: Page, markdown: str) -> None:
     assert len(page.scripts) == 3
     assert not any("alert(1)" in script for script in page.scripts)
     assert "<script" not in markdown.replace("\\<script", "")
+
+
+def test_every_verdict_links_to_its_evidence(page: Page) -> None:
+    links = [a["href"][1:] for tag, a in page.tags if tag == "a" and (a["href"] or "")[:1] == "#"]
+    assert set(links) <= {a.get("id") for _, a in page.tags}
+    assert links.count("spread") == len({v.claim for v in verdicts()})
+
+
+def test_curves_are_in_the_page_as_csv(page: Page) -> None:
+    rows = [
+        r for r in page.data if (r["run"], r["split"], r["series"]) == ("dpo", "train", "chosen")
+    ]
+    traces = [
+        t
+        for t in page.plots[f"curves-{ALL_ARMS.index('dpo')}"]["data"]
+        if t["mode"] == "lines+markers" and t["meta"] == LEVEL
+    ]
+    assert [float(r["value"]) for r in rows] == pytest.approx(traces[0]["y"], abs=1e-4)
+    assert all(float(r["low"]) <= float(r["value"]) <= float(r["high"]) for r in rows)
+
+
+def test_page_is_lighter_than_five_megabytes(full_run: Path) -> None:
+    assert (full_run / "index.html").stat().st_size < 5e6
 
 
 def test_page_loads_nothing_from_outside(page: Page) -> None:

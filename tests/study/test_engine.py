@@ -18,7 +18,7 @@ from squeeze.errors import InputError
 from squeeze.study import engine, workers
 from squeeze.study.engine import MEASURED, WORKERS, Plan, Seed, WorkerDiedError, train
 from squeeze.study.seed_run import Experiment
-from squeeze.study.study import Observatory
+from squeeze.study.study import Study
 from squeeze.study.workers import check_engine, ray_workers, slurm_workers
 from squeeze.training.config import make_config
 from squeeze.trajectory import KEYS
@@ -281,7 +281,7 @@ def test_a_study_hands_the_arms_of_a_claim_to_its_engine_and_trains_the_rest_its
 ):
     plans: list[Plan] = []
     recipe = {"pairs": 4, "held_out": 2, "probe_train": 2, "epochs": 1, "sft_epochs": 1}
-    study = Observatory(
+    study = Study(
         "pretrained",
         [0],
         model=str(tiny_directory),

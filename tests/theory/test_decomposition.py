@@ -139,12 +139,6 @@ def test_a_perfect_prediction_has_no_error_and_none_has_an_error_of_one() -> Non
     assert theory.relative_error(torch.zeros(1, 1, 2), measured) == 1.0
 
 
-def test_changes_are_read_at_one_label_a_position() -> None:
-    change = torch.arange(12.0).reshape(2, 2, 3)  # two terms, two positions, three labels
-    read = theory.at_targets(change, torch.tensor([2, 0]))
-    assert read.tolist() == [[2.0, 3.0], [8.0, 9.0]]
-
-
 @settings(max_examples=examples(50), deadline=None)
 @given(situations())
 def test_A_is_applied_without_being_formed(situation: Situation) -> None:

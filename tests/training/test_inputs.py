@@ -1,4 +1,4 @@
-"""What a run starts from is the same for the main job and for experiments."""
+"""Inputs of a run are the same for the main job and for experiments."""
 
 from __future__ import annotations
 

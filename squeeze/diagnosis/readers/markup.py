@@ -1,4 +1,4 @@
-"""Tables inside of text: Markdown (model cards, issues), HTML (notebooks), and aligned columns.
+"""Tables inside of text: Markdown (model cards, issues), HTML, LaTeX, and aligned columns.
 
 transformers shows one at the end of a training and in a notebook: a row an evaluation.
 """
@@ -37,6 +37,20 @@ _BARS = str.maketrans("\u2502\u2503\u2551\u2506", "||||")  # of framed tables (r
 _TYPES = re.compile(r"[iuf](8|16|32|64)|str|bool")  # a row below polars' header
 
 
+# LaTeX: a row ends in two backslashes; commands around a cell's text and rules are no text.
+_TEX_WRAPPED = re.compile(
+    r"\\(?:textbf|textit|emph|underline|num|mathbf|texttt|text)\{([^{}]{0,200})\}"
+)
+_TEX_COMMAND = re.compile(
+    r"\\[a-zA-Z]{1,40}(?:\[[^\]]{0,40}\]|\{[^{}]{0,40}\}|\([a-z]{0,4}\)){0,3}"
+)
+_SHAPE = re.compile(r"\s*\[\d+ rows x \d+ columns\]\s*")  # what pandas prints below a table
+
+
+def _has_latex(source: Source) -> bool:
+    return not source.is_directory and "\\begin{" in source.text and "\\\\" in source.text
+
+
 def _has_markdown(source: Source) -> bool:
     return not source.is_directory and any(_bars(line) for _, line in source.lines)
 
@@ -56,6 +70,13 @@ def read_markdown(source: Source) -> list[Table] | None:
     """Read the first table of a text that has telling columns; several are a question."""
     found = [rows for rows in markdown_tables(source) if is_telling(rows)]
     return None if not found else [one_table(source, found, "Markdown table")]
+
+
+@reader("LaTeX table", recognise=_has_latex, order=54)
+def read_latex(source: Source) -> list[Table] | None:
+    """Read the table of a paper's source."""
+    found = [rows for rows in latex_tables(source) if is_telling(rows)]
+    return None if not found else [one_table(source, found, "LaTeX table")]
 
 
 @reader("HTML table", recognise=_has_html, order=35)
@@ -146,6 +167,29 @@ def markdown_tables(source: Source) -> Iterator[Rows]:
         yield rows
 
 
+def latex_tables(source: Source) -> Iterator[Rows]:
+    """Tables of a LaTeX source: rows between \\begin{tabular} and \\end{tabular}."""
+    rows: Rows = []
+    for number, line in source.lines:
+        if "\\end{" in line and rows:
+            yield rows
+            rows = []
+        for row in line[:20_000].replace("\\&", "and").split("\\\\"):
+            cells = [_of_latex(cell) for cell in row.split("&")]
+            if len(cells) > 1 and (rows or _is_header(cells)):
+                rows.append((number, cells))
+    if rows:
+        yield rows
+
+
+def _of_latex(cell: str) -> str:
+    """The text of a cell without its commands."""
+    for _ in range(3):  # one within the other
+        cell = _TEX_WRAPPED.sub(r"\1", cell)
+    cell = re.sub(r"\\([_%#])", r"\1", cell.replace("$", "").replace("{,}", ","))
+    return _plain(_TEX_COMMAND.sub("", cell).replace("{", "").replace("}", ""))
+
+
 def aligned_tables(source: Source) -> Iterator[Rows]:
     """Tables whose cells stand apart by blanks or tabs; a line of another length ends one.
 
@@ -154,7 +198,7 @@ def aligned_tables(source: Source) -> Iterator[Rows]:
     rows: Rows = []
     headers: list[tuple[int, list[str]]] = []
     for number, line in source.lines:
-        ways = _cut(_QUOTED.sub("", line[:20_000]))
+        ways = _cut("" if _SHAPE.fullmatch(line[:80]) else _QUOTED.sub("", line[:20_000]))
         if any(map(_is_header, ways)):
             if rows:
                 yield rows

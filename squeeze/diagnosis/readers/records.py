@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,3 +104,21 @@ def _parsed(text: str) -> float:
     if slash and planned.strip().isdigit():
         return float(done)
     return float(text)
+
+
+_TAGS = ("tag", "metric", "key", "name", "metric_name", "metricname")
+_VALUES = ("value", "metric_value", "metricvalue")
+
+
+def spread(records: list[dict[str, Any]], columns: Iterable[str]) -> list[dict[str, Any]]:
+    """Rows of the long form (a tag and its value) under the tags' own names; others as they are."""
+    lowered = {name.lower(): name for name in columns}
+    tag = next((lowered[name] for name in _TAGS if name in lowered), None)
+    value = next((lowered[name] for name in _VALUES if name in lowered), None)
+    if tag is None or value is None:
+        return records
+    return [
+        {k: v for k, v in record.items() if k not in (tag, value)}
+        | ({str(record[tag]): record[value]} if tag in record and value in record else {})
+        for record in records
+    ]

@@ -15,16 +15,15 @@ from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
 from squeeze.diagnosis.readers.columns import MOST_COLUMNS
-from squeeze.diagnosis.readers.records import Table
+from squeeze.diagnosis.readers.records import Table, spread
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.readers.text import Lines, read_lines
 from squeeze.errors import InputError
 
 DELIMITERS = ",\t;"
 _SPREAD = ("__MIN", "__MAX")
-_TAGS = ("tag", "metric", "key", "name", "metric_name", "metricname")
-_VALUES = ("value", "metric_value", "metricvalue")
-
+# SwanLab's columns: the experiment's name, a dash, the metric.
+_DASHED = re.compile(r"(.{1,200}?)-((?:train|eval|val|rewards|logps)/.+)")
 
 MOST_RUNS = 500  # in one export
 
@@ -71,11 +70,7 @@ def read_csv(path: Path, numbered: Lines) -> list[Table]:
     lowered = {name.lower(): name for name in kept}
     if lowered.keys() == {"wall time", "step", "value"}:
         return [_tensorboard_table(path, plain, lines)]
-    tag = next((lowered[name] for name in _TAGS if name in lowered), None)
-    value = next((lowered[name] for name in _VALUES if name in lowered), None)
-    if tag is not None and value is not None:
-        plain = [_spread(record, tag, value) for record in plain]
-    return [Table(path.stem, str(path), "CSV", plain, lines, notes)]
+    return [Table(path.stem, str(path), "CSV", spread(plain, kept), lines, notes)]
 
 
 def _exports(source: Source) -> list[Path]:
@@ -168,7 +163,7 @@ def with_point(cell: str) -> str:
 
 
 def _require_header(path: Path, header: list[str]) -> None:
-    known = [name for name in header if recognise(_metric(name)) or is_step(name)]
+    known = [name for name in header if recognise(_run_and_metric(name)[1]) or is_step(name)]
     if not known:
         raise InputError(
             f"{path}: the first row is no header that a diagnosis knows ({', '.join(header[:6])}); "
@@ -182,16 +177,19 @@ def _require_header(path: Path, header: list[str]) -> None:
         )
 
 
-def _metric(name: str) -> str:
-    return name.rpartition(" - ")[2]
+def _run_and_metric(name: str) -> tuple[str, str]:
+    """The parts of "<run> - <metric>"; no run where a name is the metric's alone."""
+    run, dash, metric = name.rpartition(" - ")
+    dashed = None if dash or recognise(name) else _DASHED.fullmatch(name)
+    return (dashed[1], dashed[2]) if dashed else (run, metric)
 
 
 def _wandb_runs(header: list[str]) -> dict[str, dict[str, str]]:
     """For "<run> - <metric>" headers: run -> column -> metric, without the spread columns."""
     runs: dict[str, dict[str, str]] = {}
     for name in header:
-        run, dash, metric = name.rpartition(" - ")
-        if dash and not name.endswith(_SPREAD) and (recognise(metric) or is_step(metric)):
+        run, metric = _run_and_metric(name)
+        if run and not name.endswith(_SPREAD) and (recognise(metric) or is_step(metric)):
             runs.setdefault(run, {})[name] = metric
     return runs
 
@@ -228,9 +226,3 @@ def _tensorboard_table(path: Path, records: list[dict[str, str]], lines: list[in
         for record in ({k: v for k, v in r.items() if k.lower() != "wall time"} for r in records)
     ]
     return Table(path.stem, str(path), "TensorBoard CSV export", named, lines)
-
-
-def _spread(record: dict[str, str], tag: str, value: str) -> dict[str, str]:
-    """A row of the long form (a tag and its value) under the tag's own name."""
-    rest = {k: v for k, v in record.items() if k not in (tag, value)}
-    return rest | ({record[tag]: record[value]} if tag in record and value in record else {})

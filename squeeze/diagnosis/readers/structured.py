@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
-from squeeze.diagnosis.readers.records import Table, flat
+from squeeze.diagnosis.readers.records import Table, flat, spread
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.series import TELLING
 from squeeze.errors import InputError
@@ -108,6 +108,7 @@ def _find(path: Path, node: Any, name: str, depth: int) -> list[Table]:
 def _records(node: Any) -> list[dict[str, Any]] | None:
     if isinstance(node, list) and node and all(isinstance(r, Mapping) for r in node):
         rows = [flat(r) for r in node]
+        rows = spread(rows, rows[0])
         return rows if any(_telling(c) for r in rows for c in r) else None
     if not isinstance(node, Mapping):
         return None

@@ -82,7 +82,12 @@ def build(table: Table) -> RunSeries:
             "give a log of a run that did not end in NaN from its first line"
         )
     trained_by = method(table, columns)
-    ended = [b for b in reading.broken if _counts_as_end(b, found, trained_by == "kto")]
+    both = _both_sides(reading.broken, len(table.records))
+    ended = [
+        b
+        for b in reading.broken
+        if b.column in both or _counts_as_end(b, found, trained_by == "kto")
+    ]
     return RunSeries(
         name=table.name,
         source=table.source,
@@ -104,6 +109,7 @@ class _Broken:
     row: int
     steps: Array
     always: bool  # from its first value on
+    earlier: int  # NaN or infinite values before
 
 
 @dataclass(frozen=True)
@@ -153,11 +159,34 @@ def _diverged(
     )
 
 
+_SIDES = ((CHOSEN_REWARD, REJECTED_REWARD), (CHOSEN, REJECTED))
+
+
+def _both_sides(broken: Sequence[_Broken], n: int) -> set[str]:
+    """Columns of chosen and of rejected that both end in NaN from one line on, for good.
+
+    That is no batch without answers of one side, whatever the loss says (a reference that gives
+    NaN); three lines and a tenth of the log, as what is logged rarely is missing in the last lines.
+    """
+    at = {(b.meaning.quantity, b.meaning.split): b for b in broken}
+    found = set()
+    for (quantity, split), b in at.items():
+        for one, other in _SIDES:
+            twin = at.get((other, split)) if quantity == one else None
+            if twin is None or twin.row != b.row or b.earlier * 3 > b.steps.size:
+                continue
+            if b.steps.size >= max(3, 0.1 * n):
+                found |= {b.column, twin.column}
+    return found
+
+
 def _counts_as_end(b: _Broken, found: Mapping[tuple[str, str], Series], unpaired: bool) -> bool:
     """Whether the weights are no numbers any more, rather than one side's mean of no answers.
 
     A batch without rejected answers (KTO) has no reward of theirs, but chosen's and a loss.
     """
+    if b.earlier >= b.steps.size and b.meaning.quantity not in (LOSS, NLL):
+        return False  # logged now and then: no longer a gap than those before
     split, sides = b.meaning.split, [CHOSEN, CHOSEN_REWARD]
     if unpaired:
         sides += [REJECTED, REJECTED_REWARD]
@@ -313,7 +342,10 @@ def _finite(reading: _Reading, column: str, rows: Any, values: Array) -> tuple[A
         first = int(rows[tail[0]])
         if meaning.quantity in (*TELLING, LOSS, NLL):
             reading.broken.append(
-                _Broken(column, meaning, first, reading.positions[rows[tail]], last < 0)
+                _Broken(
+                    *(column, meaning, first, reading.positions[rows[tail]], last < 0),
+                    earlier=int(wrong.sum()) - tail.size,
+                )
             )
         else:
             notes.append(f"{column} is NaN or infinite from {table.at(first)} to the end")

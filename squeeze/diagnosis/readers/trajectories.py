@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from squeeze.diagnosis import rollouts
 from squeeze.diagnosis import series as q
 from squeeze.diagnosis.generated import of_directory
 from squeeze.diagnosis.readers.registry import Source, reader
@@ -38,8 +39,9 @@ def read_trajectory(path: Path) -> list[RunSeries]:
     trajectory = Trajectory.read(path)
     if trajectory.frame.empty:
         raise InputError(f"{path} holds no scores yet; wait for the first probe")
-    findings = _diverged(path.parent / "run.json")
-    return [arm_series(trajectory, arm, path, findings) for arm in trajectory.arms()]
+    about = path.parent / "run.json"
+    findings, method = _diverged(about), _method(about)
+    return [arm_series(trajectory, arm, path, findings, method) for arm in trajectory.arms()]
 
 
 def _diverged(path: Path) -> tuple[Finding, ...]:
@@ -51,15 +53,27 @@ def _diverged(path: Path) -> tuple[Finding, ...]:
     return (divergence(int(told.get("step", 0)), str(told.get("why", ""))),)
 
 
+def _method(path: Path) -> str:
+    """What trained, where the callback noted that it samples its answers."""
+    record = read_json(path) if path.is_file() else None
+    return str(record.get("method", "")) if isinstance(record, dict) else ""
+
+
 def divergence(step: int, why: str) -> Finding:
     """The finding that a probe at that optimizer step had no finite log-probs."""
     return Finding("diverged", f"diverged before step {step}: {why}", cause=DIVERGES)
 
 
 def arm_series(
-    trajectory: Trajectory, arm: str, path: Path, findings: tuple[Finding, ...] = ()
+    trajectory: Trajectory,
+    arm: str,
+    path: Path,
+    findings: tuple[Finding, ...] = (),
+    method: str = "",
 ) -> RunSeries:
     """The series of an arm's last phase, from the probe before it on; `path` is its source.
+
+    `method` says what trained, where that samples its answers: what was logged of them is added.
 
     Raises `InputError` if the arm has no chosen scores.
     """
@@ -86,6 +100,8 @@ def arm_series(
                 found.append(series)
     if found:
         found += of_directory(path.parent, arm, found[0].split, steps)
+    if method:
+        found += rollouts.of_directory(path.parent)
     if not any(s.quantity == q.CHOSEN for s in found):
         raise InputError(f"{path}: arm {arm!r} has no scores of the chosen answers")
     return RunSeries(
@@ -96,6 +112,7 @@ def arm_series(
         series=tuple(found),
         phase=phase if phase in ("sft", "dpo") else "",
         notes=tuple(dict.fromkeys(notes)),
+        method=method,
         findings=findings,
     )
 

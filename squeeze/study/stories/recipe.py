@@ -1,6 +1,6 @@
-"""What `squeeze stories` trains on what, and for how long: plain data.
+"""Recipe of `squeeze stories`: what is trained on what, and for how long, as plain data.
 
-The recipe was chosen on seed 0, a development seed, and is fixed; see docs/stories.md.
+It was chosen on seed 0, a development seed, and is fixed; see docs/stories.md.
 """
 
 from __future__ import annotations

@@ -6,19 +6,18 @@ macros are those of `squeeze.report`, whose own page needs a trajectory of log-p
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 from jinja2 import ChoiceLoader, PackageLoader
+from matplotlib.figure import Figure
 
 from squeeze.claims.types import Verdict
-from squeeze.files import read_json, replacing, write_text
+from squeeze.files import read_json, write_figure, write_text
 from squeeze.report.content import duration, flat
-from squeeze.report.html import environment
+from squeeze.report.html import data_uri, environment
 from squeeze.report.markdown import escape
 from squeeze.report.style import ARM_COLOURS
 from squeeze.text_statistics import TextStatistics, describe
@@ -120,7 +119,8 @@ def read_page(directory: Path, verdicts: Sequence[Verdict]) -> Page:
         for i, story in enumerate(texts["prompts"])
     ]
     facts = [("model", f"Qwen3, {run['model']['parameters']:,} parameters, from scratch")]
-    facts += flat({key: run[key] for key in ("data", "device", "git", "created", "versions")})
+    told = ("data", "device", "git", "created", "versions")  # outside a checkout there is no git
+    facts += flat({key: run[key] for key in told if key in run})
     return Page(
         name=run["name"],
         headline=headline,
@@ -140,7 +140,8 @@ def read_page(directory: Path, verdicts: Sequence[Verdict]) -> Page:
 def draw(page: Page, path: Path) -> None:
     """The measures over the epochs of DPO, a line an arm, the SFT model at 0, as a PNG."""
     start = next(x for x in page.looks if x.title == "after SFT")
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 3.2), layout="constrained")
+    figure = Figure(figsize=(13, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(PANELS))
     for axis, (field, title) in zip(axes, PANELS.items(), strict=True):
         for (arm, name), colour in zip(TITLES.items(), ARM_COLOURS, strict=False):
             points = [start, *(x for x in page.looks if x.arm == arm)]
@@ -152,9 +153,7 @@ def draw(page: Page, path: Path) -> None:
         axis.set_xlabel("epochs of DPO")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False, fontsize=8)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
-    plt.close(figure)
+    write_figure(figure, path, dpi=130)
 
 
 def write_report(directory: Path, verdicts: Sequence[Verdict]) -> Path:
@@ -162,7 +161,7 @@ def write_report(directory: Path, verdicts: Sequence[Verdict]) -> Path:
     page = read_page(directory, verdicts)
     figure = directory / "degeneration.png"
     draw(page, figure)
-    image = "data:image/png;base64," + base64.b64encode(figure.read_bytes()).decode("ascii")
+    image = data_uri(figure)
     for template, name in (("stories.md.j2", "report.md"), ("stories.html.j2", "index.html")):
         env = environment(autoescape=name.endswith("html"))
         if name.endswith("md"):

@@ -6,28 +6,38 @@ start from the SFT model: plain DPO, and its control without the gradient of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from squeeze.claims.degeneration import Texts, check_repetition
 from squeeze.claims.types import Verdict
+from squeeze.data.examples import PreferenceExample
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
-from squeeze.generation import generate_texts
-from squeeze.provenance import peak_memory_mb
+from squeeze.generation import generate_answers
+from squeeze.provenance import now, peak_memory_mb
 from squeeze.report.source import VERDICTS_SCHEMA
-from squeeze.run_directory import RunDirectory, RunRecord, now
+from squeeze.run_directory import RunDirectory, RunRecord
 from squeeze.study.stories import training
 from squeeze.study.stories.generator import Story, make_stories
 from squeeze.study.stories.reading import read_stories
-from squeeze.study.stories.recipe import Schedule, StoryRecipe
+from squeeze.study.stories.recipe import StoryRecipe
+from squeeze.study.stories.report import write_report
 from squeeze.text_statistics import describe
+from squeeze.training.arms import Phase
+from squeeze.training.phase_place import PhasePlace
+from squeeze.training.probe_callback import ProbeCallback, StepCallback
 from squeeze.training.progress import RunProgress
-from squeeze.training.trainers import quiet
+from squeeze.training.trainers import make_trainer, quiet, train_phase
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
 # Arms of preference training by name: the weight of the rejected stories' gradient.
 ARMS = {"dpo": 1.0, "control": 0.0}
@@ -74,28 +84,40 @@ class StoryRun:
 
     # --- training and sampling ------------------------------------------------------------------
 
+    def _place(self, phase: str) -> PhasePlace:
+        return PhasePlace(self.work / phase)
+
     def _phase(
         self,
         name: str,
-        schedule: Schedule,
-        make: Callable[[Path], Any],
+        make: Callable[[PhasePlace, list[TrainerCallback]], Any],
         epoch_ended: Callable[[int, Any], None] = lambda epoch, model: None,
-    ) -> Path:
+    ) -> PhasePlace:
         """Train a phase unless it is finished; where its model lies."""
-        place = self.work / name
-        if not (place / "model").exists():
-            from transformers import set_seed
+        place = self._place(name)
+        if place.adapter.exists():
+            return place
 
-            self.progress.describe(name)
-            place.mkdir(parents=True, exist_ok=True)
-            with self.record.timed(name):
-                set_seed(self.recipe.seed)
-                trainer = make(place)
-                cost = self._cost(name) / max(len(trainer.get_train_dataloader()), 1)
-                watch = training.Watch(
-                    lambda: self.progress.advance(cost / schedule.epochs), epoch_ended
-                )
-                training.train(trainer, place, watch)
+        def saved(step: int, epoch: float, model: Any) -> None:
+            epoch_ended(round(epoch), model)
+            place.mark_between(step)  # all that was asked of this checkpoint's model is there
+            place.keep_newest()
+
+        self.progress.describe(name)
+        step = place.resume_step(())
+        place.keep_until(step)
+        with self.record.timed(name):
+            trainer = make(
+                place,
+                [
+                    ProbeCallback(lambda model: model, saved, between=place.mark_between),
+                    StepCallback(lambda: self.progress.advance(cost)),
+                ],
+            )
+            steps = len(trainer.get_train_dataloader()) * trainer.args.num_train_epochs
+            cost = self._cost(name) / max(steps, 1)
+            self.progress.advance(cost * (step or 0))
+            train_phase(trainer, place, step)
         return place
 
     def _look(self, name: str, model: Any) -> None:
@@ -112,7 +134,7 @@ class StoryRun:
 
     def _sample(self, model: Any, stories: Sequence[Story], sample: int) -> list[str]:
         with self.record.timed("generation"):
-            return generate_texts(
+            answers = generate_answers(
                 model,
                 self.tokenizer,
                 [self.tokenizer(s.prompt)["input_ids"] for s in stories],
@@ -120,8 +142,9 @@ class StoryRun:
                 seed=1000 * self.recipe.seed + sample,
                 batch_size=64,
             )
+        return [answer.text for answer in answers]
 
-    def _rejected(self, base: Path) -> list[str]:
+    def _rejected(self, base: PhasePlace) -> list[str]:
         """The base model's own story for every prompt that DPO trains on."""
         path = self.work / "rejected.json"
         if not path.exists():
@@ -133,37 +156,34 @@ class StoryRun:
         return texts
 
     def _train(self) -> None:
-        r, tokenizer = self.recipe, self.tokenizer
+        r, tokenizer, config = self.recipe, self.tokenizer, training.run_config(self.recipe)
+
+        def trl(start: PhasePlace, phase: Phase, data: Sequence[PreferenceExample]) -> Any:
+            return lambda place, callbacks: make_trainer(
+                *(training.load(start), tokenizer, data, phase, config, place, callbacks),
+                bf16=False,
+            )
+
         base = self._phase(
             "base",
-            r.pretraining,
-            lambda place: training.pretrainer(
-                training.make_model(tokenizer, r), tokenizer, self.stories, r, place
+            lambda place, callbacks: training.pretrainer(
+                training.make_model(tokenizer, r), tokenizer, self.stories, r, place, callbacks
             ),
         )
         model = training.load(base)
         self.record.model = {"parameters": sum(p.numel() for p in model.parameters())}
         self._look("base", model)
-        sft = self._phase(
-            "sft",
-            r.sft,
-            lambda place: training.sft_trainer(
-                training.load(base), tokenizer, self.stories[: r.instructed], r, place
-            ),
-        )
+        told = training.examples(self.stories[: r.instructed])
+        sft = self._phase("sft", trl(base, training.sft_phase(r.sft), told))
         self._look("sft", training.load(sft))
-        pairs, rejected = self.stories[: r.pairs], self._rejected(base)
+        pairs = training.examples(self.stories[: r.pairs], self._rejected(base))
         for arm, weight in ARMS.items():
 
             def look(epoch: int, model: Any, arm: str = arm) -> None:
                 if epoch in r.watched:
                     self._look(f"{arm}-{epoch}", model)
 
-            def make(place: Path, weight: float = weight) -> Any:
-                start = training.load(sft)
-                return training.dpo_trainer(start, tokenizer, pairs, rejected, r, place, weight)
-
-            self._phase(arm, r.dpo, make, look)
+            self._phase(arm, trl(sft, training.dpo_phase(r, weight), pairs), look)
             self._write_state()
 
     # --- the end --------------------------------------------------------------------------------
@@ -197,7 +217,9 @@ class StoryRun:
             "schema": 1,
             "prompts": [asdict(story) for story in self.held_out],
             "texts": {look: self.texts(look) for look in looks},
-            "log": {arm: read_json(self.work / arm / "log.json") for arm in ARMS},
+            "log": {
+                arm: _by_epoch(read_json(self._place(arm).directory / "log.json")) for arm in ARMS
+            },
             "rejected": [
                 {"prompt": s.prompt, "chosen": s.text, "rejected": text}
                 for s, text in zip(
@@ -209,14 +231,11 @@ class StoryRun:
 
     def execute(self) -> list[Verdict]:
         """Train and generate what is missing, judge, report; the verdicts."""
-        from squeeze.study.stories.report import write_report
-
         quiet()
         if self.record.status != "finished":
             self._write_state()
-            phases = ("base", "sft", *ARMS)
-            total = sum(self._cost(p) for p in phases if not (self.work / p / "model").exists())
-            with RunProgress(self.console, total) as self.progress:
+            left = [p for p in ("base", "sft", *ARMS) if not self._place(p).adapter.exists()]
+            with RunProgress(self.console, sum(map(self._cost, left))) as self.progress:
                 self._train()
             self._write_texts()
             self.record.peak_memory_mb = peak_memory_mb()
@@ -239,6 +258,18 @@ class StoryRun:
 
     def _write_state(self) -> None:
         self.record.write(self.directory.run_file)
+
+
+def _by_epoch(log: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """TRL's log of single steps as means over each epoch."""
+    epochs: dict[int, list[dict[str, float]]] = {}
+    for row in log:
+        if "loss" in row:
+            epochs.setdefault(math.ceil(row["epoch"] - 1e-6), []).append(row)
+    return [
+        {key: fmean(row[key] for row in rows) for key in rows[0]} | {"epoch": epoch}
+        for epoch, rows in epochs.items()
+    ]
 
 
 def tell_stories(

@@ -1,30 +1,33 @@
-"""The story model and its four trainings: from scratch by transformers, then TRL's SFT and DPO.
+"""The story model's trainings: from scratch by transformers, then by the main job's trainers.
 
-All weights are trained, in float32. Each phase ends in a directory with its model, written last, so
-what exists is complete; a phase that was stopped goes on from its newest checkpoint.
+All weights are trained, in float32. A story stands in its prompt's chat as it is: the template adds
+nothing but the end of the text.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import TrainerCallback
 
-from squeeze import interrupt
-from squeeze.files import write_json
+from squeeze.data.examples import Message, PreferenceExample
 from squeeze.study.stories.generator import Story
 from squeeze.study.stories.recipe import Schedule, StoryRecipe
-from squeeze.training.phase_place import PhasePlace, is_whole
-from squeeze.training.trl_compat import checkpointing
+from squeeze.training.arms import Phase
+from squeeze.training.config import RunConfig
+from squeeze.training.phase_place import PhasePlace
+from squeeze.training.trainers import trainer_arguments
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 END, PAD = "<|endoftext|>", "<|pad|>"
+TEMPLATE = (
+    "{% for m in messages %}{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+)
 _BLOCK = 128  # tokens of a pretraining row
 
 
@@ -43,7 +46,9 @@ def make_tokenizer(stories: Sequence[Story], vocabulary: int) -> PreTrainedToken
         show_progress=False,
     )
     inner.train_from_iterator([s.prompt + s.text for s in stories], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=END, pad_token=PAD)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=END, pad_token=PAD)
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
 
 
 def make_model(tokenizer: PreTrainedTokenizerBase, recipe: StoryRecipe) -> PreTrainedModel:
@@ -70,152 +75,71 @@ def make_model(tokenizer: PreTrainedTokenizerBase, recipe: StoryRecipe) -> PreTr
     )
 
 
-def load(place: Path) -> PreTrainedModel:
+def load(place: PhasePlace) -> PreTrainedModel:
     """The model that a finished phase left in its directory."""
     from transformers import AutoModelForCausalLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForCausalLM.from_pretrained(place / "model", dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(place.adapter, dtype=torch.float32)
     return model.to(device)  # type: ignore[no-any-return]
 
 
-class Watch(TrainerCallback):
-    """Call `stepped()` after every update and `epoch_ended(epoch, model)` after every epoch.
-
-    The latter comes before the epoch's checkpoint, so a checkpoint implies what it has written.
-    """
-
-    def __init__(
-        self,
-        stepped: Callable[[], None],
-        epoch_ended: Callable[[int, Any], None] = lambda epoch, model: None,
-    ) -> None:
-        self.stepped, self.epoch_ended = stepped, epoch_ended
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tick for the updates of a resumed phase that were made before."""
-        for _ in range(state.global_step):
-            self.stepped()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tick; save and end the training if a signal asks for it."""
-        self.stepped()
-        if interrupt.requested():
-            control.should_save = control.should_training_stop = True
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look at the model, unless a signal ended the epoch before its end."""
-        if abs(state.epoch - round(state.epoch)) < 1e-6:
-            self.epoch_ended(round(state.epoch), kwargs["model"])
+def examples(
+    stories: Sequence[Story], rejected: Sequence[str] | None = None
+) -> list[PreferenceExample]:
+    """The stories as chosen answers to their prompts, with rejected ones if there are any."""
+    worse = rejected if rejected is not None else [""] * len(stories)
+    return [
+        PreferenceExample(str(i), (Message("user", s.prompt),), s.text, text)
+        for i, (s, text) in enumerate(zip(stories, worse, strict=True))
+    ]
 
 
-def arguments(schedule: Schedule, recipe: StoryRecipe, place: Path) -> dict[str, Any]:
-    """What the trainers of all phases are told."""
-    return {
-        "output_dir": str(place),
-        "num_train_epochs": schedule.epochs,
-        "learning_rate": schedule.learning_rate,
-        "per_device_train_batch_size": schedule.batch_size,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": 0.05,  # below 1: a share of all steps
-        "seed": recipe.seed,
-        "data_seed": recipe.seed,
-        "use_cpu": not torch.cuda.is_available(),
-        "bf16": False,
-        **checkpointing(False),
-        "save_strategy": "epoch",
-        # The newest may be half written when the run is killed.
-        "save_total_limit": 2,
-        "logging_strategy": "epoch",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-    }
+def sft_phase(schedule: Schedule) -> Phase:
+    """SFT on the stories; of pretraining too, whose data are its own."""
+    s = schedule
+    return Phase("sft", "chosen", s.epochs, s.learning_rate, s.batch_size, warmup=0.05)
+
+
+def dpo_phase(recipe: StoryRecipe, rejected_weight: float) -> Phase:
+    """DPO; a `rejected_weight` other than 1 scales the gradient through the rejected stories."""
+    phase = replace(sft_phase(recipe.dpo), kind="dpo", on="pairs", beta=recipe.beta)
+    if rejected_weight == 1.0:
+        return phase
+    options = {"rejected_weight": rejected_weight}
+    return replace(phase, loss_type="weighted_sigmoid", loss_options=options)
+
+
+def run_config(recipe: StoryRecipe) -> RunConfig:
+    """What the phases share. Nothing is cut: a rejected story may be longer than those given."""
+    longest = recipe.max_length + recipe.max_new_tokens
+    return RunConfig(seed=recipe.seed, max_length=longest, finetuning="full", dtype="float32")
 
 
 def pretrainer(
-    model: Any, tokenizer: Any, stories: Sequence[Story], recipe: StoryRecipe, place: Path
+    model: Any,
+    tokenizer: Any,
+    stories: Sequence[Story],
+    recipe: StoryRecipe,
+    place: PhasePlace,
+    callbacks: Sequence[TrainerCallback],
 ) -> Any:
     """transformers' trainer on instructions and stories, end to end in blocks."""
     from datasets import Dataset
-    from transformers import Trainer, TrainingArguments, default_data_collator
+    from transformers import PrinterCallback, Trainer, TrainingArguments, default_data_collator
 
     texts = (tokenizer(s.prompt + s.text)["input_ids"] for s in stories)
     ids = [i for text in texts for i in [*text, tokenizer.eos_token_id]]
     blocks = [ids[i : i + _BLOCK] for i in range(0, len(ids) - _BLOCK + 1, _BLOCK)]
     rows = Dataset.from_list([{"input_ids": block, "labels": block} for block in blocks])
-    args = TrainingArguments(**arguments(recipe.pretraining, recipe, place))
-    return Trainer(model, args, data_collator=default_data_collator, train_dataset=rows)
-
-
-def sft_trainer(
-    model: Any, tokenizer: Any, stories: Sequence[Story], recipe: StoryRecipe, place: Path
-) -> Any:
-    """TRL's SFTTrainer on instruction → story."""
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
-    rows = Dataset.from_list([{"prompt": s.prompt, "completion": s.text} for s in stories])
-    args = SFTConfig(**arguments(recipe.sft, recipe, place), max_length=None)
-    return SFTTrainer(model, args, train_dataset=rows, processing_class=tokenizer)
-
-
-def dpo_trainer(
-    model: Any,
-    tokenizer: Any,
-    stories: Sequence[Story],
-    rejected: Sequence[str],
-    recipe: StoryRecipe,
-    place: Path,
-    rejected_weight: float = 1.0,
-) -> Any:
-    """TRL's DPOTrainer against the model as it is given.
-
-    A `rejected_weight` other than 1 scales the gradient through the rejected stories.
-    """
-    from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
-
-    rows = [
-        {"prompt": s.prompt, "chosen": s.text, "rejected": worse}
-        for s, worse in zip(stories, rejected, strict=True)
-    ]
-    args = DPOConfig(
-        **arguments(recipe.dpo, recipe, place),
-        beta=recipe.beta,
-        max_length=None,
-        precompute_ref_log_probs=True,
+    given = trainer_arguments(sft_phase(recipe.pretraining), run_config(recipe), place, bf16=False)
+    del given["max_length"]  # TRL's alone
+    trainer = Trainer(
+        model,
+        TrainingArguments(**given),
+        data_collator=default_data_collator,
+        train_dataset=rows,
+        callbacks=list(callbacks),
     )
-    common: dict[str, Any] = {
-        "model": model,
-        "args": args,
-        "train_dataset": Dataset.from_list(rows),
-        "processing_class": tokenizer,
-    }
-    if rejected_weight == 1.0:
-        return DPOTrainer(**common)
-    from squeeze.losses import get_loss
-    from squeeze.training.loss_trainer import RegisteredLossTrainer
-
-    options = {"beta": recipe.beta, "rejected_weight": rejected_weight}
-    return RegisteredLossTrainer(**common, loss=get_loss("weighted_sigmoid"), loss_options=options)
-
-
-def train(trainer: Any, place: Path, watch: Watch) -> None:
-    """Train to the end, from the newest whole checkpoint if there is one; store log and model."""
-    from transformers import PrinterCallback
-
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(watch)
-    phase = PhasePlace(place)
-    whole = [step for step in phase.steps() if is_whole(phase.checkpoint(step), step)]
-    phase.keep_until(max(whole, default=None))
-    trainer.train(resume_from_checkpoint=str(phase.checkpoint(whole[-1])) if whole else None)
-    if trainer.state.global_step < trainer.state.max_steps:
-        interrupt.stop_if_requested()
-    write_json(place / "log.json", trainer.state.log_history)
-    scratch = place / "model.partial"
-    shutil.rmtree(scratch, ignore_errors=True)
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(scratch)
-    scratch.rename(place / "model")
-    phase.keep_until(None)
+    return trainer

@@ -6,40 +6,36 @@ another model or other data (--squeeze-model gemma3-270m trains on the Chinese s
 --quick, where one seed and a few examples check the machinery.
 """
 
-import json
-from pathlib import Path
-
 import pytest
 import xdist
 
 from squeeze import models
 from squeeze.study.observations import claims_at, judge
-from squeeze.study.registration import plan, unregistered
-from squeeze.study.study import Observatory
-from tests.lm.regressions import regressions
-from tests.quick import RECIPE, SETTINGS
+from squeeze.study.registration import plan
+from squeeze.study.study import Study
+from tests.quick import APART, RECIPE, SETTINGS
+from tests.study.rows import regressions, unregistered
 
 pytestmark = pytest.mark.pretrained
 
-REFERENCE = Path(__file__).with_name("reference.json")
-
 
 @pytest.fixture(scope="module")
-def observatory(request, tmp_path_factory):
+def study(request, tmp_path_factory):
     name = request.config.getoption("--squeeze-model")
     if name in models.EMBEDDED and not models.is_cached(name):
         pytest.skip(f"{name} is not cached; run: squeeze models fetch {name}")
     data = request.config.getoption("--squeeze-data")
     recipe = {} if data is None else {"data": data}
     if not request.config.getoption("--quick"):
-        return Observatory("pretrained", model=name, recipe=recipe)
+        return Study("pretrained", model=name, recipe=recipe)
     temporary = tmp_path_factory.getbasetemp()
-    return Observatory(
+    return Study(
         "pretrained",
         (0,),
         model=name,
         recipe=recipe | RECIPE,
         settings=SETTINGS,
+        apart=APART,
         cache=(temporary.parent if xdist.is_xdist_worker(request) else temporary) / "experiments",
     )
 
@@ -51,17 +47,17 @@ def observatory(request, tmp_path_factory):
         for claim in claims_at("pretrained")
     ],
 )
-def test_observation(claim, observatory, ledger, request):
-    verdicts = judge(observatory, claim)
+def test_observation(claim, study, ledger, request):
+    verdicts = judge(study, claim)
     assert verdicts or request.config.getoption("--quick")
     assert not unregistered(verdicts)
-    if observatory.registered or request.config.getoption("--quick"):
+    if study.registered or request.config.getoption("--quick"):
         ledger.record(*verdicts)  # checked, and with --quick kept out of the file by the plugin
-    if not observatory.registered:
+    if not study.registered:
         print(*verdicts, sep="\n")  # another model, other data, a few examples: shown with -rP
         return
-    registered = plan("pretrained")
+    registered = plan("pretrained", claim)
     assert {v.seeds for v in verdicts if v.ran} == {
         registered.seeds_of(claim, registered.evaluation)
     }
-    assert not regressions(verdicts, json.loads(REFERENCE.read_text()))
+    assert not regressions(verdicts)

@@ -4,7 +4,7 @@ import pytest
 
 from squeeze.data.probe_set import build_probe_set
 from squeeze.errors import InputError
-from squeeze.generation import generate_texts
+from squeeze.generation import generate_answers
 from squeeze.models import load
 from squeeze.study.tiny_lm import tiny_examples, tiny_lm
 from squeeze.study.tiny_lm.grammar import (
@@ -32,6 +32,11 @@ def content(text):
 def frame(text):
     """The text with its fact left out."""
     return [word for word in text.split() if word not in CONTENT]
+
+
+@pytest.fixture(scope="module")
+def tiny_lm_directory():
+    return tiny_lm()
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +135,9 @@ def test_its_greedy_answers_state_the_right_facts(tiny_lm_directory):
         )["input_ids"]
         for e in train
     ]
-    answers = generate_texts(model, tokenizer, prompts, max_new_tokens=24, temperature=0.0)
+    answers = generate_answers(model, tokenizer, prompts, max_new_tokens=24, temperature=0.0)
     right = [
-        content(answer) == {FACTS[e.id].animal, FACTS[e.id].value}
+        content(answer.text) == {FACTS[e.id].animal, FACTS[e.id].value}
         for e, answer in zip(train, answers, strict=True)
     ]
     assert sum(right) >= 0.9 * len(right)

@@ -1,6 +1,7 @@
 """`squeeze stories` from end to end at a size that proves nothing but that it runs, and resumes."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -9,9 +10,10 @@ from rich.console import Console
 
 from squeeze.cli import main
 from squeeze.errors import InputError
-from squeeze.files import read_json
+from squeeze.files import read_json, write_json
 from squeeze.study.stories import run as stories_run
 from squeeze.study.stories.recipe import Schedule, StoryRecipe, quick
+from squeeze.study.stories.report import write_report
 from squeeze.study.stories.run import ARMS, FILES, tell_stories
 
 pytestmark = pytest.mark.cpu
@@ -60,6 +62,15 @@ def test_the_report_shows_every_model_beside_the_true_story(finished):
             assert title in page
 
 
+def test_a_run_outside_of_a_checkout_has_its_report(finished, tmp_path):
+    out, verdicts = finished
+    run = read_json(out / "run.json")
+    run.pop("git", None)
+    write_json(tmp_path / "run.json", run)
+    shutil.copy(out / "texts.json", tmp_path)
+    assert "after SFT" in write_report(tmp_path, verdicts).read_text()
+
+
 def epochs(out, arm):
     """What TRL logged of an arm, a row an epoch; not its clock, nor its count of tokens."""
     keys = ("epoch", "loss", "grad_norm", "rewards/margins", "logps/chosen", "logps/rejected")
@@ -87,20 +98,21 @@ def test_a_run_stopped_inside_dpo_resumes_to_the_same_texts(finished, tmp_path, 
         sampled.append(generate(*args, **kwargs))
         return sampled[-1]
 
-    generate = stories_run.generate_texts
+    generate = stories_run.generate_answers
     with monkeypatch.context() as patched:
-        patched.setattr(stories_run, "generate_texts", dies)
+        patched.setattr(stories_run, "generate_answers", dies)
         with pytest.raises(KeyboardInterrupt):
             tell_stories(TINY, out, console=QUIET)
     assert read_json(out / "run.json")["status"] == "running"
-    assert [p.name for p in (out / "work" / "dpo").glob("checkpoint-*")] == ["checkpoint-1"]
-    base = (out / "work" / "base" / "model" / "model.safetensors").stat().st_mtime_ns
+    checkpoints = sorted(p.name for p in (out / "work" / "dpo").glob("checkpoint-*"))
+    assert checkpoints == ["checkpoint-1", "checkpoint-2"]  # the second not yet looked at
+    base = (out / "work" / "base" / "adapter" / "model.safetensors").stat().st_mtime_ns
 
     tell_stories(TINY, out, resume=True, console=QUIET)
     whole, resumed = (read_json(path / "texts.json") for path in (finished[0], out))
     assert resumed["texts"] == whole["texts"]
     assert all(epochs(out, arm) == epochs(finished[0], arm) for arm in ARMS)
-    assert (out / "work" / "base" / "model" / "model.safetensors").stat().st_mtime_ns == base
+    assert (out / "work" / "base" / "adapter" / "model.safetensors").stat().st_mtime_ns == base
 
 
 def test_a_finished_run_only_judges_again(finished, monkeypatch):

@@ -1,0 +1,129 @@
+"""Evidence of the claims beyond the paper: GR-1, GR-2 and NS-1 on checkable questions, DP-4.
+
+Each is registered in a part by itself, with seeds of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from squeeze.cache import cache_directory, private
+from squeeze.claims.group_relative import GroupSteps, SignedTrainings, blindly, rescored
+from squeeze.claims.one_edit import OneEdit
+from squeeze.study.gathering import counterfactual, observation
+from squeeze.study.one_edit import change_after, edit_position, one_edit_pairs
+from squeeze.study.records import kept
+from squeeze.study.registration import LevelPlan
+from squeeze.study.study import Study
+
+DPO, DPOP = "sft-dpo", "loss-dpop:beta=0.1"  # with the same β
+SIGNS = ("positive", "negative")
+SPLITS = ("train", "held_out")
+
+
+def _kept(o: Study, part: str, own: LevelPlan, seed: int, make: Callable[[], Any]) -> Any:
+    """A seed's numbers, from the records or the cache where they are there."""
+    cache = o.cache or private(cache_directory() / "experiments")
+    facts = {"model": own.model, **own.recipe}
+    name = f"{part}-{own.model}-{seed}.json"
+    return kept(name, facts, make, cache, o.records, o.recorded)
+
+
+def _group_relative(o: Study, claim: str) -> tuple[list[Any], dict[str, Any]]:
+    """Each seed's result on the checkable questions, and what evidence of them has in common."""
+    from squeeze.study.group_relative import Recipe, run_seed, seed_result  # TRL takes seconds
+
+    own, seeds = o.own(claim)
+    recipe = Recipe(**own.recipe)
+    results = [
+        seed_result(_kept(o, "group-relative", own, s, partial(run_seed, own.model, s, recipe)))
+        for s in seeds
+    ]
+    common = {"level": o.level, "seeds": seeds, "model": own.model}
+    return results, common | {"exploratory": seeds != own.evaluation}
+
+
+@observation("GR-1")
+def gr_1(o: Study) -> GroupSteps:
+    """GR-1: a group's step with its wrong answers masked, against as many masked at random."""
+    results, common = _group_relative(o, "GR-1")
+    steps = [result.steps for result in results]
+    return GroupSteps(steps, bare=[blindly(own) for own in steps], **common)
+
+
+@counterfactual("GR-1")
+def gr_1_bare(o: Study) -> GroupSteps:
+    """GR-1 with the mask on as many answers at random."""
+    return gr_1(o).without_cause()
+
+
+@observation("GR-2")
+def gr_2(o: Study) -> GroupSteps:
+    """GR-2: the score of each question before the step, against another question's."""
+    results, common = _group_relative(o, "GR-2")
+    steps = [result.steps for result in results]
+    bare = [rescored(own, seed) for own, seed in zip(steps, common["seeds"], strict=True)]
+    return GroupSteps(steps, bare=bare, **common)
+
+
+@counterfactual("GR-2")
+def gr_2_bare(o: Study) -> GroupSteps:
+    """GR-2 with the scores of other questions."""
+    return gr_2(o).without_cause()
+
+
+@observation("NS-1")
+def ns_1(o: Study) -> SignedTrainings:
+    """NS-1: trainings on answers of one sign, against the same with permuted advantages."""
+    results, common = _group_relative(o, "NS-1")
+
+    def series(of: str, form: str = "") -> dict[str, list[Any]]:
+        return {sign: [getattr(r, of)[sign + form] for r in results] for sign in SIGNS}
+
+    bare = series("entropy", " blind")
+    return SignedTrainings(series("entropy"), bare=bare, reward=series("reward"), **common)
+
+
+@counterfactual("NS-1")
+def ns_1_bare(o: Study) -> SignedTrainings:
+    """NS-1 with the advantages of other answers."""
+    return ns_1(o).without_cause()
+
+
+def _one_edit(o: Study, own: LevelPlan, seed: int) -> dict[str, dict[str, list[float]]]:
+    """A seed's changes of chosen's tokens after the edit, by training and split."""
+    sizes = own.recipe["pairs"], own.recipe["held_out"]
+    edited = o.experiment_on(own, seed, one_edit_pairs(*sizes, seed))
+    reworded = o.experiment_on(own, seed, one_edit_pairs(*sizes, seed, reworded=True))
+    found: dict[str, dict[str, list[float]]] = {}
+    arms = {"dpo": (edited, DPO), "dpop": (edited, DPOP), "bare": (reworded, DPO)}
+    for name, (experiment, arm) in arms.items():
+        experiment.train(arm)
+        for split in SPLITS:
+            edits = [edit_position(item) for item in edited.arms.items if item.split == split]
+            changes = change_after(experiment, arm, split, edits)
+            found.setdefault(name, {})[split] = changes.tolist()
+    return found
+
+
+@observation("DP-4")
+def dp_4(o: Study) -> OneEdit:
+    """DP-4: DPO and DPOP on pairs that differ in one word, DPO on pairs in other words."""
+    own, seeds = o.own("DP-4")
+    rows = [_kept(o, "one-edit", own, s, partial(_one_edit, o, own, s)) for s in seeds]
+    dpo, dpop, bare = (
+        {split: np.array([row[name][split] for row in rows]) for split in SPLITS}
+        for name in ("dpo", "dpop", "bare")
+    )
+    exploratory = seeds != own.evaluation
+    return OneEdit(dpo, o.level, seeds, dpop, bare, own.model, exploratory=exploratory)
+
+
+@counterfactual("DP-4")
+def dp_4_bare(o: Study) -> OneEdit:
+    """DP-4 on pairs whose rejected answer is in other words."""
+    return dp_4(o).without_cause()

@@ -1,0 +1,25 @@
+"""`squeeze observe`: what of a registered level may be replaced, and how."""
+
+import pytest
+from typer.testing import CliRunner
+
+from squeeze import cli
+
+pytestmark = pytest.mark.cpu
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("finetuning", "--set must be FIELD=VALUE"),
+        ("seed=3", "--seeds"),
+        ("finetunig=full", "did you mean 'finetuning'?"),
+        ("learning_rate=fast", "--learning-rate"),
+        ("data=nowhere.jsonl", "nowhere.jsonl"),
+    ],
+)
+def test_a_replaced_field_of_the_recipe_is_checked_like_any(given, said, tmp_path):
+    arguments = ["observe", "pretrained", "--claims", "EX-1", "--seeds", "0", "--set", given]
+    result = CliRunner().invoke(cli.app, [*arguments, "--out", str(tmp_path)])
+    assert said in str(result.exception or result.output)
+    assert not [*tmp_path.iterdir()]

@@ -17,6 +17,7 @@ LATE = {
     "verify/pytest_options.py": "the same",
     "diagnosis/output.py": "matplotlib, which the report's package imports",
     "kernels/dispatch.py": "triton",
+    "study/beyond.py": "TRL, which takes seconds",
 }
 
 

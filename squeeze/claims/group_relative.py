@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from squeeze.claims.catalogue import claim
-from squeeze.claims.statistics import mean, verdict_from_interval
+from squeeze.claims.statistics import verdict_over_seeds
 from squeeze.claims.types import CONTRAST, Level, Role, Verdict
 
 LAST = 4  # steps at the end of a training whose entropy is averaged
@@ -213,16 +213,11 @@ def _row(
     evidence: Mapping[str, Any] | None = None,
 ) -> Verdict:
     """One number a seed, all said to lie above 0: Student's t over seeds."""
-    if len(by_seed) < 2:
-        reason = "needs at least two seeds"
-        return Verdict(
-            claim, given.level, "not run", statistic, comparison=name, reason=reason, role=role,
-            side="above",
-        )  # fmt: skip
-    estimate = replace(mean(by_seed), seeds=len(by_seed), seed_means=tuple(by_seed))
-    row = verdict_from_interval(
-        claim, given.level, statistic, estimate, comparison=name,
-        seeds=given.seeds, evidence=evidence, role=role,
+    row = verdict_over_seeds(
+        claim, given.level, statistic, by_seed, seeds=given.seeds, comparison=name, role=role,
+        evidence=evidence,
     )  # fmt: skip
+    if not row.ran:
+        return row
     n = sum(map(len, given.steps)) if isinstance(given, GroupSteps) else row.n
     return replace(row, n=n, model=given.model, exploratory=given.exploratory)

@@ -12,7 +12,7 @@ import numpy as np
 
 from squeeze.claims.catalogue import claim
 from squeeze.claims.curves import Array
-from squeeze.claims.statistics import mean, verdict_from_interval
+from squeeze.claims.statistics import verdict_over_seeds
 from squeeze.claims.types import CONTRAST, Level, Role, Side, Verdict
 
 AFTER = "change over DPO of chosen's tokens after the edit, nats an answer"
@@ -84,18 +84,13 @@ def _row(
     bound: float = 0.0,
 ) -> Verdict:
     """Pairs are each seed's own, so a number a seed."""
-    by_seed = values.mean(axis=1)
-    if len(by_seed) < 2:
-        return Verdict(
-            "DP-4", given.level, "not run", statistic, comparison=name, role=role, side=side,
-            reason="needs at least two seeds",
-        )  # fmt: skip
-    below = {"share of pairs below 0": float(np.mean(values < 0))}
-    estimate = replace(
-        mean(by_seed), n=values.size, seeds=len(by_seed), seed_means=tuple(by_seed.tolist())
-    )
-    row = verdict_from_interval(
-        "DP-4", given.level, statistic, estimate, bound=bound, side=side, comparison=name,
-        seeds=given.seeds, role=role, evidence=below,
+    row = verdict_over_seeds(
+        "DP-4", given.level, statistic, values.mean(axis=1).tolist(), seeds=given.seeds,
+        bound=bound, side=side, comparison=name, role=role,
+        evidence={"share of pairs below 0": float(np.mean(values < 0))},
     )  # fmt: skip
-    return replace(row, model=given.model, updates=given.updates, exploratory=given.exploratory)
+    if not row.ran:
+        return row
+    return replace(
+        row, n=values.size, model=given.model, updates=given.updates, exploratory=given.exploratory
+    )

@@ -186,6 +186,32 @@ def proportion(successes: int, n: int) -> Estimate:
     )
 
 
+def verdict_over_seeds(
+    claim: str,
+    level: Level,
+    statistic: str,
+    by_seed: Sequence[float],
+    *,
+    seeds: Sequence[int],
+    bound: float = 0.0,
+    side: Side = "above",
+    comparison: str = "",
+    evidence: Mapping[str, Any] | None = None,
+    role: Role = "primary",
+) -> Verdict:
+    """The row of one number a seed, by Student's t over seeds; not run with fewer than two."""
+    if len(by_seed) < 2:
+        return Verdict(
+            claim, level, "not run", statistic, comparison=comparison, role=role, side=side,
+            reason="needs at least two seeds",
+        )  # fmt: skip
+    means = [float(value) for value in by_seed]
+    return verdict_from_interval(
+        claim, level, statistic, replace(mean(means), seeds=len(means), seed_means=tuple(means)),
+        bound=bound, side=side, comparison=comparison, seeds=seeds, evidence=evidence, role=role,
+    )  # fmt: skip
+
+
 def verdict_from_interval(
     claim: str,
     level: Level,

@@ -75,12 +75,13 @@ def observe(
         names = [catalogue.get(name.strip()).id for name in claims.split(",")]
     if recorded and records is None:
         raise InputError("--recorded needs --records DIR, whose arms it judges")
-    if replace and claims is None:
+    changed = bool(replace or model)
+    if changed and claims is None:
         names = [name for name in names if not stands_apart(name)]
     apart = [name for name in names if stands_apart(name)]
-    if apart and replace:
+    if apart and changed:
         raise InputError(
-            f"--set replaces fields of the level's recipe, {', '.join(apart)} has its own: choose "
+            f"--model and --set change the level's study, {', '.join(apart)} has its own: choose "
             "other claims with --claims"
         )
     entries, verdicts = [], []

@@ -14,7 +14,7 @@ import numpy as np
 from squeeze.cache import cache_directory, private
 from squeeze.claims.group_relative import GroupSteps, SignedTrainings, blindly, rescored
 from squeeze.claims.one_edit import OneEdit
-from squeeze.study.gathering import counterfactual, observation
+from squeeze.study.gathering import observation
 from squeeze.study.one_edit import change_after, edit_position, one_edit_pairs
 from squeeze.study.records import kept
 from squeeze.study.registration import LevelPlan
@@ -47,7 +47,7 @@ def _group_relative(o: Study, claim: str) -> tuple[list[Any], dict[str, Any]]:
     return results, common | {"exploratory": seeds != own.evaluation}
 
 
-@observation("GR-1")
+@observation("GR-1", bare=True)
 def gr_1(o: Study) -> GroupSteps:
     """GR-1: a group's step with its wrong answers masked, against as many masked at random."""
     results, common = _group_relative(o, "GR-1")
@@ -55,13 +55,7 @@ def gr_1(o: Study) -> GroupSteps:
     return GroupSteps(steps, bare=[blindly(own) for own in steps], **common)
 
 
-@counterfactual("GR-1")
-def gr_1_bare(o: Study) -> GroupSteps:
-    """GR-1 with the mask on as many answers at random."""
-    return gr_1(o).without_cause()
-
-
-@observation("GR-2")
+@observation("GR-2", bare=True)
 def gr_2(o: Study) -> GroupSteps:
     """GR-2: the score of each question before the step, against another question's."""
     results, common = _group_relative(o, "GR-2")
@@ -70,13 +64,7 @@ def gr_2(o: Study) -> GroupSteps:
     return GroupSteps(steps, bare=bare, **common)
 
 
-@counterfactual("GR-2")
-def gr_2_bare(o: Study) -> GroupSteps:
-    """GR-2 with the scores of other questions."""
-    return gr_2(o).without_cause()
-
-
-@observation("NS-1")
+@observation("NS-1", bare=True)
 def ns_1(o: Study) -> SignedTrainings:
     """NS-1: trainings on answers of one sign, against the same with permuted advantages."""
     results, common = _group_relative(o, "NS-1")
@@ -86,12 +74,6 @@ def ns_1(o: Study) -> SignedTrainings:
 
     bare = series("entropy", " blind")
     return SignedTrainings(series("entropy"), bare=bare, reward=series("reward"), **common)
-
-
-@counterfactual("NS-1")
-def ns_1_bare(o: Study) -> SignedTrainings:
-    """NS-1 with the advantages of other answers."""
-    return ns_1(o).without_cause()
 
 
 def _one_edit(o: Study, own: LevelPlan, seed: int) -> dict[str, dict[str, list[float]]]:
@@ -110,7 +92,7 @@ def _one_edit(o: Study, own: LevelPlan, seed: int) -> dict[str, dict[str, list[f
     return found
 
 
-@observation("DP-4")
+@observation("DP-4", bare=True)
 def dp_4(o: Study) -> OneEdit:
     """DP-4: DPO and DPOP on pairs that differ in one word, DPO on pairs in other words."""
     own, seeds = o.own("DP-4")
@@ -121,9 +103,3 @@ def dp_4(o: Study) -> OneEdit:
     )
     exploratory = seeds != own.evaluation
     return OneEdit(dpo, o.level, seeds, dpop, bare, own.model, exploratory=exploratory)
-
-
-@counterfactual("DP-4")
-def dp_4_bare(o: Study) -> OneEdit:
-    """DP-4 on pairs whose rejected answer is in other words."""
-    return dp_4(o).without_cause()

@@ -18,7 +18,7 @@ def observation(
 ) -> Callable[[Callable[[Study], Evidence]], Callable[[Study], Evidence]]:
     """Decorate what trains a claim's arms and returns the evidence that its check takes.
 
-    With `bare` its counterfactual are the same `Runs`, their roles played without the cause.
+    With `bare` its counterfactual is the same evidence `without_cause()`.
     """
 
     def put(gather: Callable[[Study], Evidence]) -> Callable[[Study], Evidence]:

@@ -66,7 +66,7 @@ class Study:
         self.seeds = tuple(self.plan.evaluation if seeds is None else seeds)
         same_plan = self.plan == registered and not apart
         self.registered = same_plan and self.seeds == registered.evaluation
-        self._apart, self._model = dict(apart or {}), model
+        self._apart = dict(apart or {})
         self._engine = engine
         self._of_each: dict[str, Any] = {
             **{"cache": cache, "records": records},
@@ -100,7 +100,7 @@ class Study:
         """
         found = plan(self.level, claim)
         fields = {name: value for name, value in self._apart.items() if name in found.recipe}
-        found = replace(found, model=self._model or found.model, recipe={**found.recipe, **fields})
+        found = replace(found, recipe={**found.recipe, **fields})
         default = self.seeds == self.plan.evaluation
         return found, found.seeds_of(claim, found.evaluation if default else self.seeds)
 

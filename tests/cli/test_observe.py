@@ -23,3 +23,10 @@ def test_a_replaced_field_of_the_recipe_is_checked_like_any(given, said, tmp_pat
     result = CliRunner().invoke(cli.app, [*arguments, "--out", str(tmp_path)])
     assert said in str(result.exception or result.output)
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("given", [("--set", "epochs=1"), ("--model", "gemma3-270m")])
+def test_a_claim_that_stands_apart_refuses_what_does_not_reach_it(given, tmp_path):
+    arguments = ["observe", "tiny", "--claims", "GR-1", *given, "--out", str(tmp_path)]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert "GR-1 has its own" in str(result.exception or result.output)

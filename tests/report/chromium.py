@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -30,9 +30,18 @@ _SENDS = """<script>
 (function send() {
   const found = report();
   if (!found) { setTimeout(send, 100); return; }
+  found.number = NUMBER;
   fetch("http://127.0.0.1:PORT/", {method: "POST", mode: "no-cors", body: JSON.stringify(found)});
 })();
 </script>"""
+
+
+class Shown(NamedTuple):
+    """A page, the widths of the frames that show it, and its script with a function `report`."""
+
+    page: Path
+    widths: Sequence[int]
+    report: str
 
 
 class Listener(ThreadingHTTPServer):
@@ -56,20 +65,21 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def visit(
-    folder: Path, pages: Sequence[Path], widths: Sequence[int], early: str, report: str
+    folder: Path, pages: Sequence[Shown], early: str
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Open pages in frames of these widths: what each reports, in any order, and the console.
+    """Open pages in frames: what each reports, with its `number`, in any order, and the console.
 
-    `early` is put at the start of each page's head, `report` at the end of its body: a script with
-    a function `report()` that returns nothing until it is ready.
+    `early` is put at the start of each page's head, its script at the end of its body: `report()`
+    returns nothing until it is ready.
     """
     if CHROMIUM is None:
         pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
     server = Listener()
     Thread(target=server.serve_forever, daemon=True).start()
-    sends = report + _SENDS.replace("PORT", str(server.server_port))
     frames = ""
-    for number, page in enumerate(pages):
+    for number, (page, widths, report) in enumerate(pages):
+        sends = report + _SENDS.replace("PORT", str(server.server_port))
+        sends = sends.replace("NUMBER", str(number))
         source = page.read_text(encoding="utf-8").replace("<head>", "<head>" + early, 1)
         text = source.replace("</body>", sends + "</body>")
         (folder / f"page-{number}.html").write_text(text, encoding="utf-8")
@@ -85,7 +95,9 @@ def visit(
             command, stdout=subprocess.DEVNULL, stderr=stream, start_new_session=True
         )
         try:
-            reports = [server.reports.get(timeout=PATIENCE) for _ in pages for _ in widths]
+            reports = [
+                server.reports.get(timeout=PATIENCE) for shown in pages for _ in shown.widths
+            ]
         except Empty:
             pytest.fail(f"a page never got ready; console:\n{console.read_text()[-2000:]}")
         finally:

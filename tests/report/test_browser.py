@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 from pathlib import Path
-from queue import Empty
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -21,7 +16,7 @@ from squeeze.report.claim_pages import write_claim_pages
 from squeeze.report.losses import COLUMNS, FIELDS, write
 from squeeze.study.registration import registered_by_claim
 from tests.diagnosis.logs import jsonl, trainer_state, trl_records
-from tests.report.chromium import CHROMIUM, FLAGS, PATIENCE, Listener
+from tests.report.chromium import Shown, visit
 
 pytestmark = pytest.mark.cpu
 
@@ -31,18 +26,17 @@ WIDTHS = (1400, 400)
 OTHERS = ("log", "several logs", "scored run", "losses", "claims", "claim")  # at a phone's width
 # Says how wide a page is, once it has drawn what it draws.
 SIZE = """<script>
-(function wait() {
+function report() {
   const root = document.documentElement;
-  if (document.getElementById("plots") && !root.dataset.ready) { setTimeout(wait, 100); return; }
-  const report = {page: "NAME", scroll: root.scrollWidth, inner: window.innerWidth};
-  fetch("http://127.0.0.1:PORT/", {method: "POST", mode: "no-cors", body: JSON.stringify(report)});
-})();
+  if (document.getElementById("plots") && !root.dataset.ready) return null;
+  return {scroll: root.scrollWidth, inner: window.innerWidth};
+}
 </script>"""
 EARLY = "<script>window.alert = () => { window.alerted = true; };</script>"
 # Uses the page as a reader would, then tells the test what it looks like.
 LATE = """<script>
-(function wait() {
-  if (!document.documentElement.dataset.ready) { setTimeout(wait, 100); return; }
+function report() {
+  if (!document.documentElement.dataset.ready) return null;
   const traces = () => [...document.querySelectorAll("[data-group=curves]")]
     .flatMap((div) => div.data.filter((t) => t.visible === true).map((t) => t.meta));
   const look = () => ({
@@ -51,8 +45,8 @@ LATE = """<script>
     perToken: [...new Set(traces().map((m) => m.perToken))],
   });
   const root = document.documentElement;
-  const report = {page: "main", first: look(), scroll: root.scrollWidth, inner: window.innerWidth};
-  report.overflowing = [...document.querySelectorAll(".plot")]
+  const said = {first: look(), scroll: root.scrollWidth, inner: window.innerWidth};
+  said.overflowing = [...document.querySelectorAll(".plot")]
     .filter((div) => div.querySelector("svg.main-svg").getBoundingClientRect().width
       > div.clientWidth + 1).map((div) => div.id);
   document.querySelector('[data-switch=split][data-value=held_out]').click();
@@ -60,12 +54,12 @@ LATE = """<script>
   document.querySelector('[data-switch=change][data-value=false]').click();
   document.querySelector('[data-switch=spread][data-value=held_out]').click();
   document.querySelector('[data-kinds=leading]').click();
-  report.then = look();
+  said.then = look();
   document.querySelector('[data-kind=rejected]').click();
-  report.last = look();
-  report.alerted = Boolean(window.alerted);
-  fetch("http://127.0.0.1:PORT/", {method: "POST", mode: "no-cors", body: JSON.stringify(report)});
-})();
+  said.last = look();
+  said.alerted = Boolean(window.alerted);
+  return said;
+}
 </script>"""
 
 
@@ -105,44 +99,15 @@ def browser(
     full_run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[tuple[str, int], dict[str, Any]], list[str]]:
     """What the pages report by name and width, and the browser's console."""
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
     folder = tmp_path_factory.mktemp("browser")
-    server = Listener()
-    Thread(target=server.serve_forever, daemon=True).start()
-    frames = [("main.html", width) for width in WIDTHS]
-    scripts = {"main": LATE} | {name: SIZE.replace("NAME", name) for name in OTHERS}
-    for name, path in ({"main": full_run / "index.html"} | other_pages(folder)).items():
-        source = path.read_text(encoding="utf-8")
-        late = scripts[name].replace("PORT", str(server.server_port))
-        (folder / f"{name}.html").write_text(
-            source.replace("<head>", "<head>" + EARLY, 1).replace("</body>", late + "</body>"),
-            encoding="utf-8",
-        )
-    frames += [(f"{name}.html", min(WIDTHS)) for name in OTHERS]
-    # Headless Chromium has no windows narrower than 500 px; a frame has any width.
-    shown = "".join(f'<iframe src="{x}" width="{w}" height="1000"></iframe>' for x, w in frames)
-    wrapper = folder / "wrapper.html"
-    wrapper.write_text("<!doctype html>" + shown, encoding="utf-8")
-    console = folder / "console"
-    with console.open("wb") as stream:
-        command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", wrapper.as_uri()]
-        # Its own session, so that the helpers it starts end with it.
-        browser = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=stream, start_new_session=True
-        )
-        try:
-            reports = [server.reports.get(timeout=PATIENCE) for _ in frames]
-        except Empty:
-            pytest.fail(f"the page never got ready; console:\n{console.read_text()[-2000:]}")
-        finally:
-            os.killpg(browser.pid, signal.SIGTERM)
-            browser.wait(timeout=30)
-            server.shutdown()
-            server.server_close()
-    lines = console.read_text(encoding="utf-8", errors="replace").splitlines()
-    found = {(report["page"], report["inner"]): report for report in reports}
-    return found, [x for x in lines if ":CONSOLE" in x]
+    shown = {"main": full_run / "index.html"} | other_pages(folder)
+    pages = [
+        Shown(path, WIDTHS if name == "main" else WIDTHS[-1:], LATE if name == "main" else SIZE)
+        for name, path in shown.items()
+    ]
+    reports, console = visit(folder, pages, EARLY)
+    names = list(shown)
+    return {(names[said["number"]], said["inner"]): said for said in reports}, console
 
 
 def test_the_browser_console_stays_empty(

@@ -14,6 +14,7 @@ import yaml
 
 from squeeze.data.loading import load_examples
 from tests.diagnosis.logs import trainer_state, trl_records
+from tests.diagnosis.test_rollouts import FAMILIES, VERL, lines
 from tests.docs.reading import ROOT, examples
 from tests.study.test_published import rising_then_falling
 from tests.test_published_logs import LOG_NAME, MENDED, write
@@ -47,6 +48,9 @@ def build(place: Path) -> None:
     for name in ("path/to/output_dir", "RUN"):
         (place / name).mkdir(exist_ok=True)
         trainer_state(place / name / "trainer_state.json", trl_records())
+    trainer_state(place / "trainer_state.json", trl_records())
+    verl = [{"step": i + 1, "data": line} for i, line in enumerate(lines(FAMILIES[6], VERL))]
+    _jsonl(place / "log.jsonl", verl)
     reference = ROOT / "reports" / "reference"
     shutil.copytree(reference / "smollm2-cpu", place / "run" / "squeeze")
     shutil.copytree(reference / "observations", place / "reports" / "reference" / "observations")
@@ -95,6 +99,18 @@ def _data(place: Path) -> None:
     )
     rated = [row | _messages(row) | {"language": "zh"} for row in PAIRS]
     pd.DataFrame(rated).to_parquet(place / "train.parquet")
+    _jsonl(
+        place / "helpsteer2.jsonl",
+        [
+            {"prompt": r["prompt"], "response": r[name], "helpfulness": n, "correctness": 2}
+            for r in PAIRS
+            for n, name in enumerate(("rejected", "chosen"))
+        ],
+    )
+    turns = {"prompt": "prompt", "response_a": "chosen", "response_b": "rejected"}
+    won = {"winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0}
+    arena = [{name: json.dumps([r[of]]) for name, of in turns.items()} | won for r in PAIRS]
+    pd.DataFrame(arena).to_csv(place / "train.csv", index=False)
     dialogue = [
         {n: f"\n\nHuman: {r['prompt']}\n\nAssistant: {r[n]}" for n in ("chosen", "rejected")}
         for r in PAIRS

@@ -26,6 +26,7 @@ from tests.docs.reading import ROOT, commands
 from tests.docs.standins import SUITE, build
 
 RECORDS = "--records reports/reference/observations/pretrained"
+TINY_RECORDS = "--records reports/reference/observations/tiny"
 SMALL = "--pairs 2 --held-out 1 --epochs 1"
 TINY = f"--model MODEL --quick --arms dpo {SMALL}"
 LOSS = f"--model MODEL --seeds 0 {SMALL} --probe-train 1 --sft-epochs 1"
@@ -94,6 +95,12 @@ INSTEAD: dict[str, dict[str, list[str]]] = {
             f"squeeze observe pretrained --claims DO-1 {RECORDS} --recorded"
         ],
         "squeeze observe tiny": ["squeeze observe tiny --claims SF-1 --seeds 0"],
+        **{
+            f"squeeze observe tiny --claims {claims}": [
+                f"squeeze observe tiny --claims {claims} {TINY_RECORDS} --recorded"
+            ]
+            for claims in ("GR-1,GR-2,NS-1", "GR-1,GR-2,NS-1,DP-4")
+        },
         "squeeze replicate": [f"squeeze replicate --model MODEL --quick {SMALL}"],
         "squeeze replicate --model DIR_OR_HUB_ID --data pairs.jsonl --pairs 32": [
             "squeeze replicate --model DIR_OR_HUB_ID --data pairs.jsonl --pairs 3 "
@@ -165,7 +172,7 @@ INSTEAD: dict[str, dict[str, list[str]]] = {
         name: [f"{name} --help"]
         for name in (
             *("squeeze convert", "squeeze diagnose", "squeeze observe", "squeeze scan"),
-            *("squeeze verify", "squeeze bench kernels"),
+            *("squeeze verify", "squeeze bench kernels", "squeeze bundle"),
             "squeeze observe pretrained",
         )
     },
@@ -182,7 +189,8 @@ NOT_RUN: dict[str, list[str]] = {
         *('pip install -c constraints.txt -e ".[test]"', 'pip install ".[train]"'),
         *('pip install -c constraints.txt -e ".[test,dev]"', 'pip install -e ".[test,triton]"'),
         *("pip install dpo-squeeze", "pip install 'dpo-squeeze[train]'", "pip install uv"),
-        *("pip install 'dpo-squeeze[ray]'", "pre-commit install"),
+        *("pip install 'dpo-squeeze[ray]'", "pip install 'dpo-squeeze[slurm]'"),
+        *("pip install 'dpo-squeeze[…]'", "pre-commit install"),
         "uv pip install --torch-backend cpu 'dpo-squeeze[train]'",
         "DS_BUILD_OPS=0 pip install --no-build-isolation deepspeed",
         "git clone https://github.com/Joshua-Ren/Learning_dynamics_LLM",
@@ -196,7 +204,8 @@ NOT_RUN: dict[str, list[str]] = {
         ),
         *("pytest benchmarks -m benchmark", "pytest benchmarks/test_callback.py -m benchmark"),
         *("pytest -m benchmark benchmarks/test_probe.py -s", "pytest -m gpu --rehearse"),
-        *("pytest -m cpu tests/lm", "pytest tests/losses/test_packed.py"),
+        "pytest -m cpu tests/study/test_observations.py",
+        "pytest tests/losses/test_packed.py",
         "pytest -n 0 -q path/to/the/tests/you/touched.py",
         *("ruff check .", "ruff format --check .", "mypy", "lint-imports"),
     ],
@@ -211,14 +220,23 @@ NOT_RUN: dict[str, list[str]] = {
         "--out reports/two",
         "accelerate launch --cpu --num_processes 2",
         "squeeze compare-losses --engine ray --address auto --gpus-per-arm 1 --out /shared/losses",
+        "squeeze compare-losses --engine slurm --slurm slurm_partition=gpu,timeout_min=240 "
+        "--gpus-per-arm 1 --out /shared/losses",
     ],
+    "downloads a machine's wheels, or is what goes with them: tests/test_bundle.py": [
+        "squeeze bundle DIR --python 3.12 --platform manylinux_2_28_x86_64 --installed list.txt",
+        *("python run.py", "python run.py --rehearse"),
+    ],
+    "minutes, and writes into the checkout's docs": ["python benchmarks/verify_outcomes.py"],
+    "needs liger-kernel": ["python benchmarks/liger_fused.py"],
     "needs LLaMA-Factory; tests/verify/test_llamafactory.py has a stand-in": [
         "squeeze verify theirs.yaml"
     ],
     "hours; tests/pretrained and tests/study train every part of it at a small size": [
         *(
             "squeeze observe pretrained --claims DO-5 --seeds 7",
-            "python -m squeeze.study.verifiable",
+            "squeeze observe pretrained --claims GR-1,GR-2 --seeds development",
+            f"squeeze observe pretrained --claims GR-1,GR-2 {RECORDS}",
         ),
     ],
     "the name of a kernel in the benchmark's table": ["squeeze fused"],
@@ -264,6 +282,7 @@ def here(standins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     shutil.copytree(standins, place, symlinks=True)
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(str(place))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # a stand-in's directory is called squeeze too
     monkeypatch.setitem(cases.SHAPES, "smollm2", (4, 40))  # the benchmark, with a few numbers
     monkeypatch.setattr(cases, "_cpu_cases", lambda quick: [cases.Case(cases.LOGITS, "smollm2", 3)])
     monkeypatch.setattr(cases, "_ROTATED_BYTES", 1)

@@ -3,6 +3,7 @@
 import json
 import platform
 import sys
+import tarfile
 import zipfile
 from functools import partial
 
@@ -168,6 +169,19 @@ def test_each_step_runs_in_its_time_and_one_that_fails_stops_none(bundle, tmp_pa
     assert {n: o.state for n, o in again.items()} == states | {"second": "done"}
 
 
+def test_a_stopped_run_keeps_what_there_is_and_says_what_was_stopped(bundle, tmp_path):
+    """As by a SIGTERM that reaches run.py in a step."""
+    steps = [STEPS[0], code("second", "import os, signal; os.kill(os.getppid(), signal.SIGINT)")]
+    with pytest.raises(KeyboardInterrupt):
+        run.run(bundle[0], tmp_path / "work", tmp_path / "results", [*steps, STEPS[3]])
+    with tarfile.open(tmp_path / "results.tar.gz") as archive:
+        text = archive.extractfile("results/summary.json").read()
+    assert {n: one["state"] for n, one in json.loads(text).items()} == {
+        "first": "done",
+        "second": "stopped",
+    }
+
+
 def test_without_a_gpu_only_a_rehearsal_goes_on(bundle, tmp_path):
     text = """open("../../results/environment.json", "w").write('{"gpus": []}')"""
     report = code("environment", text)
@@ -229,7 +243,7 @@ def test_the_list_that_ships_is_whole():
     found = read_installed(build.KNOWN_MACHINE, pinned)
     assert found["torch"] == "2.11.0"
     assert found["peft"] == pinned["peft"]
-    assert not {"trl", "datasets"} & found.keys()
+    assert not {"trl", "datasets", "pydantic", "typing-inspection"} & found.keys()
 
 
 def test_the_platforms_that_a_machine_runs():
@@ -246,12 +260,13 @@ def test_what_no_version_meets():
     assert found == ["b>=2", "c", "e"]
 
 
-def test_only_wheels_that_the_machine_lacks_are_taken(tmp_path, monkeypatch):
-    """Of one that has torch 2.11: another package, and one that only its Python needs."""
+@pytest.fixture
+def lacking(tmp_path, monkeypatch):
+    """The wheels that a machine with torch 2.11 lacks, by the versions that are pinned."""
     index = tmp_path / "index"
-    for name in ("other", "newer"):
-        wheel_of(index, name, "3.0", "Requires-Dist: torch>=2")
-    wheel_of(index, "torch", "2.12")
+    for name, version in {"other": "3.0", "newer": "3.0", "torch": "2.12"}.items():
+        wheel_of(index, name, version, *["Requires-Dist: torch>=2"] * (name != "torch"))
+    wheel_of(index, "other", "2.5", "Requires-Dist: torch>=2")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     needs = ("torch>=2.8", "other>=2", "newer>=3; python_version >= '3.90'")
@@ -261,11 +276,20 @@ def test_only_wheels_that_the_machine_lacks_are_taken(tmp_path, monkeypatch):
     )
     target = Target("3.99", "manylinux_2_28_x86_64", {"torch": "2.11.0"})
     (tmp_path / "scratch").mkdir()
-    found = lacking_wheels(target, ours, tmp_path / "scratch")
-    assert [name for name, _ in found] == [
-        "newer-3.0-py3-none-any.whl",
-        "other-3.0-py3-none-any.whl",
-    ]
+
+    def names(**pinned):
+        found = lacking_wheels(target, ours, tmp_path / "scratch", pinned)
+        return [name.removesuffix("-py3-none-any.whl") for name, _ in found]
+
+    return names
+
+
+@pytest.mark.parametrize(("pinned", "taken"), [("2.5", "2.5"), ("2.6", "3.0")])
+def test_wheels_that_the_machine_lacks_are_taken_in_pinned_versions_where_they_fit(
+    pinned, taken, lacking
+):
+    """Another package than torch, and one that only its Python needs."""
+    assert lacking(other=pinned, torch="2.12") == ["newer-3.0", f"other-{taken}"]
 
 
 BAD = {

@@ -47,15 +47,15 @@ class Step:
 
 
 def _tests(what: str, *options: str) -> tuple[str, ...]:
-    return ("-m", "pytest", what, *options, "--squeeze-out={results}/ledger")
+    return ("-m", "pytest", "-v", what, *options, "--squeeze-out={results}/ledger")
 
 
 STEPS = (
     Step("environment", 2, ("{run}", "--environment", "{results}/environment.json")),
-    Step("kernels", 8, _tests("tests/gpu/test_kernels.py", "-m", "gpu"), ("--rehearse",)),
+    Step("kernels", 4, _tests("tests/gpu/test_kernels.py", "-m", "gpu"), ("--rehearse",)),
     Step(
         "kernel-benchmark",
-        8,
+        7,
         (
             *("-m", "squeeze", "bench", "kernels", "--json", "{results}/kernels.json"),
             *("--markdown", "{results}/kernels.md"),
@@ -64,7 +64,7 @@ STEPS = (
     ),
     Step(
         "probe-benchmark",
-        5,
+        2.5,
         (
             *_tests("benchmarks/test_probe.py", "-m", "benchmark", "-s"),
             "--junitxml={results}/probe.xml",
@@ -72,11 +72,11 @@ STEPS = (
         ("--quick",),
     ),
     Step(
-        "study", 10, _tests("tests/gpu/test_study.py", "-m", "gpu", "-k", "lora"), ("--rehearse",)
+        "study", 4.5, _tests("tests/gpu/test_study.py", "-m", "gpu", "-k", "lora"), ("--rehearse",)
     ),
     Step(
         "rehearsal-4b",
-        8,
+        5,
         _tests("tests/gpu/test_replication.py", "-m", "gpu", "-k", "rehearsal"),
         ("--rehearse",),
     ),
@@ -85,7 +85,10 @@ STEPS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a step ended: "done", "failed" or "time limit"; `last` is the last line it printed."""
+    """How a step ended: "done", "failed, exit code N", "time limit" or, if at all, "stopped".
+
+    `last` is the last line it printed.
+    """
 
     state: str
     seconds: float
@@ -385,19 +388,27 @@ def run(
     }
     places = {"{run}": str(Path(__file__).absolute()), "{results}": str(results)}
     facts = f"squeeze {manifest['squeeze']}{', rehearsed: no result of a GPU' if rehearse else ''}"
-    for step in steps:
-        words = [*step.command, *(step.rehearsed if rehearse else ())]
-        words = [sys.executable, *(_filled(word, places) for word in words)]
-        print(f"{step.name}: at most {step.minutes:g} minutes", flush=True)
-        log = results / f"{step.name}.log"
-        outcomes[step.name] = run_step(step, words, 60 * step.minutes, work / "suite", env, log)
-        print(f"{step.name}: {outcomes[step.name].state}: {outcomes[step.name].last}", flush=True)
+
+    def say(step: Step, outcome: Outcome) -> None:
+        outcomes[step.name] = outcome
         write_json(path, {name: asdict(one) for name, one in outcomes.items()})
         (results / "summary.md").write_text(summary(outcomes, facts), encoding="utf-8")
-        if step.name == "environment" and not rehearse:
-            _require_gpu(results / "environment.json")
-    with tarfile.open(results.with_name(f"{results.name}.tar.gz"), "w:gz") as archive:
-        archive.add(results, arcname=results.name)
+
+    try:
+        for step in steps:
+            words = [*step.command, *(step.rehearsed if rehearse else ())]
+            words = [sys.executable, *(_filled(word, places) for word in words)]
+            print(f"{step.name}: at most {step.minutes:g} minutes", flush=True)
+            say(step, Outcome("stopped", 0.0, ""))  # if nothing else is said of it
+            log = results / f"{step.name}.log"
+            one = run_step(step, words, 60 * step.minutes, work / "suite", env, log)
+            say(step, one)
+            print(f"{step.name}: {one.state}: {one.last}", flush=True)
+            if step.name == "environment" and not rehearse:
+                _require_gpu(results / "environment.json")
+    finally:
+        with tarfile.open(results.with_name(f"{results.name}.tar.gz"), "w:gz") as archive:
+            archive.add(results, arcname=results.name)
     return outcomes
 
 

@@ -28,7 +28,8 @@ from typing import Any
 
 MANIFEST = "bundle.json"
 HERE = Path(__file__).parent
-_PATIENCE = 30.0  # seconds for a step to end by itself once its time is up
+# To a step whose time is up, with the seconds that it has for it.
+_SIGNALS = ((signal.SIGINT, 15.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, None))
 _IMPORTED = ("torch", "transformers", "accelerate", "peft", "trl", "datasets", "triton", "squeeze")
 
 
@@ -186,7 +187,7 @@ def unpack(bundle: Path, work: Path) -> Path:
         ):
             archive.extractall(place, filter="data")
         mark.write_text(group["key"], encoding="utf-8")
-    site = work / "site"
+    site = work / "site-packages"  # dill, and so datasets, takes what lies elsewhere for user's code
     if changed or not site.is_dir():
         shutil.rmtree(site, ignore_errors=True)
         for wheel in sorted(work.glob("*/*.whl")):
@@ -321,8 +322,8 @@ def run_step(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its children: kindly, then not."""
-    for number, patience in ((signal.SIGTERM, _PATIENCE), (signal.SIGKILL, None)):
+    """End a process and its children: kindly (pytest says then what failed so far), then not."""
+    for number, patience in _SIGNALS:
         try:
             os.killpg(process.pid, number)
         except ProcessLookupError:  # none of them is left
@@ -468,6 +469,7 @@ def main() -> int:
     if given.environment is not None:
         return _write_environment(given.environment)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the step that runs, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # steps take it, in a background too
     try:
         steps = _chosen(given.steps, given.minutes)
         outcomes = run(

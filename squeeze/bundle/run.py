@@ -187,7 +187,8 @@ def unpack(bundle: Path, work: Path) -> Path:
         ):
             archive.extractall(place, filter="data")
         mark.write_text(group["key"], encoding="utf-8")
-    site = work / "site-packages"  # dill, and so datasets, takes what lies elsewhere for user's code
+    # dill, and so datasets, takes what lies elsewhere for the user's code.
+    site = work / "site-packages"
     if changed or not site.is_dir():
         shutil.rmtree(site, ignore_errors=True)
         for wheel in sorted(work.glob("*/*.whl")):

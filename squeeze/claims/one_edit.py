@@ -54,8 +54,8 @@ class OneEdit:
     "DP-4",
     sentence="On pairs whose answers differ in one edit, DPO lowers the chosen answer's tokens "
     "after the edit, more than on pairs in other words; DPOP does not.",
-    source="Pal et al. 2024, arXiv 2402.13228 (Smaug), §3 and Fig. 4; read in its abstract and in "
-    "notes on it",
+    source="Pal et al. 2024, arXiv 2402.13228 (Smaug), §3 and Fig. 4 (low edit distance; its own "
+    "contrast is with DPOP and the reference); read in its abstract and in others' notes on it",
     kind="observation",
     levels=("tiny",),
     counterfactual="the same chosen answers against rejected ones in other words, in both places",

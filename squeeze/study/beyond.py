@@ -79,10 +79,12 @@ def ns_1(o: Study) -> SignedTrainings:
 def _one_edit(o: Study, own: LevelPlan, seed: int) -> dict[str, dict[str, list[float]]]:
     """A seed's changes of chosen's tokens after the edit, by training and split."""
     sizes = own.recipe["pairs"], own.recipe["held_out"]
-    edited = o.experiment_on(own, seed, one_edit_pairs(*sizes, seed))
-    reworded = o.experiment_on(own, seed, one_edit_pairs(*sizes, seed, reworded=True))
+    edited, reworded, again = (
+        o.experiment_on(own, seed, one_edit_pairs(*sizes, seed, words=n)) for n in range(3)
+    )
     found: dict[str, dict[str, list[float]]] = {}
-    arms = {"dpo": (edited, DPO), "dpop": (edited, DPOP), "bare": (reworded, DPO)}
+    arms = {"dpo": (edited, DPO), "dpop": (edited, DPOP)}
+    arms |= {"bare": (reworded, DPO), "again": (again, DPO)}
     for name, (experiment, arm) in arms.items():
         experiment.train(arm)
         for split in SPLITS:
@@ -94,12 +96,12 @@ def _one_edit(o: Study, own: LevelPlan, seed: int) -> dict[str, dict[str, list[f
 
 @observation("DP-4", bare=True)
 def dp_4(o: Study) -> OneEdit:
-    """DP-4: DPO and DPOP on pairs that differ in one word, DPO on pairs in other words."""
+    """DP-4: DPO and DPOP on pairs that differ in one word, DPO on pairs in other words, twice."""
     own, seeds = o.own("DP-4")
-    rows = [_kept(o, "one-edit", own, s, partial(_one_edit, o, own, s)) for s in seeds]
-    dpo, dpop, bare = (
+    rows = [_kept(o, "one-edit-contrast", own, s, partial(_one_edit, o, own, s)) for s in seeds]
+    dpo, dpop, bare, again = (
         {split: np.array([row[name][split] for row in rows]) for split in SPLITS}
-        for name in ("dpo", "dpop", "bare")
+        for name in ("dpo", "dpop", "bare", "again")
     )
     exploratory = seeds != own.evaluation
-    return OneEdit(dpo, o.level, seeds, dpop, bare, own.model, exploratory=exploratory)
+    return OneEdit(dpo, bare, o.level, seeds, dpop, again, own.model, exploratory=exploratory)

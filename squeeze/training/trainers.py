@@ -22,10 +22,9 @@ from squeeze.data.examples import PreferenceExample
 from squeeze.distributed import main_only, on_main, processes, share_batch
 from squeeze.errors import InputError
 from squeeze.files import write_json
-from squeeze.losses import LOSSES, Loss, get_loss
-from squeeze.losses.types import FTX, GATE, WEIGHTED
+from squeeze.losses import Loss, get_loss
 from squeeze.models import load_model, loading
-from squeeze.training.arms import Phase
+from squeeze.training.arms import TRAINED_BY_TRL, Phase
 from squeeze.training.config import RunConfig
 from squeeze.training.loss_trainer import RegisteredLossTrainer
 from squeeze.training.phase_place import PhasePlace
@@ -184,16 +183,14 @@ def make_trainer(
             # Without gradients, a few batches at once need no more memory than one in training.
             "precompute_ref_batch_size": 4 * arguments["per_device_train_batch_size"],
         }
-        if trained_by_trl(phase.loss_type):
-            args = DPOConfig(**arguments, loss_type=[phase.loss_type])
-            trainer = DPOTrainer(args=args, **common)
+        loss = get_loss(phase.loss_type)
+        options = loss_options(loss, phase)
+        if loss.name in TRAINED_BY_TRL:  # their hyper-parameters have its names
+            own = {**TRAINED_BY_TRL[loss.name], **loss.hyperparameters, **options}
+            trainer = DPOTrainer(args=DPOConfig(**arguments | own), **common)
         else:
-            loss = get_loss(phase.loss_type)
             trainer = RegisteredLossTrainer(
-                args=DPOConfig(**arguments),
-                loss=loss,
-                loss_options=loss_options(loss, phase),
-                **common,
+                args=DPOConfig(**arguments), loss=loss, loss_options=options, **common
             )
         trainer.ref_model = None  # its log-probs are in the data now
     trainer.remove_callback(PrinterCallback)
@@ -233,12 +230,6 @@ def reference(config: RunConfig, start: PreTrainedModel) -> PreTrainedModel | No
     if config.ref_model is None:
         return None if config.finetuning == "lora" else copy.deepcopy(start)
     return load_merged(config.ref_model, config.ref_model_adapters)
-
-
-def trained_by_trl(loss_type: str) -> bool:
-    """Whether TRL computes this loss: plain DPO, and what it has and `squeeze.losses` has not."""
-    prefixed = loss_type.startswith((FTX, GATE, WEIGHTED))
-    return loss_type == "sigmoid" or not (prefixed or loss_type in LOSSES)
 
 
 def loss_options(loss: Loss, phase: Phase) -> dict[str, Any]:

@@ -192,10 +192,7 @@ def _averaged(series: Series) -> tuple[Array, Array, Array]:
     for i, part in enumerate(parts):
         weights[i, part] = 1 / part.size
     values = np.concatenate(
-        [
-            _trimmed_means(series.values[np.stack(list(same))])
-            for _, same in groupby(parts, key=len)
-        ]
+        [_trimmed_means(series.values[np.stack(list(same))]) for _, same in groupby(parts, key=len)]
     )
     return weights @ series.steps, values, weights
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
+from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype
 
 from squeeze.errors import InputError
 from squeeze.files import read_bytes, replacing
@@ -48,7 +48,9 @@ def _damage(frame: pd.DataFrame) -> str:
     """The first cell or row that no run writes, in words; "" where there is none."""
     for column in COLUMNS:
         cells = frame[column]
-        if column in TEXTS:
+        if column in TEXTS and infer_dtype(cells, skipna=False) == "string":  # or none, if missing
+            bad = cells.isna().to_numpy(bool)
+        elif column in TEXTS:
             text = cells.map(lambda cell: isinstance(cell, str))
             bad = ~text.to_numpy(bool)
         elif len(cells) and (not is_numeric_dtype(cells) or is_bool_dtype(cells)):
@@ -131,11 +133,19 @@ class Trajectory:
 
     def arms(self) -> list[str]:
         """Arm names in order of appearance."""
-        return list(dict.fromkeys(self.frame["arm"]))
+        return self._distinct("arm")
 
     def kinds(self) -> list[str]:
         """Response kinds in order of appearance."""
-        return list(dict.fromkeys(self.frame["kind"]))
+        return self._distinct("kind")
+
+    def splits(self) -> list[str]:
+        """Splits in order of appearance."""
+        return self._distinct("split")
+
+    def _distinct(self, column: str) -> list[str]:
+        found: list[str] = self.frame[column].unique().tolist()
+        return found
 
     def by_example(self, arm: str, kind: str, split: str, metric: str = "logp") -> pd.DataFrame:
         """One metric as a table: a row an example, a column a probe (in order of time).
@@ -144,7 +154,8 @@ class Trajectory:
         """
         key = (arm, kind, split, metric)
         if key not in self._tables:
-            rows = self.frame.iloc[self._rows.get(key[:3], [])]
+            columns = self.frame[["example", "probe", metric]]
+            rows = columns.iloc[self._rows.get(key[:3], [])]
             table = rows.pivot(index="example", columns="probe", values=metric)
             self._tables[key] = table.sort_index(axis=1)
         return self._tables[key].copy()

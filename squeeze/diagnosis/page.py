@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from squeeze.diagnosis import series as q
 from squeeze.diagnosis.output import SCHEMA, to_json
 from squeeze.diagnosis.readers import load
@@ -22,8 +24,10 @@ from squeeze.diagnosis.verdict import Diagnosis, diagnose
 from squeeze.errors import InputError
 from squeeze.files import read_json, replacing, require_ours, write_json
 from squeeze.report import build_report
+from squeeze.report.content import worst_of
 from squeeze.report.style import ARGMAX
 
+POINTS = 10_000  # logged values that a page draws, those of all its curves together
 _SCORED = ("squeeze trajectory", "checkpoints")  # formats with scores of single examples
 _SHOWN = {
     q.CHOSEN: ("chosen", "nats"),
@@ -97,7 +101,11 @@ def finish_run(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path | N
     if not (directory / "run.json").exists():
         for name in ("index.html", "report.md"):
             require_ours(directory / name, "--report")
-    runs = [to_json([d], ledger) | {"curves": [] if scored else _curves(d.run)} for d in diagnoses]
+    drawn = [] if scored else worst_of([VERDICTS.index(d.verdict) for d in diagnoses])
+    runs = [
+        to_json([d], ledger) | {"curves": _curves(d.run, len(drawn)) if i in drawn else []}
+        for i, d in enumerate(diagnoses)
+    ]
     write_json(directory / "diagnosis.json", {"schema": SCHEMA, "runs": runs})
     about = directory / "run.json"
     worst = max(diagnoses, key=lambda d: VERDICTS.index(d.verdict))
@@ -121,18 +129,20 @@ def _command(diagnoses: Sequence[Diagnosis]) -> list[str]:
     return ["squeeze", "diagnose", *sources, "--report", "NEW_DIRECTORY"]
 
 
-def _curves(run: RunSeries) -> list[dict[str, Any]]:
-    """What a log's page draws: the logged values and their trend."""
+def _curves(run: RunSeries, n_runs: int) -> list[dict[str, Any]]:
+    """What a page of `n_runs` draws of a log: its trends, and logged values evenly over time."""
     found = []
-    for series in run.series:
-        if series.quantity in _SHOWN:
-            kind, unit = _SHOWN[series.quantity]
-            trend = fit(series)
-            found.append(
-                {
-                    **{"kind": kind, "unit": unit, "split": series.split},
-                    **{"steps": series.steps.tolist(), "values": series.values.tolist()},
-                    **{"trend_steps": trend.steps.tolist(), "trend": trend.level.tolist()},
-                }
-            )
+    own = [series for series in run.series if series.quantity in _SHOWN]
+    for series in own:
+        kind, unit = _SHOWN[series.quantity]
+        trend, n = fit(series), len(series)
+        most = min(n, max(2, POINTS // (n_runs * len(own))))
+        at = np.linspace(0, n - 1, most).round().astype(int)
+        found.append(
+            {
+                **{"kind": kind, "unit": unit, "split": series.split},
+                **{"steps": series.steps[at].tolist(), "values": series.values[at].tolist()},
+                **{"trend_steps": trend.steps.tolist(), "trend": trend.level.tolist()},
+            }
+        )
     return found

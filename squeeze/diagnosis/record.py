@@ -95,7 +95,7 @@ class Record:
         return float(self._chosen().max())
 
     def _chosen(self) -> pd.Series:
-        splits = list(dict.fromkeys(self.trajectory.frame["split"]))
+        splits = self.trajectory.splits()
         split = "held_out" if "held_out" in splits else splits[0]
         return self.trajectory.by_example(ARM, "chosen", split).mean()
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from itertools import groupby
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from squeeze.diagnosis.series import Array, Series
@@ -136,16 +137,16 @@ def fit(series: Series, *, anchor: float | None = None, seed: int = 0) -> Fit:
     mean curve is taken as it is. Without, it is the residuals of the evaluations (at least
     `FEWEST` are needed; few make the interval wide, as Student's t does).
     """
-    rng = np.random.default_rng(seed)
     if series.examples is not None and series.examples.shape[0] > 1:
         steps, _, weights = _averaged(series)
         examples = series.examples @ weights.T
+        rng = np.random.default_rng(seed)
         return Fit(steps, examples.mean(axis=0), _example_draws(examples, rng), len(series), True)
     exact = not series.batches and series.steps[0] <= 0  # the model that training starts from
     if anchor is None and exact and len(series) > 1:
-        rest = _smoothed(series.part(slice(1, None)), len(series), rng, pinned=False)
+        rest = _smoothed(series.part(slice(1, None)), len(series), seed, pinned=False)
         return _started(rest, float(series.steps[0]), float(series.values[0]), len(series))
-    fitted = _smoothed(series, len(series), rng, pinned=anchor is None)
+    fitted = _smoothed(series, len(series), seed, pinned=anchor is None)
     if anchor is None:
         return fitted
     first, gap = float(series.steps[0]), float(np.diff(series.steps[:2]).sum()) or 1.0
@@ -164,7 +165,7 @@ def _started(rest: Fit, step: float, value: float, n: int) -> Fit:
     )
 
 
-def _smoothed(series: Series, logged: int, rng: np.random.Generator, *, pinned: bool) -> Fit:
+def _smoothed(series: Series, logged: int, seed: int, *, pinned: bool) -> Fit:
     """The local line through the binned values; a `pinned` first bin stays as it is, and noisy."""
     steps, values, _ = _averaged(series)
     n = values.size
@@ -176,7 +177,7 @@ def _smoothed(series: Series, logged: int, rng: np.random.Generator, *, pinned: 
     first = values[0]
     if known:
         values = _without_outliers(values)
-        draws += _residual_draws(values - smooth @ values, freedom, rng) @ shown.T
+        draws += _residual_draws(values - smooth @ values, float(freedom), seed) @ shown.T
     level = shown @ values
     if pinned:
         level[0] = first
@@ -191,13 +192,18 @@ def _averaged(series: Series) -> tuple[Array, Array, Array]:
     for i, part in enumerate(parts):
         weights[i, part] = 1 / part.size
     values = np.concatenate(
-        [
-            stats.trim_mean(series.values[np.stack(same)], _TRIM, axis=1)
-            for _, group in groupby(parts, key=len)
-            if (same := list(group))
-        ]
+        [_trimmed_means(series.values[np.stack(list(same))]) for _, same in groupby(parts, key=len)]
     )
     return weights @ series.steps, values, weights
+
+
+def _trimmed_means(bins: Array) -> Array:
+    """The mean of each row of [bins, values] without its extremes, as `scipy.stats.trim_mean`."""
+    n = bins.shape[1]
+    cut = int(_TRIM * n)
+    kept = np.partition(bins, (cut, n - cut - 1), axis=1)[:, cut : n - cut]
+    means: Array = kept.mean(axis=1)
+    return means
 
 
 @lru_cache(maxsize=64)
@@ -223,35 +229,52 @@ def _without_outliers(values: Array) -> Array:
         return values
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, 2, mode="reflect"), 5)
     middle = np.median(windows, axis=1)
-    scale = stats.median_abs_deviation(values - middle, scale="normal")
+    apart = values - middle
+    scale = np.median(np.abs(apart - np.median(apart))) / stats.norm.ppf(0.75)
     return np.clip(values, middle - _OUTLIER * scale, middle + _OUTLIER * scale)
 
 
-def _residual_draws(residuals: Array, freedom: float, rng: np.random.Generator) -> Array:
-    """Resample residuals in moving blocks, after taking out how their spread changes with time.
-
-    Each draw's scale is itself drawn from what `freedom` degrees of freedom leave open, which
-    gives few points the wide tails of Student's t.
-    """
+def _residual_draws(residuals: Array, freedom: float, seed: int) -> Array:
+    """Resample residuals in moving blocks, after taking out how their spread changes with time."""
     n = residuals.size
     spread = np.sqrt(np.mean(residuals**2))
-    # A run's noise grows as it moves (rewards start at exactly 0): judge the end by its own.
-    window = stats.norm.pdf(np.subtract.outer(np.arange(n), np.arange(n)), scale=max(2.0, n / 4))
+    window = _window(n)
     local = np.sqrt(window @ residuals**2 / window.sum(axis=1))
     local = np.maximum(local, 0.8 * spread)
     if spread == 0:
         return np.zeros((RESAMPLES, n))
-    standard = residuals / local
-    standard = standard * np.sqrt(n / freedom)
+    rows, factors = _blocks(n, freedom, seed)
+    drawn: Array = (residuals / local * np.sqrt(n / freedom))[rows] * factors * local
+    return drawn
+
+
+@lru_cache(maxsize=64)
+def _window(n: int) -> Array:
+    """Weights [n, n] of the points near each one.
+
+    A run's noise grows as it moves (rewards start at exactly 0): the end is judged by its own.
+    """
+    weights: Array = stats.norm.pdf(
+        np.subtract.outer(np.arange(n), np.arange(n)), scale=max(2.0, n / 4)
+    )
+    return weights
+
+
+@lru_cache(maxsize=16)
+def _blocks(n: int, freedom: float, seed: int) -> tuple[NDArray[np.int64], Array]:
+    """The residual that each of n points draws, and what it is multiplied with: [resamples, n].
+
+    Each draw's scale is itself drawn from what `freedom` degrees of freedom leave open, which
+    gives few points the wide tails of Student's t.
+    """
+    rng = np.random.default_rng(seed)
     length = max(1, round(n ** (1 / 3)))
     starts = rng.integers(0, n, size=(RESAMPLES, -(-n // length)))
     rows = (starts[:, :, None] + np.arange(length)) % n
-    blocks = standard[rows.reshape(RESAMPLES, -1)[:, :n]]
     # Random signs: the residuals' third moment is not to be trusted at such n.
     signs = rng.choice([-1.0, 1.0], size=starts.shape).repeat(length, axis=1)[:, :n]
     scale = np.sqrt(freedom / rng.chisquare(freedom, size=(RESAMPLES, 1)))
-    drawn: Array = blocks * signs * scale * local
-    return drawn
+    return rows.reshape(RESAMPLES, -1)[:, :n], signs * scale
 
 
 def _example_draws(examples: Array, rng: np.random.Generator) -> Array:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from squeeze.report.summary import Mean, SplitSummary, split_summary
 from squeeze.report.tokens import TokenView, colour_scale, token_view
 
 SQUEEZE_CLAIM = "DO-2"
+MOST_RUNS = 20  # diagnoses that a page shows whole; of more, the worst ones
 PHASES = {"base": "before training", "sft": "after SFT", "dpo": "after DPO"}
 
 
@@ -64,6 +65,7 @@ class Content:
     arms: tuple[ArmPage, ...]
     kinds: tuple[tuple[str, str, str], ...]
     verdicts: tuple[VerdictRow, ...]
+    diagnoses: tuple[dict[str, Any], ...]
     tokens: tuple[tuple[str, tuple[TokenView, ...]], ...]
     scale: float
     phases: tuple[tuple[str, str], ...]
@@ -140,6 +142,19 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
+def worst_of(severities: Sequence[float]) -> list[int]:
+    """The places of the runs that a page shows whole, in order: the worst `MOST_RUNS`."""
+    order = sorted(range(len(severities)), key=lambda place: -severities[place])
+    return sorted(order[:MOST_RUNS])
+
+
+def _diagnoses(run: RunData) -> tuple[dict[str, Any], ...]:
+    """The diagnoses that the page shows whole; of too many those whose curves were kept."""
+    if len(run.diagnoses) <= MOST_RUNS:
+        return run.diagnoses
+    return (tuple(d for d in run.diagnoses if d["curves"]) or run.diagnoses)[:MOST_RUNS]
+
+
 def _headline(run: RunData) -> tuple[str, str]:
     """The verdict on squeezing in a few words, and its tone: yes, partly, no or unknown."""
     if run.run.get("headline"):
@@ -160,8 +175,9 @@ def _headline(run: RunData) -> tuple[str, str]:
 def _lead(run: RunData) -> str:
     """What was trained on what, in one sentence."""
     if run.from_log:
-        read = [f"{d['source']} ({d['format']})" for d in run.diagnoses]
-        return f"Read from {', '.join(dict.fromkeys(read))}: means, and no single examples."
+        read = list(dict.fromkeys(f"{d['source']} ({d['format']})" for d in run.diagnoses))
+        what = ", ".join(read) if len(read) <= MOST_RUNS else f"{len(read)} logs"
+        return f"Read from {what}: means, and no single examples."
     model, data = run.section("model"), run.section("data")
     if not run.run:
         return "What was trained is not recorded here (no run.json)."
@@ -359,6 +375,7 @@ def build_content(run: RunData) -> Content:
         arms=tuple(pages),
         kinds=tuple((k, style(k).name, description(k)) for k in in_order(run.scores.kinds)),
         verdicts=verdicts,
+        diagnoses=_diagnoses(run),
         tokens=_tokens(run, scale),
         scale=scale,
         phases=phases,

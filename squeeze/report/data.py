@@ -6,7 +6,10 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 from itertools import repeat
+from typing import Any
 
+from squeeze.files import no_formula
+from squeeze.report.content import Content
 from squeeze.report.source import RunData
 from squeeze.report.style import ARGMAX, in_order
 from squeeze.report.summary import View
@@ -14,7 +17,7 @@ from squeeze.report.summary import View
 COLUMNS = ("run", "split", "series", "unit", "axis", "position", "value", "low", "high", "n")
 
 
-def curves_csv(run: RunData) -> str:
+def curves_csv(content: Content) -> str:
     """A row for every point that the page draws: means with 95% intervals, or logged values.
 
     `position` is where the point stands on its `axis` (DPO's start is 0); `low`, `high` and `n` are
@@ -23,8 +26,8 @@ def curves_csv(run: RunData) -> str:
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(COLUMNS)
-    for row in (*_scored(run), *_logged(run)):
-        out.writerow([_safe(cell) if isinstance(cell, str) else cell for cell in row])
+    for row in (*_scored(content.run), *_logged(content.diagnoses)):
+        out.writerow([f"{x:.7g}" if isinstance(x, float) else no_formula(x) for x in row])
     return text.getvalue()
 
 
@@ -43,14 +46,9 @@ def _scored(run: RunData) -> Iterator[tuple[str | float, ...]]:
                     yield arm.name, split, name, "nats", unit, x, mean, least, most, line.n
 
 
-def _logged(run: RunData) -> Iterator[tuple[str | float, ...]]:
-    for d in run.diagnoses:
+def _logged(diagnoses: Iterable[dict[str, Any]]) -> Iterator[tuple[str | float, ...]]:
+    for d in diagnoses:
         for curve in d["curves"]:
             head = (d["run"], curve["split"], curve["kind"], curve["unit"], d["axis"])
             for step, value in zip(curve["steps"], curve["values"], strict=True):
                 yield *head, step, value, "", "", ""
-
-
-def _safe(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -9,7 +9,6 @@ import base64
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from plotly.io.json import to_json_plotly
 
 from squeeze.report import figures as png
@@ -54,18 +53,14 @@ def _plots(content: Content) -> dict[str, interactive.Figure]:
         plots[f"curves-{index}"] = interactive.arm_curves(run, page.arm, split)
         if any(s.chosen is not None for s in page.splits):
             plots[f"spread-{index}"] = interactive.arm_distribution(run, page.arm, split)
-    for index, diagnosed in enumerate(run.diagnoses):
+    for index, diagnosed in enumerate(content.diagnoses):
         for unit, figure in interactive.log_curves(diagnosed).items():
             plots[f"log-{index}-{unit}"] = figure
-    for unit, figure in interactive.compared(run.diagnoses).items():
+    for unit, figure in interactive.compared(content.diagnoses).items():
         plots[f"together-{unit}"] = figure
     for metric in interactive.SIDE:
         plots[f"side-{metric}"] = interactive.side_figure(run, metric, split)
     return {name: figure for name, figure in plots.items() if figure["data"]}
-
-
-def _embedded(plots: dict[str, interactive.Figure]) -> Markup:
-    return interactive.embed(to_json_plotly(plots))
 
 
 def data_uri(path: Path) -> str:
@@ -93,9 +88,9 @@ def render_html(content: Content, figures: list[Path]) -> str:
             log_panels=interactive.LOG_PANELS,
             argmax=ARGMAX,
             plots=set(plots),
-            plots_json=_embedded(plots),
+            plots_json=interactive.packed(to_json_plotly(plots)),
             plotly_js=interactive.plotly_js(),
-            data_csv=base64.b64encode(curves_csv(content.run).encode()).decode("ascii"),
+            data_csv=interactive.packed(curves_csv(content)),
             images={path.stem: data_uri(path) for path in figures},
         )
     )

@@ -6,11 +6,11 @@ Everything is a pure function of a `Trajectory`. Nothing is drawn or written her
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from squeeze.claims import statistics
 from squeeze.report.style import ARGMAX
@@ -91,7 +91,7 @@ class Scores:
         self._timelines: dict[str, Timeline] = {}
         self._curves: dict[tuple[str, str, str, View], Series | None] = {}
         self.kinds = trajectory.kinds()
-        self.splits = list(dict.fromkeys(trajectory.frame["split"]))
+        self.splits = trajectory.splits()
 
     def table(self, arm: str, kind: str, split: str, metric: str) -> pd.DataFrame:
         """`Trajectory.by_example`, in float64; empty for what was not scored."""
@@ -160,12 +160,18 @@ def band(
     samples: Float[np.ndarray, "rows examples"],
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]] | None:
     """95% bootstrap interval of each row's mean, examples resampled alike; None below two."""
-    if samples.shape[1] < 2:
+    n = samples.shape[1]
+    if n < 2:
         return None
-    result: Any = stats.bootstrap(
-        (samples,), np.mean, axis=-1, n_resamples=RESAMPLES, method="percentile", rng=0
-    )
-    return result.confidence_interval.low, result.confidence_interval.high
+    low, high = np.percentile(samples @ _counts(n) / n, [2.5, 97.5], axis=1)
+    return low, high
+
+
+@lru_cache(maxsize=8)
+def _counts(n: int) -> Float[np.ndarray, "examples resamples"]:
+    """How often each example is in each resample, the same at every call."""
+    drawn = np.random.default_rng(0).integers(0, n, (RESAMPLES, n))
+    return np.stack([np.bincount(row, minlength=n) for row in drawn], axis=1).astype(float)
 
 
 def series(table: pd.DataFrame, time: Timeline) -> Series | None:

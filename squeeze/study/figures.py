@@ -113,7 +113,7 @@ def _draw(runs: Runs, arm: str, phase: str, name: str, panels: tuple[_Panel, ...
     start = max(places[0] - 1, 0)  # the last probe before the phase
     points = runs.trajectories[0].points(arm)[start : places[-1] + 1]
     x = [0.0, *(p.epoch for p in points[1:])] if start < places[0] else [p.epoch for p in points]
-    splits = list(dict.fromkeys(runs.trajectories[0].where(arm=arm).frame["split"]))
+    splits = runs.trajectories[0].where(arm=arm).splits()
     drawn: list[str] = []
     with mpl.rc_context(LOOK):  # type: ignore[arg-type]
         figure = Figure(figsize=(11.5, 2.5 * len(splits) + 1.5), layout="constrained")

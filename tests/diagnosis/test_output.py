@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from squeeze.cli import INTERNAL_ERROR, app, main
-from squeeze.diagnosis import diagnose, load
+from squeeze.diagnosis import Diagnosis, diagnose, load
 from squeeze.diagnosis.growing import watch
-from squeeze.diagnosis.summary import as_csv, markdown
+from squeeze.diagnosis.page import POINTS, write_report
+from squeeze.diagnosis.summary import as_csv, markdown, side_by_side
+from squeeze.report.content import MOST_RUNS
 from squeeze.report.interactive import compared
 from tests.diagnosis.logs import jsonl, noisy, trl_records
 
@@ -63,6 +66,47 @@ def test_several_runs_stand_side_by_side(falling: Path, rising: Path) -> None:
     for command in (["compare"], ["diagnose"]):
         words = invoke(*command, falling, rising).split()
         assert words.index("displacement") < words.index("healthy")
+
+
+@pytest.fixture
+def many(falling: Path, rising: Path) -> list[Diagnosis]:
+    """More runs than a page shows whole, every third of which falls."""
+    down, up = (diagnose(load(path)[0]) for path in (falling, rising))
+    chosen = [up if i % 3 else down for i in range(MOST_RUNS + 25)]
+    return [replace(d, run=replace(d.run, name=f"run-{i}")) for i, d in enumerate(chosen)]
+
+
+def test_many_runs_keep_their_places_in_the_table(many: list[Diagnosis]) -> None:
+    table = side_by_side(many)
+    names, verdicts = ([str(cell) for cell in c.cells] for c in table.columns[:2])
+    assert names == [d.run.name for d in many]
+    assert verdicts == [d.verdict for d in many]
+
+
+def test_page_of_many_runs_lists_all_and_shows_the_worst(
+    many: list[Diagnosis], tmp_path: Path
+) -> None:
+    source = write_report(many, tmp_path).read_text(encoding="utf-8")
+    places = [source.index(f'<th scope="row">{d.run.name}</th>') for d in many]
+    assert places == sorted(places)
+    assert source.count('class="diagnosis" id="diagnosis-') == MOST_RUNS
+    runs = json.loads((tmp_path / "diagnosis.json").read_text())["runs"]
+    drawn = [run for run in runs if run["curves"]]
+    assert {d.run.name for d in many if d.verdict != "healthy"} < {run["run"] for run in drawn}
+    assert sum(len(c["steps"]) for run in drawn for c in run["curves"]) <= POINTS
+
+
+def test_page_of_a_long_log_draws_some_of_its_values_with_both_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("squeeze.diagnosis.page.POINTS", 100)
+    (run,) = load(jsonl(tmp_path / "long.jsonl", trl_records(n=300)))
+    write_report([diagnose(run)], tmp_path / "page")
+    (shown,) = json.loads((tmp_path / "page" / "diagnosis.json").read_text())["runs"]
+    assert 90 < sum(len(curve["steps"]) for curve in shown["curves"]) <= 100
+    for curve in shown["curves"]:
+        assert curve["steps"][:: len(curve["steps"]) - 1] == [10.0, 3000.0]
+        assert set(curve["steps"]) <= set(run.series[0].steps)
 
 
 def test_two_forms_at_once_are_refused(falling: Path) -> None:

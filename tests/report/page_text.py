@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from base64 import b64decode
 from collections.abc import Iterator
@@ -41,15 +42,16 @@ class Page(HTMLParser):
     @property
     def data(self) -> list[dict[str, str]]:
         """The rows of the CSV that the page offers."""
-        start = "data:text/csv;charset=utf-8;base64,"
-        links = [a["href"] for tag, a in self.tags if tag == "a"]
-        (packed,) = [x.removeprefix(start) for x in links if x and x.startswith(start)]
-        return list(csv.DictReader(b64decode(packed).decode().splitlines()))
+        return list(csv.DictReader(_unpacked(self.scripts[2]).splitlines()))
 
     @property
     def plots(self) -> dict[str, Any]:
         """The embedded plotly figures by element id."""
-        return json.loads(self.scripts[1])
+        return json.loads(_unpacked(self.scripts[1]))
+
+
+def _unpacked(script: str) -> str:
+    return gzip.decompress(b64decode(script)).decode()
 
 
 def strings(value: Any) -> Iterator[str]:

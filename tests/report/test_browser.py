@@ -36,7 +36,8 @@ EARLY = "<script>window.alert = () => { window.alerted = true; };</script>"
 # Uses the page as a reader would, then tells the test what it looks like.
 LATE = """<script>
 function report() {
-  if (!document.documentElement.dataset.ready) return null;
+  const csv = document.getElementById("csv");
+  if (!document.documentElement.dataset.ready || csv.hidden) return null;
   const traces = () => [...document.querySelectorAll("[data-group=curves]")]
     .flatMap((div) => div.data.filter((t) => t.visible === true).map((t) => t.meta));
   const look = () => ({
@@ -45,7 +46,7 @@ function report() {
     perToken: [...new Set(traces().map((m) => m.perToken))],
   });
   const root = document.documentElement;
-  const said = {first: look(), scroll: root.scrollWidth, inner: window.innerWidth};
+  const said = {first: look(), csv: csv.href.slice(0, 5), scroll: root.scrollWidth, inner: window.innerWidth};
   said.overflowing = [...document.querySelectorAll(".plot")]
     .filter((div) => div.querySelector("svg.main-svg").getBoundingClientRect().width
       > div.clientWidth + 1).map((div) => div.id);
@@ -141,6 +142,12 @@ def test_switches_and_legend_change_what_is_drawn(
     assert said["first"] == {"kinds": 11, "splits": ["train"], "perToken": [False]}
     assert said["then"] == {"kinds": 3, "splits": ["held_out"], "perToken": [True]}
     assert said["last"]["kinds"] == 2
+
+
+def test_the_curves_can_be_saved(
+    browser: tuple[dict[tuple[str, int], dict[str, Any]], list[str]],
+) -> None:
+    assert browser[0]["main", WIDTHS[0]]["csv"] == "blob:"
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import re
 import struct
 from pathlib import Path
 
+import numpy as np
 import plotly.graph_objects
 import pytest
+from plotly.io.json import to_json_plotly
 
 from squeeze.data.probe_set import KINDS
 from squeeze.files import write_json
 from squeeze.report import build_report
-from squeeze.report.interactive import embed
+from squeeze.report.content import build_content
+from squeeze.report.html import _plots as interactive_plots
+from squeeze.report.interactive import MOST_DOTS, packed
+from squeeze.report.source import read_run
 from squeeze.report.style import STYLES
+from squeeze.report.summary import final_changes
 from tests.report.page_text import Page, strings
 from tests.report.synthetic import (
     ALL_ARMS,
@@ -113,7 +121,7 @@ def test_what_was_not_run_is_listed_with_its_reason(page: Page, markdown: str) -
 def test_text_from_data_shows_as_text(page: Page, markdown: str) -> None:
     assert SCRIPT in page.text
     assert CHINESE in page.text
-    assert len(page.scripts) == 3
+    assert len(page.scripts) == 4
     assert not any("alert(1)" in script for script in page.scripts)
     assert "<script" not in markdown.replace("\\<script", "")
 
@@ -171,7 +179,7 @@ def test_hostile_names_cannot_leave_the_embedded_json_or_become_markup(tmp_path:
     scores.frame["example"] = scores.frame["example"] + "<img src=x onerror=alert(1)>"
     scores.write(tmp_path / "trajectory.parquet")
     page = Page(build_report(tmp_path))
-    assert len(page.scripts) == 3
+    assert len(page.scripts) == 4
     assert name in page.text
     plots = page.plots
     for plot in plots.values():
@@ -185,10 +193,32 @@ def test_hostile_names_cannot_leave_the_embedded_json_or_become_markup(tmp_path:
     )
 
 
-def test_embedded_json_holds_no_markup_and_reads_back(full_run: Path) -> None:
-    assert embed('{"a": "</script><!--&\u2028"}') == (
-        '{"a": "\\u003c/script\\u003e\\u003c!--\\u0026\\u2028"}'
-    )
+def test_packed_text_holds_no_markup_and_reads_back() -> None:
+    text = '{"a": "</script><!--&\u2028"}'
+    assert re.fullmatch(r"[A-Za-z0-9+/=]+", packed(text))
+    assert gzip.decompress(base64.b64decode(packed(text))).decode() == text
+
+
+def test_the_plots_are_as_large_whatever_the_number_of_examples(tmp_path: Path) -> None:
+    size, changes = [], []
+    for n in (MOST_DOTS + 50, 4 * MOST_DOTS):
+        scores = trajectory(("dpo",), ("chosen", "rejected"), n, n_held_out=0, epochs=1)
+        scores.write(tmp_path / "trajectory.parquet")
+        run = read_run(tmp_path)
+        content = build_content(run)
+        size.append(len(to_json_plotly(interactive_plots(content))))
+        drawn = interactive_plots(content)["spread-0"]["data"][1]  # behind the argmax
+        changes.append((final_changes(run.scores, "dpo", "chosen", "train"), drawn))
+    assert abs(size[1] - size[0]) < 0.03 * size[0]  # longer names
+    for found, drawn in changes:
+        assert found is not None
+        assert len(drawn["x"]) == len(drawn["text"]) == MOST_DOTS
+        ranks = np.searchsorted(np.sort(found), np.quantile(drawn["x"], [0, 0.25, 0.5, 0.75, 1]))
+        # The box of those that are drawn is that of all: to one rank in `MOST_DOTS`.
+        apart = ranks / len(found) - np.array([0, 0.25, 0.5, 0.75, 1])
+        assert np.abs(apart).max() <= 1 / MOST_DOTS
+        where = dict(zip(drawn["text"], drawn["x"], strict=True))
+        assert where == pytest.approx(found[list(where)].to_dict(), abs=1e-4)
 
 
 def test_headline_counts_when_only_some_checks_are_supported(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from squeeze.report.content import duration, number
 from squeeze.report.style import ARGMAX
 from squeeze.report.summary import (
+    RESAMPLES,
     Scores,
     View,
     band,
@@ -108,6 +110,16 @@ def test_the_band_agrees_with_the_normal_interval_on_many_examples() -> None:
     # The 2.5% quantile of 1000 draws has a standard error of 0.043 half widths: 3.5 of them.
     np.testing.assert_allclose(interval[0], samples.mean(axis=1) - half, atol=0.15 * half.max())
     np.testing.assert_allclose(interval[1], samples.mean(axis=1) + half, atol=0.15 * half.max())
+
+
+def test_the_band_is_scipys_percentile_bootstrap_of_the_mean() -> None:
+    samples = np.random.default_rng(1).normal(size=(3, 40)).cumsum(axis=0)
+    interval = band(samples)
+    assert interval is not None
+    theirs = stats.bootstrap(
+        (samples,), np.mean, axis=-1, n_resamples=RESAMPLES, method="percentile", rng=0
+    )
+    np.testing.assert_allclose(interval, theirs.confidence_interval, rtol=1e-12, atol=1e-12)
 
 
 def test_numbers_carry_a_true_minus_and_as_many_decimals_as_they_deserve() -> None:

@@ -91,11 +91,11 @@ def arm_series(
         axis, steps = "probe", dict(zip(probes, probes, strict=True))
     found: list[Series] = []
     notes: list[str] = []
-    for split in dict.fromkeys(rows.frame["split"]):
+    for split in rows.splits():
         kinds = [k for k in rows.kinds() if k not in ("chosen", "rejected")]
         others = [(q.OTHER + kind, kind, "logp") for kind in kinds]
         for quantity, kind, metric in (*_QUANTITIES, *others):
-            series = _series(rows, arm, kind, str(split), metric, quantity, steps, notes)
+            series = _series(rows, arm, kind, split, metric, quantity, steps, notes)
             if series is not None:
                 found.append(series)
     if found:

@@ -147,6 +147,9 @@ INSTEAD: dict[str, dict[str, list[str]]] = {
             "python benchmarks/convert_rows.py --rows 2000"
         ],
         "python -m benchmarks.watching": ["python -m benchmarks.watching --runs 1"],
+        "python -m benchmarks.grpo_entropy": [
+            "python -m benchmarks.grpo_entropy --seeds 0 --steps 2"
+        ],
         "python -m benchmarks.diagnosis_calibration --out docs": [
             "python -m benchmarks.diagnosis_calibration --out docs --repeats 1"
         ],

@@ -23,6 +23,7 @@ from squeeze.report.markdown import escape
 SCHEMA = 2
 FIELDS = ("model", "loss", "seed", "split", "cut", "column", "effect", "low", "high")
 ALL = "all"
+FILES = ("losses.json", "losses.csv", "losses.md", "losses.png", "index.html")
 _AS_WRITTEN = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
@@ -83,7 +84,7 @@ def records(model: str, seeds: Sequence[int], rows: Sequence[LossRow]) -> list[d
 
 def earlier(out: Path) -> dict[str, Any]:
     """What `losses.json` holds by now; raises `InputError` where the file is not this table."""
-    path = out / "losses.json"
+    path = out / FILES[0]
     way_out = "put it back as it was, or move it away, or give another --out"
     return {**read_as(path, _TABLE, way_out)} if path.exists() else {}
 
@@ -197,13 +198,13 @@ def _label(name: str) -> str:
 
 
 def write(out: Path, content: Mapping[str, Any]) -> None:
-    """Write losses.json, .csv, .md and .png and index.html, each atomically."""
-    write_json(out / "losses.json", content)
-    with replacing(out / "losses.csv") as temporary:
+    """Write `FILES`, each atomically."""
+    write_json(out / FILES[0], content)
+    with replacing(out / FILES[1]) as temporary:
         frame = pd.DataFrame(content["rows"], columns=list(FIELDS))
         frame.map(no_formula).to_csv(temporary, index=False)
-    write_text(out / "losses.md", markdown(content))
-    plot(content, out / "losses.png")
+    write_text(out / FILES[2], markdown(content))
+    plot(content, out / FILES[3])
     page = environment(autoescape=True).get_template("losses.html.j2")
     verdicts = [(m, v) for m, rows in content["verdicts"].items() for v in rows]
     text = page.render(
@@ -211,6 +212,6 @@ def write(out: Path, content: Mapping[str, Any]) -> None:
         rows=table(content, seeds=True),
         remarks=remarks(content),
         verdicts=verdicts,
-        image=data_uri(out / "losses.png"),
+        image=data_uri(out / FILES[3]),
     )
-    write_text(out / "index.html", text)
+    write_text(out / FILES[4], text)

@@ -70,14 +70,13 @@ def write_log(path: Path, lines: int, seed: int = 0) -> Path:
     """A log of TRL's DPO as JSON lines; return its path."""
     rng = np.random.default_rng(seed)
     time = np.linspace(0, 1, lines)
-    chosen, rejected = time * (0.4 - time) * 60 - 90, -80 - 30 * time
-    noise = rng.normal(0, 3, (2, lines))
+    levels = {"chosen": time * (0.4 - time) * 60 - 90, "rejected": -80 - 30 * time}
+    levels = {name: level + rng.normal(0, 3, lines) for name, level in levels.items()}
     with path.open("w", encoding="utf-8") as file:
         for i in range(lines):
             row = {"step": i, "loss": 0.7 - 0.4 * time[i], "rewards/accuracies": 0.5 + time[i] / 3}
-            for name, level, moved in zip(("chosen", "rejected"), (chosen, rejected), noise, strict=True):
-                row[f"logps/{name}"] = level[i] + moved[i]
-                row[f"rewards/{name}"] = (level[i] - level[0] + moved[i]) / 10
+            for name, level in levels.items():
+                row |= {f"logps/{name}": level[i], f"rewards/{name}": (level[i] - level[0]) / 10}
             file.write(json.dumps(row) + "\n")
     return path
 

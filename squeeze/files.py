@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from squeeze.errors import InputError
 
@@ -46,9 +46,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically; what is no Unicode (a lone surrogate) becomes "?"."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -116,6 +116,17 @@ def read_as(path: Path, declared: TypeAdapter[T], way_out: str) -> T:
         raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
     except ValidationError as error:
         raise InputError(f"{path}{misfit(error)}; it was damaged or edited: {way_out}") from None
+
+
+def having(*names: str) -> AfterValidator:
+    """Part of a declared type: a mapping that has these keys."""
+
+    def check(row: T) -> T:
+        if missing := [name for name in names if name not in row]:  # type: ignore[operator]
+            raise ValueError(f"it has no {', '.join(missing)}")
+        return row
+
+    return AfterValidator(check)
 
 
 def misfit(error: ValidationError) -> str:

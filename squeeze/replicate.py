@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from squeeze import interrupt
@@ -28,7 +29,7 @@ from squeeze.distributed import (
     require_whole_weights,
 )
 from squeeze.errors import InputError
-from squeeze.files import read_json, write_json
+from squeeze.files import having, read_as, write_json
 from squeeze.models import model_sha256
 from squeeze.provenance import now, peak_memory_mb
 from squeeze.report import build_report
@@ -56,6 +57,7 @@ VALIDATION_RULE = (
     "val_size of the rows are held out, whole prompts, drawn by the seed; all others are trained on"
 )
 SHOWN_EXAMPLES = 4
+_ANSWERS = TypeAdapter(list[Annotated[dict[str, str], having("example", "prompt", "text")]])
 SECONDS_BETWEEN_PICTURES = 60.0  # a short run would draw longer than it trains
 MARGIN_OF_PRECISION = 4  # items scored twice to state what bfloat16 costs
 UNASKED_SECONDS = 24 * 3600.0  # what is projected to take longer wants --yes
@@ -301,7 +303,9 @@ class Training:
                 phases = arm.phases[:length]
                 kind, epochs = (phases[-1].kind, phases[-1].epochs) if phases else ("base", 0)
                 when = {"arm": arm.name, "phase": kind, "epoch": epochs}
-                generations += [when | text for text in read_json(self._generations(phases))]
+                again = "delete it and resume: the answers are sampled again"
+                texts = read_as(self._generations(phases), _ANSWERS, again)
+                generations += [when | text for text in texts]
         value = {"schema": 1, "tokens": tokens, "generations": generations}
         write_json(self.directory.path / "samples.json", value)
 

@@ -10,8 +10,8 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -139,8 +139,7 @@ class RunDirectory:
         self.trajectory_file = path / "trajectory.parquet"
         self.run_file = path / "run.json"
         self.work = path / "work"
-        self._lock: FileLock | None = None
-        self._created = False
+        self._hold = ExitStack()
 
     def open(self, config: Mapping[str, Any], *, resume: bool, force: bool) -> RunRecord | None:
         """Take the directory for this run; what `run.json` already says (None if new).
@@ -151,9 +150,8 @@ class RunDirectory:
         Raises `InputError` when it cannot be written, another process is at it, it holds another
         run, or files of somebody else.
         """
-        self._make()
         try:
-            self._take()
+            self._hold.enter_context(held(self.path))
             return self._known(config, resume=resume, force=force)
         except InputError:
             self.close()
@@ -197,48 +195,16 @@ class RunDirectory:
         unsaid = known.command is None and "sft_epochs" in known.config
         return known.command == self.command or (unsaid and self.command == REPLICATE)
 
-    def _make(self) -> None:
-        self._created = not self.path.exists()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot create --out {self.path} ({error.strerror})") from error
-        if not os.access(self.path, os.W_OK | os.X_OK):
-            raise InputError(
-                f"no permission to write in --out {self.path}; choose another directory"
-            )
-
-    def _take(self) -> None:
-        """Lock the directory; the system unlocks what a dead process held."""
-        lock, holder = FileLock(self.path / _LOCK, blocking=False), self.path / _HOLDER
-        try:
-            lock.acquire()
-        except Timeout:
-            raise InputError(
-                f"--out {self.path} is in use by {_said(holder)}; wait for it, or pass another "
-                "--out"
-            ) from None
-        self._lock = lock
-        write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": now()})
-
     def close(self) -> None:
         """Give the directory back, and remove it if it was made for nothing."""
-        if self._lock is not None:
-            (self.path / _HOLDER).unlink(missing_ok=True)
-            (self.path / _LOCK).unlink(missing_ok=True)
-            self._lock.release()
-            self._lock = None
-        if self._created and not any(self.path.iterdir()):
-            self.path.rmdir()
+        self._hold.close()
 
     def _sweep(self) -> None:
-        """Remove the temporary files that a killed process left, ours by their names."""
-        left = [path for name in (*self.files, "run.json") for path in self.path.glob(f".{name}.*")]
+        sweep(self.path, (*self.files, "run.json"))
         for place in (self.work, self.path / "figures"):
-            left += place.rglob(".*.*")
-        for path in left:
-            if path.is_file():
-                path.unlink()
+            for path in place.rglob(".*.*"):
+                if path.is_file():
+                    path.unlink()
 
     def clear(self) -> None:
         """Remove what a run of ours left, and nothing else; what tells it to be ours last."""
@@ -265,6 +231,46 @@ class RunDirectory:
         if self.trajectory_file.exists():
             return Trajectory.read(self.trajectory_file)
         return Trajectory.empty()
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """The directory of --out, made if need be, and in nobody else's use while the block runs.
+
+    The system unlocks what a dead process held; a directory that was made for nothing is removed.
+    Raises `InputError` where it cannot be made or written, or another process is at it.
+    """
+    made = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot create --out {out} ({error.strerror})") from error
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise InputError(f"no permission to write in --out {out}; choose another directory")
+    lock, holder = FileLock(out / _LOCK, blocking=False), out / _HOLDER
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"--out {out} is in use by {_said(holder)}; wait for it, or pass another --out"
+        ) from None
+    try:
+        write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": now()})
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        (out / _LOCK).unlink(missing_ok=True)
+        lock.release()
+        if made and not any(out.iterdir()):
+            out.rmdir()
+
+
+def sweep(directory: Path, names: Iterable[str]) -> None:
+    """Remove the temporary files that a killed process left of files with these names."""
+    for name in names:
+        for path in directory.glob(f".{name}.*"):
+            if path.is_file():
+                path.unlink()
 
 
 def flag(field: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from pydantic import FiniteFloat
 from scipy import stats
 
 from squeeze.claims.catalogue import claim
@@ -35,10 +36,10 @@ class OneStep:
 
     question: int
     n_right: int
-    full: float
-    masked: float
-    blind: float
-    score: float
+    full: FiniteFloat
+    masked: FiniteFloat
+    blind: FiniteFloat
+    score: FiniteFloat
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
 from squeeze.claims.table import by_claim, outcome_of, primary, rests_on
 from squeeze.claims.types import LEVELS, Entry, Key, Level, Outcome, Verdict
-from squeeze.errors import InputError
-from squeeze.files import read_json, write_json
+from squeeze.files import read_as, write_json
 
 SCHEMA = 1
 FILE = files("squeeze.claims") / "results.json"
@@ -44,6 +46,17 @@ class Result:
     rows: int = 1
     reason: str = ""
     date: str = ""
+
+
+class _File(TypedDict):
+    """What `write_results` writes."""
+
+    claims: dict[str, dict[str, str]]
+    results: list[Result]
+
+
+_FILE = TypeAdapter(_File)
+_ANOTHER = "it would be overwritten; put it back as it was, or choose another file"
 
 
 @cache
@@ -117,14 +130,8 @@ def write_results(path: Path, rows: Sequence[Entry]) -> int:
     (A level that takes a GPU is judged on another machine than the others.) Returns how many
     results the file holds. Raises `InputError` where the file is there and is none of these.
     """
-    before = read_json(path) if path.exists() else {"results": []}
-    try:
-        levels_before = _by_claim(before).values()
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path} is no file of results ({error!r}), and would be overwritten; choose another"
-        ) from error
-    kept = {(r.claim, r.level): r for levels in levels_before for r in levels.values()}
+    before = read_as(path, _FILE, _ANOTHER) if path.exists() else _File(claims={}, results=[])
+    kept = {(r.claim, r.level): r for r in before["results"]}
     merged = kept | {(result.claim, result.level): result for result in results_of(rows)}
     ordered = [merged[key] for key in sorted(merged, key=lambda k: (k[0], LEVELS.index(k[1])))]
     compact = [{k: v for k, v in asdict(r).items() if v not in (None, "", 0)} for r in ordered]
@@ -132,7 +139,7 @@ def write_results(path: Path, rows: Sequence[Entry]) -> int:
         entry.verdict.claim: {name: getattr(entry, name) for name in ("sentence", "source", "kind")}
         for entry in rows
     }
-    words = before.get("claims", {}) | words
+    words = before["claims"] | words
     write_json(path, {"schema": SCHEMA, "claims": words, "results": compact})
     return len(ordered)
 

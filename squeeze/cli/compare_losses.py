@@ -44,6 +44,7 @@ def compare_losses(
     slurm: Slurm = None,
 ) -> None:
     """Train every preference loss from one SFT checkpoint each, and compare what they do."""
+    from contextlib import nullcontext
     from dataclasses import asdict
 
     from rich.console import Console
@@ -53,7 +54,8 @@ def compare_losses(
     from squeeze.claims.variants import arm_of, loss_rows
     from squeeze.cli.verdicts import verdict_table
     from squeeze.interrupt import again, interruptible
-    from squeeze.report.losses import earlier, header, merged, records, remarks, table, write
+    from squeeze.report.losses import FILES, earlier, header, merged, records, remarks, table, write
+    from squeeze.run_directory import held, sweep
     from squeeze.study.loss_grid import LossGrid
     from squeeze.study.workers import check_engine
     from squeeze.tables import print_table
@@ -86,14 +88,16 @@ def compare_losses(
         console.print(f"{left} of {len(rows)} trainings to do, from one SFT a model and seed")
         return
     earlier(out)  # a file that is not ours is refused before the training
-    if force:
-        _clear(out / "work")
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     verdicts: list[Any] = []
     content: dict[str, Any] = {}
     bars = Progress(*columns, console=Console(stderr=True), disable=engine != "local")
     elsewhere = engine_of(engine, address, gpus_per_arm, slurm, bars.console, plugin)
-    with interruptible(again()), elsewhere as trained, bars as progress:
+    alone = held(out) if engine == "local" else nullcontext()  # no lock is sure over a network
+    with alone, interruptible(again()), elsewhere as trained, bars as progress:
+        sweep(out, FILES)
+        if force:
+            _clear(out / "work")
         bar = progress.add_task("losses", total=len(grid), completed=-1)
         for name in models:
             found = grid.train(

@@ -114,11 +114,16 @@ def side_path(target: Path) -> Path:
 _SIDE_KEYS = {"row", "reason", "detail", "value"}
 
 
+def _same(one: Path, other: Path) -> bool:
+    """Whether both are there and one file, by whatever names."""
+    return one.exists() and other.exists() and one.samefile(other)
+
+
 def _check_side(side: Path, source: Path) -> None:
     """Raise `InputError` if the side file would take the place of the input or of a stranger."""
     if not side.exists():
         return
-    if side.samefile(source):
+    if _same(side, source):
         raise InputError(
             f"{side} is the input, and refused rows would go there; choose another output"
         )
@@ -207,7 +212,9 @@ def convert(
     """
     named(to, WRITABLE, "--to")
     check_extension(target)
-    if target.exists() and (not force or target.samefile(path)):
+    if _same(target, path):
+        raise InputError(f"{target} is the input; choose another output")
+    if target.exists() and not force:
         raise InputError(f"{target} exists; choose another output, or overwrite it with --force")
     _check_side(side_path(target), path)
     source = open_source(path, format, name, columns=columns, rules=rules)

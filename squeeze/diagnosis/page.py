@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from squeeze.diagnosis import series as q
 from squeeze.diagnosis.output import SCHEMA, to_json
@@ -22,11 +23,12 @@ from squeeze.diagnosis.severity import VERDICTS
 from squeeze.diagnosis.trend import fit
 from squeeze.diagnosis.verdict import Diagnosis, diagnose
 from squeeze.errors import InputError
-from squeeze.files import read_json, replacing, require_ours, write_json
+from squeeze.files import read_as, read_json, replacing, require_ours, write_json
 from squeeze.report import build_report
 from squeeze.report.content import worst_of
 from squeeze.report.style import ARGMAX
 
+_RECORD = TypeAdapter(dict[str, Any])  # run.json, whose fields are checked where they are read
 POINTS = 10_000  # logged values that a page draws, those of all its curves together
 _SCORED = ("squeeze trajectory", "checkpoints")  # formats with scores of single examples
 _SHOWN = {
@@ -120,7 +122,8 @@ def finish_run(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path | N
             }
         write_json(about, known)
     elif len(diagnoses) == 1:
-        write_json(about, (read_json(about) if about.exists() else {}) | headline(worst))
+        known = read_as(about, _RECORD, "put it back as it was") if about.exists() else {}
+        write_json(about, known | headline(worst))
     return build_report(directory)
 
 

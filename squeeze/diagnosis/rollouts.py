@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import FiniteFloat, TypeAdapter
 
 from squeeze.diagnosis import series as q
 from squeeze.diagnosis.movements import MOVE_P
@@ -20,7 +22,7 @@ from squeeze.diagnosis.series import RunSeries, Series
 from squeeze.diagnosis.severity import VERDICTS, Name
 from squeeze.diagnosis.trend import FEWEST, fit
 from squeeze.diagnosis.view import both
-from squeeze.files import read_json
+from squeeze.files import having, read_as
 
 SAMPLED = ("grpo", "online dpo")
 OF_ROLLOUTS: tuple[Name, ...] = ("entropy collapse", "length collapse", "repetition collapse")
@@ -156,6 +158,11 @@ def _tied(found: Mapping[str, Course]) -> tuple[str, ...]:
     )
 
 
+_ROWS: TypeAdapter[list[dict[str, float]]] = TypeAdapter(
+    list[Annotated[dict[str, FiniteFloat], having("step")]]
+)
+
+
 def row_of(step: int, logs: Mapping[str, float]) -> dict[str, float]:
     """What a trainer's log line says of the rollouts, by quantity, at an optimizer step."""
     found: dict[str, float] = {"step": step}
@@ -174,7 +181,7 @@ def row_of(step: int, logs: Mapping[str, float]) -> dict[str, float]:
 def read_rollouts(directory: Path, before: float = np.inf) -> list[dict[str, float]]:
     """The rows that the callback noted in a directory, up to the optimizer step `before`."""
     path = directory / FILE
-    rows = read_json(path) if path.is_file() else []
+    rows = read_as(path, _ROWS, "delete it; rollouts are then not judged") if path.is_file() else []
     return [row for row in rows if row["step"] <= before]
 
 
@@ -183,7 +190,7 @@ def of_directory(directory: Path) -> list[Series]:
     rows = read_rollouts(directory)
     found = []
     for quantity, column in _COLUMNS.items():
-        own = [(row["step"], row[quantity]) for row in rows if row.get(quantity) is not None]
+        own = [(row["step"], row[quantity]) for row in rows if quantity in row]
         if own:
             steps, values = np.array(own, dtype=np.float64).T
             found.append(Series(quantity, ROLLOUTS, steps, values, column, batches=True))

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from squeeze.data.encoding import EncodedItem
 from squeeze.data.probe_set import CHOSEN, REJECTED
 from squeeze.diagnosis.probe import SPLIT
-from squeeze.files import read_json, write_json
+from squeeze.files import read_as, write_json
 from squeeze.text_statistics import repeated_share
 
 FILE = "probe.json"
+_PROBE = TypeAdapter(list[EncodedItem])
 KINDS = (CHOSEN, REJECTED)
 WAIT = 10  # optimizer steps after which a smaller probe is taken as it is
 FEWEST = 2  # pairs of a smaller probe
@@ -79,4 +81,4 @@ def write_probe(directory: Path, items: list[EncodedItem]) -> None:
 def read_probe(directory: Path) -> list[EncodedItem]:
     """The probe that was kept there; none without one."""
     path = directory / FILE
-    return [EncodedItem(**row) for row in read_json(path)] if path.is_file() else []
+    return read_as(path, _PROBE, "delete it: a new probe is sampled") if path.is_file() else []

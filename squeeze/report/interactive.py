@@ -61,7 +61,7 @@ def plotly_js() -> str:
 
 def packed(text: str) -> str:
     """Text by gzip and base64, which the page unpacks and in which nothing can be a tag."""
-    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode("ascii")
+    return base64.b64encode(gzip.compress(text.encode(errors="replace"), mtime=0)).decode("ascii")
 
 
 def _layout(height: int, **more: Any) -> dict[str, Any]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
+from pydantic import ConfigDict, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from squeeze.claims.variants import COLUMNS, LossRow
-from squeeze.errors import InputError
-from squeeze.files import no_formula, read_json, replacing, write_figure, write_json, write_text
+from squeeze.files import no_formula, read_as, replacing, write_figure, write_json, write_text
 from squeeze.report.figures import plain
 from squeeze.report.html import data_uri, environment
 from squeeze.report.markdown import escape
@@ -22,6 +23,42 @@ from squeeze.report.markdown import escape
 SCHEMA = 2
 FIELDS = ("model", "loss", "seed", "split", "cut", "column", "effect", "low", "high")
 ALL = "all"
+FILES = ("losses.json", "losses.csv", "losses.md", "losses.png", "index.html")
+_AS_WRITTEN = ConfigDict(extra="allow", allow_inf_nan=False)
+
+
+@with_config(_AS_WRITTEN)
+class _Row(TypedDict):
+    model: str
+    loss: str
+    seed: str
+    split: str
+    cut: str
+    column: str
+    effect: float | None
+    low: float | None
+    high: float | None
+
+
+@with_config(_AS_WRITTEN)
+class _Verdict(TypedDict):
+    comparison: str
+    reason: str
+    outcome: str
+    effect: float | None
+    interval: tuple[float, float] | None
+    n: int
+
+
+@with_config(_AS_WRITTEN)
+class _Table(TypedDict):
+    schema: Literal[2]
+    rows: list[_Row]
+    not_measured: dict[str, dict[str, str]]
+    verdicts: dict[str, list[_Verdict]]
+
+
+_TABLE = TypeAdapter(_Table)
 
 
 def records(model: str, seeds: Sequence[int], rows: Sequence[LossRow]) -> list[dict[str, Any]]:
@@ -47,11 +84,9 @@ def records(model: str, seeds: Sequence[int], rows: Sequence[LossRow]) -> list[d
 
 def earlier(out: Path) -> dict[str, Any]:
     """What `losses.json` holds by now; raises `InputError` where the file is not this table."""
-    path = out / "losses.json"
-    found: Any = read_json(path) if path.exists() else {"schema": SCHEMA}
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise InputError(f"{path} is no table of this version; move it away, or give another --out")
-    return found
+    path = out / FILES[0]
+    way_out = "put it back as it was, or move it away, or give another --out"
+    return {**read_as(path, _TABLE, way_out)} if path.exists() else {}
 
 
 def merged(
@@ -86,7 +121,10 @@ def table(content: Mapping[str, Any], seeds: bool = False) -> list[list[str]]:
         if seeds or row["seed"] == ALL:
             key = tuple(row[name] for name in ("model", "loss", "seed", "split", "cut"))
             lines.setdefault(key, {})[row["column"]] = _cell(row)
-    return [[*key, *(cells[column] for column in COLUMNS)] for key, cells in lines.items()]
+    return [
+        [*key, *(cells.get(column, "not measured") for column in COLUMNS)]
+        for key, cells in lines.items()
+    ]
 
 
 def header() -> list[str]:
@@ -160,13 +198,13 @@ def _label(name: str) -> str:
 
 
 def write(out: Path, content: Mapping[str, Any]) -> None:
-    """Write losses.json, .csv, .md and .png and index.html, each atomically."""
-    write_json(out / "losses.json", content)
-    with replacing(out / "losses.csv") as temporary:
+    """Write `FILES`, each atomically."""
+    write_json(out / FILES[0], content)
+    with replacing(out / FILES[1]) as temporary:
         frame = pd.DataFrame(content["rows"], columns=list(FIELDS))
         frame.map(no_formula).to_csv(temporary, index=False)
-    write_text(out / "losses.md", markdown(content))
-    plot(content, out / "losses.png")
+    write_text(out / FILES[2], markdown(content))
+    plot(content, out / FILES[3])
     page = environment(autoescape=True).get_template("losses.html.j2")
     names, rows = header(), table(content, seeds=True)
     models = {row[0] for row in rows}
@@ -177,6 +215,6 @@ def write(out: Path, content: Mapping[str, Any]) -> None:
         rows=[[row[i] for i in shown] for row in rows],
         remarks=remarks(content),
         verdicts=[(m, v) for m, found in content["verdicts"].items() for v in found],
-        image=data_uri(out / "losses.png"),
+        image=data_uri(out / FILES[3]),
     )
-    write_text(out / "index.html", text)
+    write_text(out / FILES[4], text)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from squeeze.data.encoding import EncodedItem, apply_template
@@ -148,10 +149,14 @@ def _kept(
         yield {}, lambda row: None
         return
     path = _partial(out)
-    done = _read_partial(path, identity)
+    lock = path.with_name(f"{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as stream:
+        with ExitStack() as stack:
+            stack.enter_context(FileLock(lock, blocking=False))
+            stack.callback(lock.unlink, missing_ok=True)
+            done = _read_partial(path, identity)
+            stream = stack.enter_context(path.open("w", encoding="utf-8"))
 
             def keep(value: dict[str, Any]) -> None:
                 stream.write(json.dumps(value, ensure_ascii=False) + "\n")
@@ -161,6 +166,10 @@ def _kept(
             for row in done.values():
                 keep(asdict(row))
             yield done, lambda row: keep(asdict(row))
+    except Timeout:
+        raise InputError(
+            f"another scan is writing --out {out}; wait for it, or give another file"
+        ) from None
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror or error})") from error
 

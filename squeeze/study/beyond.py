@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, FiniteFloat
 
 from squeeze.cache import cache_directory, private
 from squeeze.claims.group_relative import GroupSteps, SignedTrainings, blindly, rescored
 from squeeze.claims.one_edit import OneEdit
+from squeeze.errors import InputError
+from squeeze.files import having
 from squeeze.study.gathering import observation
 from squeeze.study.one_edit import change_after, edit_position, one_edit_pairs
 from squeeze.study.records import kept
@@ -25,22 +28,30 @@ SIGNS = ("positive", "negative")
 SPLITS = ("train", "held_out")
 
 
-def _kept(o: Study, part: str, own: LevelPlan, seed: int, make: Callable[[], Any]) -> Any:
-    """A seed's numbers, from the records or the cache where they are there."""
+_Changes = Annotated[list[FiniteFloat], Field(min_length=1)]
+_Splits = Annotated[dict[str, _Changes], having(*SPLITS)]
+_ONE_EDIT_ARMS = ("dpo", "dpop", "bare", "again")
+_OneEdit = Annotated[dict[str, _Splits], having(*_ONE_EDIT_ARMS)]
+
+
+def _kept(
+    o: Study, part: str, own: LevelPlan, seed: int, make: Callable[[], Any], shape: Any
+) -> Any:
+    """A seed's numbers of a type, from the records or the cache where they are there."""
     cache = o.cache or private(cache_directory() / "experiments")
     facts = {"model": own.model, **own.recipe}
     name = f"{part}-{own.model}-{seed}.json"
-    return kept(name, facts, make, cache, o.records, o.recorded)
+    return kept(name, facts, make, cache, o.records, o.recorded, shape)
 
 
 def _group_relative(o: Study, claim: str) -> tuple[list[Any], dict[str, Any]]:
     """Each seed's result on the checkable questions, and what evidence of them has in common."""
-    from squeeze.study.group_relative import Recipe, run_seed, seed_result  # TRL takes seconds
+    from squeeze.study.group_relative import Recipe, run_seed, shape  # TRL takes seconds
 
     own, seeds = o.own(claim)
     recipe = Recipe(**own.recipe)
     results = [
-        seed_result(_kept(o, "group-relative", own, s, partial(run_seed, own.model, s, recipe)))
+        _kept(o, "group-relative", own, s, partial(run_seed, own.model, s, recipe), shape(recipe))
         for s in seeds
     ]
     common = {"level": o.level, "seeds": seeds, "model": own.model}
@@ -98,10 +109,19 @@ def _one_edit(o: Study, own: LevelPlan, seed: int) -> dict[str, dict[str, list[f
 def dp_4(o: Study) -> OneEdit:
     """DP-4: DPO and DPOP on pairs that differ in one word, DPO on pairs in other words, twice."""
     own, seeds = o.own("DP-4")
-    rows = [_kept(o, "one-edit-contrast", own, s, partial(_one_edit, o, own, s)) for s in seeds]
+    rows = [
+        _kept(o, "one-edit-contrast", own, s, partial(_one_edit, o, own, s), _OneEdit)
+        for s in seeds
+    ]
+    for split in SPLITS:
+        if len({len(row[name][split]) for row in rows for name in _ONE_EDIT_ARMS}) > 1:
+            raise InputError(
+                f"the records of DP-4 in {o.records} hold different numbers of {split} pairs; "
+                "delete those that were edited"
+            )
     dpo, dpop, bare, again = (
         {split: np.array([row[name][split] for row in rows]) for split in SPLITS}
-        for name in ("dpo", "dpop", "bare", "again")
+        for name in _ONE_EDIT_ARMS
     )
     exploratory = seeds != own.evaluation
     return OneEdit(dpo, bare, o.level, seeds, dpop, again, own.model, exploratory=exploratory)

@@ -23,9 +23,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from pydantic import PositiveInt, TypeAdapter
+
 from squeeze import interrupt
 from squeeze.errors import InputError
-from squeeze.files import read_json, write_json
+from squeeze.files import read_as, write_json
 from squeeze.study.seed_run import Experiment
 from squeeze.training.config import RunConfig
 from squeeze.training.inputs import Pairs
@@ -34,6 +36,18 @@ from squeeze.training.runner import phases_key
 WORKERS = "workers.jsonl"  # beside a phase's files: a line for each worker that began it
 MEASURED = "measured.json"  # beside a finished phase's: what it took
 RETRIES = 3  # of a phase whose worker died
+_SAID = TypeAdapter(tuple[str, float])  # by a worker: its host, and the epoch it is at
+
+
+@dataclass(frozen=True)
+class _Measured:
+    model: str
+    seconds: float
+    epochs: PositiveInt
+    bytes: int
+
+
+_MEASURED = TypeAdapter(_Measured)
 
 
 @dataclass(frozen=True)
@@ -112,10 +126,10 @@ class Plan:
         """Hours and disk, as finished phases of these models in the store took."""
         models, found = {seed.config.model for seed in self.seeds}, []
         for path in self.store.glob(f"*/*/{MEASURED}"):
-            with suppress(InputError, KeyError, TypeError):  # damaged: it is only an estimate
-                one = read_json(path)
-                if one["model"] in models:
-                    found.append([float(one[name]) for name in ("seconds", "epochs", "bytes")])
+            with suppress(InputError):  # damaged: it is only an estimate
+                one = read_as(path, _MEASURED, "delete it")
+                if one.model in models:
+                    found.append((one.seconds, one.epochs, one.bytes))
         if not found:
             return "hours and disk are known once a phase of the model is finished here"
         seconds, epochs, size = map(sum, zip(*found, strict=True))
@@ -227,7 +241,7 @@ def _follow(rows: Iterable[Row], mark: Path) -> None:
     for row in rows:
         waited = not row.host
         with suppress(InputError):  # nothing yet
-            row.host, row.epoch = read_json(mark / f"{row.number}-{row.key}")
+            row.host, row.epoch = read_as(mark / f"{row.number}-{row.key}", _SAID, "wait")
         if waited:
             row.since = time.monotonic()
         row.seconds = time.monotonic() - row.since

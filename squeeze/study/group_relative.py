@@ -10,10 +10,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from datasets import Dataset
+from pydantic import AfterValidator, FiniteFloat
 from torch import Tensor
 from transformers import PreTrainedModel, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
@@ -52,8 +53,8 @@ class SeedResult:
     """
 
     steps: tuple[OneStep, ...]
-    entropy: Mapping[str, tuple[float, ...]]
-    reward: Mapping[str, tuple[float, ...]]
+    entropy: Mapping[str, tuple[FiniteFloat, ...]]
+    reward: Mapping[str, tuple[FiniteFloat, ...]]
 
 
 class SignedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -91,13 +92,18 @@ def run_seed(task: str, seed: int, recipe: Recipe) -> dict[str, Any]:
     return asdict(SeedResult(one_steps(task, seed, recipe), entropy, reward))
 
 
-def seed_result(values: Mapping[str, Any]) -> SeedResult:
-    """The type of what `run_seed` returned, also where it went through JSON."""
-    steps = tuple(OneStep(**row) for row in values["steps"])
-    entropy, reward = (
-        {name: tuple(series) for name, series in values[of].items()} for of in ("entropy", "reward")
-    )
-    return SeedResult(steps, entropy, reward)
+def shape(recipe: Recipe) -> Any:
+    """The type of what `run_seed` returns of a recipe, for what went through JSON."""
+    names = {sign + form for sign in SIGNS for form in ("", " blind")} if recipe.steps else set()
+
+    def check(result: SeedResult) -> SeedResult:
+        for series in (result.entropy, result.reward):
+            if series.keys() != names or {len(v) for v in series.values()} - {recipe.steps}:
+                wanted = ", ".join(sorted(names)) or "none"
+                raise ValueError(f"the trainings should be {wanted}, {recipe.steps} steps each")
+        return result
+
+    return Annotated[SeedResult, AfterValidator(check)]
 
 
 def group_trainer(

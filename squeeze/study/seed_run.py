@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import Timeout
+from pydantic import TypeAdapter
 
 from squeeze.cache import bound, cache_directory, is_sealed, private, seal
 from squeeze.data.encoding import apply_template, encode_prompt
@@ -24,12 +25,12 @@ from squeeze.data.enthusiasm import enthusiasm
 from squeeze.data.examples import PreferenceExample
 from squeeze.data.probe_set import CHOSEN, REJECTED, ProbeItem
 from squeeze.errors import InputError
-from squeeze.files import read_json, replacing, write_json
+from squeeze.files import read_as, replacing, write_json
 from squeeze.generation import generate_answers
 from squeeze.models import load_tokenizer, model_sha256
 from squeeze.scan import scan
 from squeeze.scoring import fast_dtype
-from squeeze.study.records import Records
+from squeeze.study.records import Records, read_log
 from squeeze.training.arms import Arm
 from squeeze.training.config import RunConfig
 from squeeze.training.inputs import Pairs, encode, pretrained, probe_items
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 # Raised when code changes what a trajectory of the same settings would be.
 VERSION = 1
+_PAIRS = TypeAdapter(list[tuple[str, str, str]])
+_ANSWERS = TypeAdapter(list[str])
+_AGAIN = "delete it, and it is sampled again"
 
 
 class Experiment:
@@ -120,7 +124,7 @@ class Experiment:
         if phase.on not in OWN:
             return phase_examples(list(self.pairs.train), phase, self.config.seed)
         path = self.arms.place(phases).directory / "pairs.json"
-        if not path.exists():
+        if not is_sealed(path):
             pairs = own_pairs(
                 self.arms.model(phases[:-1]),
                 self.tokenizer,
@@ -133,7 +137,10 @@ class Experiment:
             write_json(path, [[e.id, e.chosen, e.rejected] for e in pairs])
             seal(path.parent, [path.name])
         prompts = {e.id: e.prompt for e in self.pairs.train}
-        return [PreferenceExample(i, prompts[i], *answers) for i, *answers in read_json(path)]
+        rows = read_as(path, _PAIRS, _AGAIN)
+        if unknown := [i for i, *_ in rows if i not in prompts]:
+            raise InputError(f"{path} has a pair {unknown[0]!r} that the data lack; {_AGAIN}")
+        return [PreferenceExample(i, prompts[i], *answers) for i, *answers in rows]
 
     def ranked(self, half: str) -> list[PreferenceExample]:
         """The half of the training pairs with the "highest" or "lowest" CHES of the pretrained
@@ -194,7 +201,7 @@ class Experiment:
         firsts = [phases[: i + 1] for i in range(len(phases))]
         if self.records is not None:
             return [self.records.log(first) for first in firsts]
-        return [read_json(self.arms.place(first).directory / "log.json") for first in firsts]
+        return [read_log(self.arms.place(first).directory / "log.json") for first in firsts]
 
     def _trained(self, phases: Phases) -> PreTrainedModel:
         """The model after these phases, trained again where only their probes came from elsewhere.
@@ -255,8 +262,7 @@ class Experiment:
             )
             write_json(path, [answer.text for answer in answers])
             seal(path.parent, [path.name])
-        found: list[str] = read_json(path)
-        return found
+        return read_as(path, _ANSWERS, _AGAIN)
 
 
 def _facts(example: PreferenceExample) -> dict[str, Any]:

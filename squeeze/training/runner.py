@@ -16,18 +16,19 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
 import torch
 from filelock import FileLock
+from pydantic import TypeAdapter
 
 from squeeze import interrupt
 from squeeze.cache import damaged, seal, unseal
 from squeeze.data.encoding import EncodedItem
 from squeeze.data.examples import PreferenceExample
 from squeeze.distributed import is_main, main_only, on_main
-from squeeze.files import read_json, write_json
+from squeeze.files import having, read_as, write_json
 from squeeze.scoring import ScoredResponse
 from squeeze.training.arms import Arm, Phase
 from squeeze.training.config import RunConfig
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Phases = tuple[Phase, ...]
+_Token = Annotated[dict[str, str | float], having("text", "logp", "argmax", "argmax_logp")]
+_TOKENS: TypeAdapter[dict[str, list[dict[str, Any]]]] = TypeAdapter(dict[str, list[_Token]])
 _SEALED = ("trajectory.parquet", "tokens.json", "log.json", "pairs.json")
 
 
@@ -151,8 +154,8 @@ class ArmTrainer:
 
     def tokens(self, phases: Phases) -> dict[str, list[dict[str, Any]]]:
         """The chosen answers' tokens at the end of these phases, as `samples.chosen_tokens`."""
-        found: dict[str, list[dict[str, Any]]] = read_json(self._tokens_file(phases))
-        return found
+        way_out = "delete the directory that it is in, and resume: the phase is trained again"
+        return read_as(self._tokens_file(phases), _TOKENS, way_out)
 
     def _tokens_file(self, phases: Phases) -> Path:
         return self.place(phases).directory / "tokens.json"

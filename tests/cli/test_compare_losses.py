@@ -1,14 +1,17 @@
 """`squeeze compare-losses` end to end on a tiny real model, and what it refuses."""
 
 import json
+import re
 import shutil
 
 import pytest
 from typer.testing import CliRunner
 
 from squeeze.cli import app
+from squeeze.cli.compare_losses import _clear
 from squeeze.errors import InputError
 from squeeze.losses import LOSSES
+from squeeze.run_directory import held
 
 pytestmark = pytest.mark.cpu
 
@@ -91,6 +94,20 @@ def test_a_second_model_and_seed_stand_beside_the_first(compared, tiny_directory
     ]
     assert [mean["seed"], *(row["seed"] for row in by_seed)] == ["all", "0", "1"]
     assert mean["effect"] == pytest.approx(sum(row["effect"] for row in by_seed) / 2)
+
+
+def test_force_removes_experiments_alone_and_none_of_a_live_run(tmp_path, tiny_directory):
+    work = tmp_path / "out" / "work"
+    ours, mine = work / "0-0123456789abcdef", work / "notes-2024"
+    for place in (ours, mine):
+        place.mkdir(parents=True)
+    given = ["compare-losses", "--model", str(tiny_directory), "--losses", "sigmoid", "--force"]
+    with held(tmp_path / "out"):
+        result = CliRunner().invoke(app, [*given, "--seeds", "0", "--out", str(tmp_path / "out")])
+    assert re.search(r"in use by process \d+ on .* since 20", str(result.exception))
+    assert ours.exists()
+    _clear(work)
+    assert [place.name for place in work.iterdir()] == ["notes-2024"]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,17 @@ def test_the_input_is_never_the_file_of_refused_rows(tmp_path: Path) -> None:
     assert source.read_text() == GOOD
 
 
+def test_the_input_is_never_the_output_by_whatever_name(tmp_path: Path) -> None:
+    source, linked, hard = (tmp_path / f"{name}.jsonl" for name in ("a", "linked", "hard"))
+    source.write_text(GOOD)
+    linked.symlink_to(source)
+    hard.hardlink_to(source)
+    for target in (source, linked, hard):
+        with pytest.raises(InputError, match="is the input; choose another"):
+            convert(source, target, "alpaca", force=True)
+        assert source.read_text() == linked.read_text() == hard.read_text() == GOOD
+
+
 def test_a_strangers_file_is_not_taken_for_refused_rows_or_a_stopped_scan(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text(GOOD)

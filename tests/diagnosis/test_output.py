@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from squeeze.cli import INTERNAL_ERROR, app, main
 from squeeze.diagnosis import Diagnosis, diagnose, load
 from squeeze.diagnosis.growing import watch
-from squeeze.diagnosis.page import POINTS, write_report
+from squeeze.diagnosis.page import POINTS, report, write_report
 from squeeze.diagnosis.summary import as_csv, markdown, side_by_side
 from squeeze.report.content import MOST_RUNS
 from squeeze.report.interactive import compared
@@ -66,6 +66,17 @@ def test_several_runs_stand_side_by_side(falling: Path, rising: Path) -> None:
     for command in (["compare"], ["diagnose"]):
         words = invoke(*command, falling, rising).split()
         assert words.index("displacement") < words.index("healthy")
+
+
+def test_page_of_a_name_that_is_no_unicode_is_written_and_read_again(
+    falling: Path, tmp_path: Path
+) -> None:
+    (run,) = load(falling)
+    name = "half a pair: \ud83d"
+    write_report([diagnose(replace(run, name=name))], tmp_path / "page")
+    page = report([tmp_path / "page"])
+    for written in (page, page.with_name("report.md"), page.with_name("diagnosis.json")):
+        assert "half a pair: ?" in written.read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -274,6 +274,46 @@ def report_of_a_diagnosis(place: Path, random: Random) -> list[object]:
     return ["report", place / "run"]
 
 
+@cache
+def _callback_files() -> dict[str, Any]:
+    """What the callback leaves of a training that samples its answers, its trajectory apart."""
+    about = {
+        "schema": 1, "name": "r", "config": {}, "command": "SqueezeCallback", "method": "grpo",
+        "verdict": "healthy", "diverged": {"step": 3, "why": "no finite log-probs"},
+    }  # fmt: skip
+    rollouts = [
+        {"step": i, "entropy": 2.0 - i / 20, "length": 40.0, "reward": i / 10, "tied": 0.2}
+        for i in range(24)
+    ]
+    answer = {"arm": "run", "phase": "dpo", "text": "yes", "prompt": "?", "decoding": "greedy"}
+    measured = {"repetition": 0.1, "end_of_text": 1.0, "length": 3.0}
+    generations = [
+        answer | measured | {"example": example, "epoch": probe}
+        for example in ("a", "b")
+        for probe in range(8)
+    ]
+    samples = {"schema": 1, "tokens": [], "generations": generations}
+    return {"run.json": about, "rollouts.json": rollouts, "samples.json": samples}
+
+
+@command(_judged)
+def diagnose_of_the_callback(place: Path, random: Random) -> list[object]:
+    """A directory that the callback wrote, one file of it damaged."""
+    from tests.report import synthetic
+
+    run = place / "run"
+    run.mkdir()
+    synthetic.trajectory(("run",), ("chosen", "rejected"), 4, 0, 6).write(
+        run / "trajectory.parquet"
+    )
+    files = _callback_files()
+    hurt = random.choice(list(files))
+    for name, value in files.items():
+        data = damage.json_bytes(value, random) if name == hurt else json.dumps(value).encode()
+        (run / name).write_bytes(data)
+    return ["diagnose", run, "--json"]
+
+
 @command(_judged, heavy=True)
 def diagnose_a_run(place: Path, random: Random) -> list[object]:
     """A run directory as the run that is judged."""
@@ -300,6 +340,44 @@ def claims(place: Path, random: Random) -> list[object]:
     forms = ["--markdown", "--markdown --rows", "--json", "DO-1", "EX-1 --json", "--pages pages"]
     more = random.choice(["", *forms, "--write-results results.json"]).split()
     return ["claims", "--reports", place, *more]
+
+
+@command()
+def claims_results(place: Path, random: Random) -> list[object]:
+    """A ledger, written into a damaged file of results."""
+    from squeeze.claims.results import FILE
+
+    (place / "claims.json").write_text(json.dumps(_ledger()))
+    shipped = json.loads(FILE.read_text(encoding="utf-8"))
+    shipped["results"] = shipped["results"][:6]
+    (place / "results.json").write_bytes(damage.json_bytes(shipped, random))
+    return ["claims", "--reports", place, "--write-results", place / "results.json"]
+
+
+def _verdicts_stand(outcome: Outcome, place: Path) -> list[str]:
+    """A ledger is written where all was well, and holds no number that is none."""
+    if outcome.code != 0:
+        return []
+    text = (place / "reports" / "claims.json").read_text(encoding="utf-8")
+    return [f"{word} in the ledger" for word in ("NaN", "Infinity") if word in text]
+
+
+@command(_verdicts_stand, heavy=True)
+def observe_recorded(place: Path, random: Random) -> list[object]:
+    """Records of the claims beyond the paper, one of them damaged."""
+    source = Path(__file__).parents[2] / "reports" / "reference" / "observations" / "tiny"
+    part = random.choice(["group-relative", "one-edit"])
+    claims = "GR-1,GR-2,NS-1" if part == "group-relative" else "DP-4"
+    paths = sorted(source.glob(f"{part}-*.json"))
+    hurt = random.choice(paths)
+    (place / "records").mkdir()
+    for path in paths:
+        data = path.read_bytes()
+        if path == hurt:
+            data = damage.json_bytes(json.loads(data), random)
+        (place / "records" / path.name).write_bytes(data)
+    more = ["--records", place / "records", "--recorded", "--out", place / "reports"]
+    return ["observe", "tiny", "--claims", claims, *more]
 
 
 @cache
@@ -575,10 +653,32 @@ def stories(place: Path, random: Random) -> list[object]:
     return ["stories", "--quick", "--data", path, "--out", place / "out"]
 
 
+def compare_losses_with_a_damaged_table(model: Path) -> Command:
+    """`compare-losses` into a directory that holds a damaged table of another model's."""
+    row = dict.fromkeys(("model", "loss", "seed", "split", "cut", "column"), "x")
+    numbers: dict[str, Any] = {"effect": 1.0, "low": 0.5, "high": 1.5}
+    verdict = {"comparison": "a", "reason": "", "outcome": "supported", "n": 5, "effect": 1.0}
+    table = {
+        "schema": 2,
+        "rows": [row | numbers, row | numbers | {"effect": None}],
+        "not_measured": {"x": {"ipo": "no"}},
+        "verdicts": {"x": [verdict | {"interval": [0.5, 1.5]}]},
+    }
+
+    def build(place: Path, random: Random) -> list[object]:
+        (place / "losses.json").write_bytes(damage.json_bytes(table, random))
+        sizes = ["--pairs", "2", "--held-out", "1", "--epochs", "1", "--sft-epochs", "1"]
+        more = ["--seeds", "0", "--losses", "sigmoid", "--out", place]
+        return ["compare-losses", "--model", model, *sizes, *more]
+
+    return Command(build, lambda outcome, place: [], heavy=True)
+
+
 def with_model(model: Path) -> dict[str, Command]:
     """All commands, with those that need a sound model's directory."""
     return COMMANDS | {
         "scan": scan_on(model),
+        "compare-losses, a damaged table": compare_losses_with_a_damaged_table(model),
         "scan, a damaged model": scan_with_a_damaged(model),
         "verify, the preflight": verify_on(model),
         "replicate, the configuration": configuration_on(model),

@@ -46,7 +46,8 @@ function report() {
     perToken: [...new Set(traces().map((m) => m.perToken))],
   });
   const root = document.documentElement;
-  const said = {first: look(), csv: csv.href.slice(0, 5), scroll: root.scrollWidth, inner: window.innerWidth};
+  const said = {first: look(), scroll: root.scrollWidth, inner: window.innerWidth};
+  said.csv = csv.href.slice(0, 5);
   said.overflowing = [...document.querySelectorAll(".plot")]
     .filter((div) => div.querySelector("svg.main-svg").getBoundingClientRect().width
       > div.clientWidth + 1).map((div) => div.id);

@@ -5,6 +5,7 @@ import sys
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 from typer.testing import CliRunner
 
 from squeeze.cli import app, main
@@ -137,6 +138,18 @@ def test_a_stopped_scan_goes_on_where_it_was(data, tiny_directory, tmp_path, mon
     assert list(tmp_path.glob("*.partial.jsonl")) == []
     once = scan_data(str(data), str(tiny_directory), dtype="float32")
     pd.testing.assert_frame_equal(resumed, once, check_exact=True)
+
+
+def test_a_second_scan_of_one_out_is_refused(data, tiny_directory, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "scan.csv"
+    lock = tmp_path / "scan.csv.partial.jsonl.lock"
+    with FileLock(lock):
+        said = refused(monkeypatch, capsys, data, "--model", tiny_directory, "--out", out)
+    assert "another scan is writing --out" in said
+    lock.unlink(missing_ok=True)
+    run(data, "--model", tiny_directory, "--out", out)
+    assert len(read(out)) == 8
+    assert not lock.exists()
 
 
 def test_another_template_does_not_go_on_with_the_rows_of_this_one(data, tiny_directory, tmp_path):

@@ -18,7 +18,7 @@ from squeeze.study.group_relative import (
     group_loss,
     one_steps,
     run_seed,
-    seed_result,
+    shape,
     trained,
 )
 from squeeze.study.records import kept
@@ -90,11 +90,12 @@ def test_a_seed_is_read_where_it_was_run(tmp_path: Path) -> None:
         return run_seed("tinylm", 0, recipe)
 
     known, cache = asdict(recipe), tmp_path / "cache"
-    once = seed_result(kept("0.json", known, make, cache, records))
+    of = {"shape": shape(recipe)}
+    once = kept("0.json", known, make, cache, records, **of)
     assert set(once.entropy) == {"positive", "negative", "positive blind", "negative blind"}
-    assert seed_result(kept("0.json", known, make, cache)) == once
+    assert kept("0.json", known, make, cache, **of) == once
     none = tmp_path / "none"
-    assert seed_result(kept("0.json", known, make, none, records, recorded=True)) == once
+    assert kept("0.json", known, make, none, records, recorded=True, **of) == once
     assert len(made) == 1
     with pytest.raises(InputError, match=r"1\.json is not in"):
         kept("1.json", known, make, cache, records, recorded=True)

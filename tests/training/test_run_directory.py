@@ -67,7 +67,8 @@ def test_a_second_process_hears_who_is_there_and_since_when(run):
 def test_a_dead_process_holds_nothing(run):
     script = (
         "import os, sys; from pathlib import Path; from squeeze.run_directory import RunDirectory\n"
-        f"RunDirectory(Path({str(run.path)!r})).open({CONFIG!r}, resume=True, force=False)\n"
+        f"run = RunDirectory(Path({str(run.path)!r}))\n"
+        f"run.open({CONFIG!r}, resume=True, force=False)\n"
         "os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9

@@ -7,6 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from squeeze.diagnosis import rollouts
 from squeeze.diagnosis import series as q
@@ -14,7 +16,7 @@ from squeeze.diagnosis.generated import of_directory
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.series import DIVERGES, Finding, RunSeries, Series
 from squeeze.errors import InputError
-from squeeze.files import read_json
+from squeeze.files import read_as
 from squeeze.trajectory import Trajectory
 
 _QUANTITIES = (
@@ -40,23 +42,33 @@ def read_trajectory(path: Path) -> list[RunSeries]:
     if trajectory.frame.empty:
         raise InputError(f"{path} holds no scores yet; wait for the first probe")
     about = path.parent / "run.json"
-    findings, method = _diverged(about), _method(about)
+    known = read_as(about, _ABOUT, _AGAIN) if about.is_file() else _About()
+    findings, method = _diverged(known), known.get("method", "")
     return [arm_series(trajectory, arm, path, findings, method) for arm in trajectory.arms()]
 
 
-def _diverged(path: Path) -> tuple[Finding, ...]:
+_AGAIN = "put it back as it was, or delete it: the scores are judged without it"
+
+
+class _Diverged(TypedDict):
+    step: int
+    why: str
+
+
+class _About(TypedDict, total=False):
+    """What the callback notes in a run.json: what trained, where it samples its answers."""
+
+    diverged: _Diverged | None
+    method: str
+
+
+_ABOUT = TypeAdapter(_About)
+
+
+def _diverged(about: _About) -> tuple[Finding, ...]:
     """That a run's weights stopped being numbers, where its record says so."""
-    record = read_json(path) if path.is_file() else None
-    told = record.get("diverged") if isinstance(record, dict) else None
-    if not isinstance(told, dict):
-        return ()
-    return (divergence(int(told.get("step", 0)), str(told.get("why", ""))),)
-
-
-def _method(path: Path) -> str:
-    """What trained, where the callback noted that it samples its answers."""
-    record = read_json(path) if path.is_file() else None
-    return str(record.get("method", "")) if isinstance(record, dict) else ""
+    told = about.get("diverged")
+    return () if told is None else (divergence(told["step"], told["why"]),)
 
 
 def divergence(step: int, why: str) -> Finding:

@@ -85,7 +85,7 @@ def _log(rows: list[dict[str, Any]]) -> list[LogRow]:
     return [
         LogRow(round(r["epoch"]), r["loss"], r["logps/chosen"], r["logps/rejected"])
         for r in rows
-        if "logps/chosen" in r
+        if {"loss", "logps/chosen", "logps/rejected"} <= r.keys()
     ]
 
 
@@ -103,7 +103,7 @@ def _headline(verdicts: Sequence[Verdict]) -> tuple[str, str]:
 
 
 def read_page(directory: Path, verdicts: Sequence[Verdict]) -> Page:
-    """What a run's files say; raises `InputError` when one is missing or malformed."""
+    """What a run's files say, as they were just written."""
     run, texts = (read_json(directory / name) for name in ("run.json", "texts.json"))
     looks = [_look(name, found) for name, found in texts["texts"].items()]
     headline, tone = _headline(verdicts)

@@ -11,19 +11,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field, TypeAdapter
 from rich.console import Console
 
 from squeeze.claims.degeneration import Texts, check_repetition
 from squeeze.claims.types import Verdict
 from squeeze.data.examples import PreferenceExample
 from squeeze.errors import InputError
-from squeeze.files import read_json, write_json
+from squeeze.files import read_as, write_json
 from squeeze.generation import generate_answers
 from squeeze.provenance import now, peak_memory_mb
 from squeeze.report.source import VERDICTS_SCHEMA
 from squeeze.run_directory import RunDirectory, RunRecord
+from squeeze.study.records import read_log
 from squeeze.study.stories import training
 from squeeze.study.stories.generator import Story, make_stories
 from squeeze.study.stories.reading import read_stories
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 ARMS = {"dpo": 1.0, "control": 0.0}
 COMMAND = "squeeze stories"
 FILES = ("texts.json", "verdicts.json", "degeneration.png", "report.md", "index.html")
+REJECTED = "rejected.json"
+_AGAIN = "delete it and resume: the stories are sampled again"
 _SPARE = 4  # rows read for each one needed, as some may be too long
 
 
@@ -146,14 +150,17 @@ class StoryRun:
 
     def _rejected(self, base: PhasePlace) -> list[str]:
         """The base model's own story for every prompt that DPO trains on."""
-        path = self.work / "rejected.json"
+        path = self.work / REJECTED
         if not path.exists():
             self.progress.describe("sampling rejected stories")
             # A seed of its own: no sample of the evaluation may begin like a rejected story.
             sampled = self._sample(training.load(base), self.stories[: self.recipe.pairs], 999)
             write_json(path, [text.strip() or "..." for text in sampled])
-        texts: list[str] = read_json(path)
-        return texts
+        return self._read_rejected()
+
+    def _read_rejected(self) -> list[str]:
+        shape: TypeAdapter[list[str]] = TypeAdapter(_many(self.recipe.pairs, str))
+        return read_as(self.work / REJECTED, shape, _AGAIN)
 
     def _train(self) -> None:
         r, tokenizer, config = self.recipe, self.tokenizer, training.run_config(self.recipe)
@@ -190,8 +197,10 @@ class StoryRun:
 
     def texts(self, name: str) -> list[list[str]]:
         """The stories generated at a look ("sft", "dpo-8", ...), [sample][prompt]."""
-        found: list[list[str]] = read_json(self.work / "texts" / f"{name}.json")
-        return found
+        shape: TypeAdapter[list[list[str]]] = TypeAdapter(
+            _many(self.recipe.samples, _many(len(self.held_out), str))
+        )
+        return read_as(self.work / "texts" / f"{name}.json", shape, _AGAIN)
 
     def _judge(self) -> list[Verdict]:
         last, seeds = self.recipe.dpo.epochs, (self.recipe.seed,)
@@ -218,13 +227,11 @@ class StoryRun:
             "prompts": [asdict(story) for story in self.held_out],
             "texts": {look: self.texts(look) for look in looks},
             "log": {
-                arm: _by_epoch(read_json(self._place(arm).directory / "log.json")) for arm in ARMS
+                arm: _by_epoch(read_log(self._place(arm).directory / "log.json")) for arm in ARMS
             },
             "rejected": [
                 {"prompt": s.prompt, "chosen": s.text, "rejected": text}
-                for s, text in zip(
-                    self.stories, read_json(self.work / "rejected.json"), strict=False
-                )
+                for s, text in zip(self.stories, self._read_rejected(), strict=False)
             ],
         }
         write_json(self.out / "texts.json", value)
@@ -237,8 +244,8 @@ class StoryRun:
             left = [p for p in ("base", "sft", *ARMS) if not self._place(p).adapter.exists()]
             with RunProgress(self.console, sum(map(self._cost, left))) as self.progress:
                 self._train()
-            self._write_texts()
             self.record.peak_memory_mb = peak_memory_mb()
+        self._write_texts()
         verdicts = self._judge()
         rows = {"schema": VERDICTS_SCHEMA, "verdicts": [asdict(verdict) for verdict in verdicts]}
         write_json(self.out / "verdicts.json", rows)
@@ -267,9 +274,15 @@ def _by_epoch(log: Sequence[dict[str, float]]) -> list[dict[str, float]]:
         if "loss" in row:
             epochs.setdefault(math.ceil(row["epoch"] - 1e-6), []).append(row)
     return [
-        {key: fmean(row[key] for row in rows) for key in rows[0]} | {"epoch": epoch}
+        {key: fmean(row[key] for row in rows) for key in rows[0] if all(key in r for r in rows)}
+        | {"epoch": epoch}
         for epoch, rows in epochs.items()
     ]
+
+
+def _many(n: int, of: Any) -> Any:
+    """The type of a list of `n`."""
+    return Annotated[list[of], Field(min_length=n, max_length=n)]
 
 
 def tell_stories(

@@ -11,10 +11,12 @@ from rich.console import Console
 from squeeze.cli import main
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
+from squeeze.run_directory import RunDirectory, RunRecord
 from squeeze.study.stories import run as stories_run
+from squeeze.study.stories.generator import make_stories
 from squeeze.study.stories.recipe import Schedule, StoryRecipe, quick
 from squeeze.study.stories.report import write_report
-from squeeze.study.stories.run import ARMS, FILES, tell_stories
+from squeeze.study.stories.run import ARMS, COMMAND, FILES, StoryRun, tell_stories
 
 pytestmark = pytest.mark.cpu
 
@@ -69,6 +71,18 @@ def test_a_run_outside_of_a_checkout_has_its_report(finished, tmp_path):
     write_json(tmp_path / "run.json", run)
     shutil.copy(out / "texts.json", tmp_path)
     assert "after SFT" in write_report(tmp_path, verdicts).read_text()
+
+
+@pytest.mark.parametrize(
+    "texts", [[["a", "b"], ["c", "d"]], [["a"]], [["a", None]], {"0": ["a", "b"]}]
+)
+def test_damaged_texts_are_named_with_the_way_out(texts, tmp_path):
+    directory = RunDirectory(tmp_path, COMMAND, FILES)
+    run = StoryRun(TINY, directory, RunRecord("a", {}), QUIET)
+    run.held_out = make_stories(TINY.prompts, 0)
+    write_json(directory.work / "texts" / "sft.json", texts)
+    with pytest.raises(InputError, match=r"texts/sft\.json.*delete it and resume"):
+        run.texts("sft")
 
 
 def epochs(out, arm):

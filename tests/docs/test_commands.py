@@ -228,7 +228,7 @@ NOT_RUN: dict[str, list[str]] = {
     ],
     "downloads a machine's wheels, or is what goes with them: tests/test_bundle.py": [
         "squeeze bundle DIR --python 3.12 --platform manylinux_2_28_x86_64 --installed list.txt",
-        *("python run.py", "python run.py --rehearse"),
+        *("squeeze bundle .bundle/3", "python run.py", "python run.py --rehearse"),
     ],
     "minutes, and writes into the checkout's docs": ["python benchmarks/verify_outcomes.py"],
     "needs liger-kernel": ["python benchmarks/liger_fused.py"],

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from squeeze import cache
 from squeeze.cache import cache_directory
 from squeeze.errors import InputError, did_you_mean
-from squeeze.files import file_sha256
+from squeeze.files import file_sha256, parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -250,6 +250,7 @@ def load_model(name: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
     logging.disable_progress_bar()
     source = _source(name)
     with loading(name):
+        _require_tensors(Path(source))
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype or torch.float32,
@@ -265,6 +266,26 @@ def load_model(name: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
             "again with save_pretrained (of the model itself, not of a torch.compile wrapper)"
         )
     return model  # type: ignore[no-any-return]
+
+
+def _require_tensors(directory: Path) -> None:
+    """Raise `ValueError` where a directory's weights are fewer than its layers.
+
+    Making ten thousand layers, only to find that they are not there, takes minutes.
+    """
+    from safetensors import safe_open
+
+    files = list(directory.glob("*.safetensors"))
+    config = parse_json((directory / "config.json").read_bytes()) if files else None
+    layers = config.get("num_hidden_layers") if isinstance(config, dict) else None
+    if not isinstance(layers, int):
+        return
+    tensors = 0
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            tensors += len(file.keys())
+    if layers > tensors:
+        raise ValueError(f"config.json says {layers} layers, and its weights are {tensors} tensors")
 
 
 @contextmanager

@@ -145,6 +145,10 @@ BROKEN = {
         "could not be loaded",
     ),
     "an unknown type": (lambda d: _edit(d, model_type="nonesuch"), "could not be loaded"),
+    "layers that are not there": (
+        lambda d: _edit(d, num_hidden_layers=10**6),
+        "says 1000000 layers, and its weights are",
+    ),
     "no heads": (lambda d: _edit(d, num_attention_heads=0), "could not be loaded"),
     "shapes that do not fit": (lambda d: _edit(d, hidden_size=48), "could not be loaded"),
     "code of its own": (

@@ -234,7 +234,7 @@ def _with_adapter(model: PreTrainedModel, base: str, adapter: str) -> Any:
         tuned: Any = PeftModel.from_pretrained(model, adapter)
     except (SafetensorError, OSError) as error:
         raise InputError(f"--tuned {adapter} cannot be read ({_first_line(error)})") from error
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+    except Exception as error:  # PEFT raises anything, for a pattern re.error
         raise InputError(_misfit(base, adapter, _first_line(error))) from error
     if tuned.active_peft_config.is_prompt_learning:
         raise InputError(f"--tuned {adapter} is a prompt adapter, which is not supported")

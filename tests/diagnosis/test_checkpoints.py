@@ -154,6 +154,10 @@ def damaged(kind: str, directory: Path, base: Path, adapter: Path) -> Checkpoint
         (broken / "adapter_model.safetensors").unlink()
     elif kind == "adapter cut off":
         (broken / "adapter_model.safetensors").write_bytes(b"\x00" * 20)
+    elif kind == "adapter with a broken pattern":
+        config = json.loads((broken / "adapter_config.json").read_text())
+        text = json.dumps(config | {"target_modules": "(q_proj"})
+        (broken / "adapter_config.json").write_text(text)
     elif kind == "weights cut off":
         for file in broken.glob("*.safetensors"):
             file.write_bytes(file.read_bytes()[:100])
@@ -178,6 +182,7 @@ def damaged(kind: str, directory: Path, base: Path, adapter: Path) -> Checkpoint
         ("shorter base", "does not fit --base .*has no place in it"),
         ("adapter without weights", "no adapter_model.safetensors"),
         ("adapter cut off", "cannot be read"),
+        ("adapter with a broken pattern", r"does not fit --base .*unterminated subpattern"),
         ("weights cut off", "--tuned: model .*could not be loaded"),
         ("config is no JSON", "--tuned: model .*could not be loaded"),
         ("other tokenizer", "different tokenizers"),

@@ -153,7 +153,7 @@ except KeyboardInterrupt:
 STEPS = [
     code("first", "import thing, sys; print('argv', sys.argv[1:])"),
     code("second", "print('out'); raise SystemExit(3)"),
-    code("third", HANGS, 0.05),
+    code("third", HANGS, 0.02),
     code("fourth", "import os; print(os.environ['SQUEEZE_CACHE'])"),
 ]
 
@@ -167,7 +167,8 @@ def test_each_step_runs_in_its_time_and_one_that_fails_stops_none(bundle, tmp_pa
         "fourth": "done",
     }
     assert found["first"].last == "argv ['rehearsed']"
-    assert found["third"].last == "so far", "a step is asked to end, before it is killed"
+    # Asked to end, before it is killed; perhaps while the interpreter starts.
+    assert found["third"].last in ("so far", "KeyboardInterrupt")
     assert found["fourth"].last == str(tmp_path / "work" / "cache")
     text = (results / "summary.md").read_text()
     assert "Failed: second (failed, exit code 3), third (time limit)" in text

@@ -160,13 +160,13 @@ def in_item_order(items: Sequence[Item], rows: Iterable[Row]) -> list[Row]:
 
 
 def require_whole_weights() -> None:
-    """Raise `InputError` where the launcher shards the weights, which scoring needs whole."""
-    for name in ("FSDP", "DEEPSPEED"):
+    """Raise `InputError` where the launcher splits the model or its rows over processes."""
+    for name in ("FSDP", "DEEPSPEED", "PARALLELISM_CONFIG"):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
             raise InputError(
                 "squeeze replicate needs the whole model in each process, but this launch shards "
                 f"it ({name}); start it with torchrun, or accelerate launch --multi_gpu without a "
-                "configuration of FSDP or DeepSpeed"
+                "configuration of FSDP, DeepSpeed or other parallelism"
             )
 
 

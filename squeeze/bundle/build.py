@@ -113,14 +113,15 @@ def build(target: Target, directory: Path, model: str = "smollm2-135m") -> Itera
     if model not in EMBEDDED:
         raise InputError(f"--model {model!r} is not embedded; choose {' or '.join(EMBEDDED)}")
     root = checkout()
-    needs = [read_text(root / name, "the file") for name in ("pyproject.toml", "constraints.txt")]
+    pinned = pinned_versions(root / "constraints.txt")
+    needs = [read_text(root / "pyproject.toml", "the file"), pinned]
     place = "/".join(cached_path(model).parts[-3:])  # from the cache's directory on
     groups = [
         Group("suite", _digest({n: file_sha256(p) for n, p in _tree(root)}), _suite(root)),
         Group(
             "wheels",
             _digest([target.python, target.platform, dict(target.installed), needs]),
-            lambda scratch: lacking_wheels(target, squeeze_wheel(root, scratch), scratch),
+            lambda scratch: lacking_wheels(target, squeeze_wheel(root, scratch), scratch, pinned),
         ),
         Group("cache", EMBEDDED[model].sha256, lambda scratch: [(place, fetch(model))]),
     ]
@@ -219,35 +220,49 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def lacking_wheels(target: Target, ours: Path, scratch: Path) -> list[tuple[str, Path]]:
+def lacking_wheels(
+    target: Target, ours: Path, scratch: Path, pinned: Mapping[str, str]
+) -> list[tuple[str, Path]]:
     """The wheels that the suite needs and the machine lacks, for it.
+
+    Of the `pinned` versions, by package, unless they do not go with what it has.
+    """
+    for name, version in target.installed.items():
+        _empty_wheel(scratch, name, version, target)
+    kept = {name: f"{version}{_INSTALLED}" for name, version in target.installed.items()}
+    try:
+        return _fitting(target, ours, scratch, {**pinned, **kept})
+    except InputError:
+        return _fitting(target, ours, scratch, kept)
+
+
+def _fitting(
+    target: Target, ours: Path, scratch: Path, versions: Mapping[str, str]
+) -> list[tuple[str, Path]]:
+    """Wheels of these versions where they say one; empty ones are left out.
 
     pip asks this interpreter about markers, so what only the target needs is asked for again.
     """
-    stubs, fetched = scratch / "stubs", scratch / "wheels"
-    stubs.mkdir()
-    for name, version in target.installed.items():
-        _empty_wheel(stubs, name, version, target)
-    installed = scratch / "installed.txt"
-    rows = (f"{name}=={version}{_INSTALLED}\n" for name, version in target.installed.items())
-    installed.write_text("".join(rows), encoding="utf-8")
+    fetched, constraints = scratch / "wheels", scratch / "constraints.txt"
+    rows = (f"{name}=={version}\n" for name, version in versions.items())
+    constraints.write_text("".join(rows), encoding="utf-8")
     platforms = [word for tag in target.platforms for word in ("--platform", tag)]
     more: list[str] = []
     for _ in range(4):
         shutil.rmtree(fetched, ignore_errors=True)
         _pip(
             *("download", "--only-binary=:all:", "--python-version", target.python),
-            *("--implementation", "cp", *platforms, "--find-links", str(stubs)),
+            *("--implementation", "cp", *platforms, "--find-links", str(scratch)),
             *("--dest", str(fetched), f"{ours}[test,triton]", *more),
-            PIP_CONSTRAINT=str(installed),
+            PIP_CONSTRAINT=str(constraints),
         )
         wheels = [p for p in sorted(fetched.glob("*.whl")) if _INSTALLED not in p.name]
-        versions, requires = dict(target.installed), {}
+        there, requires = dict(target.installed), {}
         for wheel in wheels:
             about = _about(wheel)
             name = canonical(about.name)
-            versions[name], requires[name] = about.version, about.requires or []
-        more = run.unmet(["dpo-squeeze[test,triton]"], versions, requires, target.markers)
+            there[name], requires[name] = about.version, about.requires or []
+        more = run.unmet(["dpo-squeeze[test,triton]"], there, requires, target.markers)
         if not more:
             return [(wheel.name, wheel) for wheel in wheels if wheel.name != ours.name]
     raise InputError(f"no wheels fit together for the machine: {', '.join(more)} stay unmet")

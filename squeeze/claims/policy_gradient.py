@@ -84,8 +84,9 @@ def entanglement(pairs: Pairs) -> list[Verdict]:
     sentence="A group-relative step is the sum of its answers' positive and negative gradients "
     "(SM-1 … SM-9); masking the wrong ones raises a right answer more, to first order, iff it "
     "lies below their thresholds; on trained models it does so for most questions.",
-    source="Deng et al. 2025, arXiv 2505.18830, Lemma 4.2 (on-policy, answers of one context); "
-    "the thresholds are SM-4's",
+    source="Deng et al. 2025, arXiv 2505.18830v1, Lemma 4.2 (on-policy, answers of one context), "
+    "§3 and Fig. 1 (one step on each question of three models of 0.5B and 1.5B), read in full but "
+    "for the typeset formulas; the thresholds are SM-4's",
     kind="theorem",
     levels=("toy", "tiny", "pretrained"),
     counterfactual="advantages that do not sum to 0; threshold without the −π(y) term; on a model: "

@@ -88,12 +88,16 @@ def kernels(
     bar = Progress(*columns, console=Console(stderr=True), speed_estimate_period=3600)
     job = bar.add_task("", total=sum(case.weight for case in cases))
 
+    def starts(case: Case) -> None:
+        bar.update(job, description=case.title)
+        if not bar.console.is_terminal:  # where a bar shows at the end alone
+            typer.echo(case.title, err=True)
+
     def ends(case: Case, report: dict[str, Any]) -> None:
         bar.advance(job, case.weight)
         _write(report, json_path, markdown_path, None)
 
     with bar:
-        starts = lambda case: bar.update(job, description=case.title)  # noqa: E731
         report = run_cases(cases, used, quick=quick, starts=starts, ends=ends, own=kernel)
     _write(report, None, None, plot_path)
     if roofline_path is not None:

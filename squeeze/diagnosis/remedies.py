@@ -90,6 +90,11 @@ _WRONG_MORE = Remedy(
     "a positive advantage of a likely answer is what lowers entropy; wrong answers alone keep it",
     "NS-1",
 )
+_UNSCALED = Remedy(
+    "do not divide advantages by the group's deviation",
+    "scale_rewards='none' in TRL, algorithm.norm_adv_by_std_in_grpo=False in verl: divided, a "
+    "reward's least differences between right answers weigh as much as right against wrong",
+)
 _SLOWER = Remedy(
     "go back, and slower",
     "take a checkpoint before the collapse, a learning rate three to ten times lower, or a KL "
@@ -100,7 +105,7 @@ _LIMIT = Remedy(
 )
 
 # What the run's own curves and the user's own data show needs no claim to come first.
-_PLAIN = (_PROBE, _LABELS, _STRONGER, _RESTART, _STOP, _SLOWER, _LIMIT)
+_PLAIN = (_PROBE, _LABELS, _STRONGER, _RESTART, _STOP, _UNSCALED, _SLOWER, _LIMIT)
 _FALLING = (_STOP, _EXTEND, _ON_POLICY, _FILTER, _NLL, _GATED, _DOSE, _BETA)
 _BY_VERDICT: Mapping[Name, tuple[Remedy, ...]] = {
     "healthy": (),
@@ -110,7 +115,7 @@ _BY_VERDICT: Mapping[Name, tuple[Remedy, ...]] = {
     "displacement": (_PROBE, *_FALLING),
     "lazy displacement": (_SOFTER,),
     "squeezing": _FALLING,
-    "entropy collapse": (_SLOWER, _WRONG_MORE),
+    "entropy collapse": (_UNSCALED, _SLOWER, _WRONG_MORE),
     "length collapse": (_LIMIT, _SLOWER),
     "repetition collapse": (_LIMIT, _SLOWER),
     "collapse": (_RESTART, *_FALLING),

@@ -14,7 +14,7 @@ from torch.nn.functional import logsigmoid
 
 from squeeze.errors import InputError
 from squeeze.losses.registry import register_loss
-from squeeze.losses.types import positive
+from squeeze.losses.types import positive, share
 from squeeze.theory import residuals
 from squeeze.theory.logps import PairLogps
 
@@ -173,3 +173,27 @@ def f_dpo(
         for delta in (logps.chosen_logratio, logps.rejected_logratio)
     )
     return -logsigmoid(positive("beta", beta) * (chosen - rejected))
+
+
+@register_loss(
+    "ld_dpo",
+    paper="Liu et al. 2024 (LD-DPO), arXiv 2409.06411, Eq. 8; TRL's ld_alpha",
+    formula="−log σ(βm), in m the tokens beyond the pair's shorter length times α",
+    init=lambda beta, ld_alpha: math.log(2),
+    residual=residuals.ld_dpo,
+)
+def ld_dpo(logps: PairLogps, *, beta: float = 0.1, ld_alpha: float = 0.5) -> Losses:
+    """Length-desensitized DPO: α = 1 is DPO, 0 cuts both responses to the shorter one's length."""
+    margin = logps.desensitized_margin(share("ld_alpha", ld_alpha))
+    return -logsigmoid(positive("beta", beta) * margin)
+
+
+@register_loss(
+    "wpo",
+    paper="Zhou et al. 2024 (WPO), arXiv 2406.11827, Eq. 2, sampled alignment; use_weighting",
+    formula="−w·log σ(βm), w the pair's likelihood under the policy, without a gradient",
+    residual=residuals.wpo,
+)
+def wpo(logps: PairLogps, *, beta: float = 0.1) -> Losses:
+    """DPO weighted by how on-policy the pair is; w·ln 2 at policy = reference."""
+    return -logps.weight * logsigmoid(positive("beta", beta) * logps.margin)

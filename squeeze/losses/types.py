@@ -72,3 +72,10 @@ def positive(name: str, value: float) -> float:
     if not value > 0:
         raise InputError(f"{name} must be positive, not {value}")
     return value
+
+
+def share(name: str, value: float) -> float:
+    """Return a hyper-parameter, or raise `InputError` if it does not lie in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise InputError(f"{name} must lie in [0, 1], not {value}")
+    return value

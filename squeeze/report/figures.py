@@ -104,8 +104,7 @@ def curves(run: RunData, split: str = "train") -> Figure:
             axes.set_xlabel(run.scores.timeline(arm.name).unit)
         else:
             _empty(axes)
-    start = "DPO" if any(run.scores.timeline(a.name).has_dpo for a in run.arms) else "training"
-    grid[0].set_ylabel(f"change of log-prob since the start of {start}\n(nats per response)")
+    grid[0].set_ylabel(f"change of log-prob since {run.start}\n(nats per response)")
     _legend(figure, kinds, 4)
     return figure
 

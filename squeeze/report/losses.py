@@ -206,12 +206,15 @@ def write(out: Path, content: Mapping[str, Any]) -> None:
     write_text(out / FILES[2], markdown(content))
     plot(content, out / FILES[3])
     page = environment(autoescape=True).get_template("losses.html.j2")
-    verdicts = [(m, v) for m, rows in content["verdicts"].items() for v in rows]
+    names, rows = header(), table(content, seeds=True)
+    models = {row[0] for row in rows}
+    shown = [i for i, name in enumerate(names) if name != "model" or len(models) > 1]
     text = page.render(
-        header=header(),
-        rows=table(content, seeds=True),
+        models=models,
+        header=[names[i] for i in shown],
+        rows=[[row[i] for i in shown] for row in rows],
         remarks=remarks(content),
-        verdicts=verdicts,
+        verdicts=[(m, v) for m, found in content["verdicts"].items() for v in found],
         image=data_uri(out / FILES[3]),
     )
     write_text(out / FILES[4], text)

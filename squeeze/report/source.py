@@ -79,6 +79,14 @@ class RunData:
         return bool(self.diagnoses) and self.trajectory.frame.empty
 
     @property
+    def start(self) -> str:
+        """What changes are counted from."""
+        if "base" in self.section("model"):
+            return "the base model"
+        dpo = any(self.scores.timeline(arm.name).has_dpo for arm in self.arms)
+        return "the start of DPO" if dpo else "the start of training"
+
+    @property
     def running(self) -> bool:
         """Whether the run says that it has not ended."""
         return self.run.get("status") == "running"

@@ -30,7 +30,8 @@ SPLITS = ("train", "held_out")
 
 _Changes = Annotated[list[FiniteFloat], Field(min_length=1)]
 _Splits = Annotated[dict[str, _Changes], having(*SPLITS)]
-_OneEdit = Annotated[dict[str, _Splits], having("dpo", "dpop", "bare")]
+_ONE_EDIT_ARMS = ("dpo", "dpop", "bare", "again")
+_OneEdit = Annotated[dict[str, _Splits], having(*_ONE_EDIT_ARMS)]
 
 
 def _kept(
@@ -89,10 +90,12 @@ def ns_1(o: Study) -> SignedTrainings:
 def _one_edit(o: Study, own: LevelPlan, seed: int) -> dict[str, dict[str, list[float]]]:
     """A seed's changes of chosen's tokens after the edit, by training and split."""
     sizes = own.recipe["pairs"], own.recipe["held_out"]
-    edited = o.experiment_on(own, seed, one_edit_pairs(*sizes, seed))
-    reworded = o.experiment_on(own, seed, one_edit_pairs(*sizes, seed, reworded=True))
+    edited, reworded, again = (
+        o.experiment_on(own, seed, one_edit_pairs(*sizes, seed, words=n)) for n in range(3)
+    )
     found: dict[str, dict[str, list[float]]] = {}
-    arms = {"dpo": (edited, DPO), "dpop": (edited, DPOP), "bare": (reworded, DPO)}
+    arms = {"dpo": (edited, DPO), "dpop": (edited, DPOP)}
+    arms |= {"bare": (reworded, DPO), "again": (again, DPO)}
     for name, (experiment, arm) in arms.items():
         experiment.train(arm)
         for split in SPLITS:
@@ -104,18 +107,21 @@ def _one_edit(o: Study, own: LevelPlan, seed: int) -> dict[str, dict[str, list[f
 
 @observation("DP-4", bare=True)
 def dp_4(o: Study) -> OneEdit:
-    """DP-4: DPO and DPOP on pairs that differ in one word, DPO on pairs in other words."""
+    """DP-4: DPO and DPOP on pairs that differ in one word, DPO on pairs in other words, twice."""
     own, seeds = o.own("DP-4")
-    rows = [_kept(o, "one-edit", own, s, partial(_one_edit, o, own, s), _OneEdit) for s in seeds]
+    rows = [
+        _kept(o, "one-edit-contrast", own, s, partial(_one_edit, o, own, s), _OneEdit)
+        for s in seeds
+    ]
     for split in SPLITS:
-        if len({len(row[name][split]) for row in rows for name in ("dpo", "dpop", "bare")}) > 1:
+        if len({len(row[name][split]) for row in rows for name in _ONE_EDIT_ARMS}) > 1:
             raise InputError(
                 f"the records of DP-4 in {o.records} hold different numbers of {split} pairs; "
                 "delete those that were edited"
             )
-    dpo, dpop, bare = (
+    dpo, dpop, bare, again = (
         {split: np.array([row[name][split] for row in rows]) for split in SPLITS}
-        for name in ("dpo", "dpop", "bare")
+        for name in _ONE_EDIT_ARMS
     )
     exploratory = seeds != own.evaluation
-    return OneEdit(dpo, o.level, seeds, dpop, bare, own.model, exploratory=exploratory)
+    return OneEdit(dpo, bare, o.level, seeds, dpop, again, own.model, exploratory=exploratory)

@@ -146,6 +146,17 @@ Engine = Callable[[Plan], dict[str, str]]  # trains a plan; the arms that it cou
 Call = tuple[Plan, int, str, int, str]  # the arguments of `phase`
 
 
+def train_missing(
+    engine: Engine, experiments: Iterable[Experiment], arms: Sequence[str]
+) -> dict[str, str]:
+    """Train what is missing of these arms; those that could not be trained, with the reason."""
+    left = [one for one in experiments if not all(map(one.is_trained, arms))]
+    if not left:
+        return {}
+    seeds = tuple(Seed(one.config, tuple(arms), one.pairs) for one in left)
+    return engine(Plan(seeds, left[0].directory.parent.absolute()))
+
+
 class WorkerDiedError(Exception):
     """A worker that ended without an answer."""
 

@@ -106,9 +106,16 @@ def shape(recipe: Recipe) -> Any:
     return Annotated[SeedResult, AfterValidator(check)]
 
 
-def _trainer(
-    task: str, seed: int, recipe: Recipe, place: str, questions: int, **settings: Any
+def group_trainer(
+    task: str,
+    seed: int,
+    recipe: Recipe,
+    place: str,
+    questions: int,
+    kind: type[SignedGRPOTrainer] | None = None,
+    **settings: Any,
 ) -> SignedGRPOTrainer:
+    """TRL's trainer on a task, `questions` a step; `settings` are fields of TRL's GRPOConfig."""
     asked = TASKS[task]
     model, tokenizer = load(asked.model())
     tokenizer.padding_side = "left"
@@ -131,7 +138,7 @@ def _trainer(
         "disable_tqdm": True,
         "lr_scheduler_type": "constant",
     }
-    trainer = SignedGRPOTrainer(
+    trainer = (kind or SignedGRPOTrainer)(
         model=model.float(),
         reward_funcs=asked.reward,
         args=GRPOConfig(**arguments | settings),
@@ -147,7 +154,7 @@ def trained(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Token entropy (nats) of the policy on its own answers, and their reward, by step."""
     with tempfile.TemporaryDirectory() as place:
-        trainer = _trainer(
+        trainer = group_trainer(
             *(task, seed, recipe, place, recipe.questions_a_step),
             max_steps=recipe.steps,
             learning_rate=recipe.learning_rate,
@@ -162,7 +169,7 @@ def trained(
 def one_steps(task: str, seed: int, recipe: Recipe) -> tuple[OneStep, ...]:
     """The one-step effects of every question with both right and wrong answers."""
     with tempfile.TemporaryDirectory() as place:
-        trainer = _trainer(
+        trainer = group_trainer(
             *(task, seed, recipe, place, recipe.questions), max_steps=1, learning_rate=0.0
         )
         trainer.keep = True

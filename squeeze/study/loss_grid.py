@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ import pandas as pd
 from squeeze.claims.runs import Runs
 from squeeze.claims.variants import arm_of
 from squeeze.errors import InputError
-from squeeze.study.engine import Engine, Plan, Seed
+from squeeze.study.engine import Engine, train_missing
 from squeeze.study.seed_run import Experiment
 from squeeze.training.config import RunConfig
 from squeeze.trajectory import Trajectory
@@ -77,14 +78,14 @@ class LossGrid:
         seed is left out with its reason. Raises `InputError` when none can.
         """
         missing: dict[str, str] = {}
+        new = partial(Experiment, cache=self.work, locks=engine is None)
         if engine is not None:
             arms = {arm_of(loss): loss for loss in self.losses}
-            seeds_of = tuple(Seed(config, tuple(arms)) for config in self.configs[model])
-            failed = engine(Plan(seeds_of, self.work.absolute()))
+            failed = train_missing(engine, map(new, self.configs[model]), tuple(arms))
             missing = {arms[arm]: why for arm, why in failed.items()}
         found: list[dict[str, pd.DataFrame]] = []
         for config in self.configs[model]:
-            experiment = Experiment(config, cache=self.work, locks=engine is None)
+            experiment = new(config)  # holds its model: one at a time
             found.append({})
             for loss in self.losses:
                 next_one(f"{loss}, {model}, seed {config.seed}")

@@ -22,24 +22,27 @@ if TYPE_CHECKING:
     from squeeze.training.runner import Phases
 
 
-def one_edit_pairs(n_train: int, n_held_out: int, seed: int, *, reworded: bool = False) -> Pairs:
+def one_edit_pairs(n_train: int, n_held_out: int, seed: int, *, words: int = 0) -> Pairs:
     """Pairs of a right and a wrong answer that differ in the value alone; a fact each.
 
-    `reworded` says the wrong answer in other words, the right one stays: the counterfactual.
+    With `words` 1 or 2 the wrong answer is said in other words, two draws of them; the right one
+    stays. These are the counterfactual, and what it is held against in its turn.
     """
-    rng = random.Random(f"one edit/{seed}")
+    rng, others_rng = random.Random(f"one edit/{seed}"), random.Random(f"other words/{seed}")
     made = []
     for fact in rng.sample(facts(), n_train + n_held_out):
         others = [value for value in VALUES[fact.attribute].split() if value != fact.value]
         wrong = replace(fact, value=rng.choice(others))
         wording = draw_wording(rng, CHOSEN_STYLE, zipf=0.0)
-        again = draw_wording(rng, CHOSEN_STYLE, zipf=0.0, unlike=wording)
+        said = [wording] + [
+            draw_wording(r, CHOSEN_STYLE, zipf=0.0, unlike=wording) for r in (rng, others_rng)
+        ]
         made.append(
             PreferenceExample(
                 id=f"{fact.animal}-{fact.attribute}",
                 prompt=(Message("user", question(rng, fact)),),
                 chosen=wording.say(fact),
-                rejected=(again if reworded else wording).say(wrong),
+                rejected=said[words].say(wrong),
             )
         )
     return Pairs(made[:n_train], made[n_train:])

@@ -14,7 +14,7 @@ from typing import Any
 from squeeze.claims.runs import Runs
 from squeeze.claims.types import Level
 from squeeze.errors import InputError
-from squeeze.study.engine import Engine, Plan, Seed
+from squeeze.study.engine import Engine, train_missing
 from squeeze.study.registration import LevelPlan, plan
 from squeeze.study.seed_run import Experiment
 from squeeze.study.tiny_lm import tiny_examples, tiny_lm
@@ -128,7 +128,9 @@ class Study:
                 seeds = ", ".join(str(seed) for seed, _ in found)
                 raise InputError(f"no arm of {claim} is recorded of every seed ({seeds})")
         if self._engine is not None:
-            self._train_elsewhere([experiment for _, experiment in found], arms)
+            missing = train_missing(self._engine, (experiment for _, experiment in found), arms)
+            if missing:
+                raise InputError("; ".join(f"{arm}: {why}" for arm, why in missing.items()))
         for _, experiment in found:
             for arm in arms:
                 experiment.train(arm, wait=False)
@@ -142,12 +144,3 @@ class Study:
             data=str(self.plan.recipe.get("data", "")),
             exploratory=not self.registered,
         )
-
-    def _train_elsewhere(self, experiments: Sequence[Experiment], arms: Sequence[str]) -> None:
-        assert self._engine is not None
-        left = [e for e in experiments if not all(map(e.is_trained, arms))]
-        if not left:
-            return
-        seeds = tuple(Seed(e.config, tuple(arms), e.pairs) for e in left)
-        if missing := self._engine(Plan(seeds, left[0].directory.parent.absolute())):
-            raise InputError("; ".join(f"{arm}: {why}" for arm, why in missing.items()))

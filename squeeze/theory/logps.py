@@ -22,7 +22,9 @@ class PairLogps:
     `chosen` and `rejected` are the policy's s+ and s−, `ref_chosen` and `ref_rejected` the
     reference's (None for reference-free use), the lengths count response tokens (None where no
     loss asks). `rejected_token_logps`, padded, with `rejected_mask` true at response tokens, serves
-    gates that look at single tokens. Any float dtype; the lengths are integers.
+    gates that look at single tokens. `margin_beyond` is the part of `margin` from the tokens beyond
+    the pair's shorter length, `pair_weight` how on-policy a pair is; their makers are
+    `squeeze.losses.token_weights`. Any float dtype; the lengths are integers.
     """
 
     chosen: Float[Tensor, " batch"]
@@ -33,6 +35,8 @@ class PairLogps:
     rejected_length: Int[Tensor, " batch"] | None = None
     rejected_token_logps: Float[Tensor, "batch tokens"] | None = None
     rejected_mask: Bool[Tensor, "batch tokens"] | None = None
+    margin_beyond: Float[Tensor, " batch"] | None = None
+    pair_weight: Float[Tensor, " batch"] | None = None
 
     @property
     def chosen_logratio(self) -> Float[Tensor, " batch"]:
@@ -48,6 +52,15 @@ class PairLogps:
     def margin(self) -> Float[Tensor, " batch"]:
         """m = Δ+ − Δ−, DPO's reward margin divided by β (Rafailov et al. 2023, Eq. 7)."""
         return self.chosen_logratio - self.rejected_logratio
+
+    def desensitized_margin(self, ld_alpha: float) -> Float[Tensor, " batch"]:
+        """m with the tokens beyond the pair's shorter length times α (LD-DPO, arXiv 2409.06411)."""
+        return self.margin - (1 - ld_alpha) * _given(self.margin_beyond, "margin_beyond")
+
+    @property
+    def weight(self) -> Float[Tensor, " batch"]:
+        """WPO's weight of each pair; raises `InputError` if it was not given."""
+        return _given(self.pair_weight, "pair_weight")
 
     @property
     def n_chosen_tokens(self) -> Int[Tensor, " batch"]:

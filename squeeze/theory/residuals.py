@@ -52,6 +52,18 @@ def dpo(logps: PairLogps, *, beta: float = 0.1) -> Residual:
     return -weight, weight
 
 
+def ld_dpo(logps: PairLogps, *, beta: float = 0.1, ld_alpha: float = 0.5) -> Residual:
+    """DPO's at the desensitized margin; of it, tokens beyond the shorter length get α times."""
+    weight = beta * torch.sigmoid(-beta * logps.desensitized_margin(ld_alpha))
+    return -weight, weight
+
+
+def wpo(logps: PairLogps, *, beta: float = 0.1) -> Residual:
+    """DPO's times the pair's weight, which has no gradient."""
+    chosen, rejected = dpo(logps, beta=beta)
+    return logps.weight * chosen, logps.weight * rejected
+
+
 def cdpo(logps: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.1) -> Residual:
     """∓β[(1 − ε)(1 − a) − εa]: a pull back towards the margin log((1 − ε)/ε)/β."""
     slope = _smoothed_slope(beta * logps.margin, label_smoothing)

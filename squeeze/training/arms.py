@@ -13,12 +13,15 @@ from typing import Any, Literal
 
 from squeeze.errors import InputError
 from squeeze.losses import Loss, get_loss
+from squeeze.losses.types import FTX, GATE, WEIGHTED
 
-# The losses that TRL has, from its error message for an unknown one (1.16).
-TRL_LOSSES = (
-    *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot"),
-    *("aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
-)
+# DPO as TRL itself trains it, and the fields of its configuration that make each of it; the others
+# are our function of TRL's log-probs. LD-DPO and WPO need more than a response's log-prob.
+TRAINED_BY_TRL: Mapping[str, Mapping[str, Any]] = {
+    "sigmoid": {},
+    "ld_dpo": {},
+    "wpo": {"use_weighting": True},
+}
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,9 @@ class Phase:
     the policy's own answers, "scored" by enthusiasm or ranked at "random". `warmup` is a share of
     the steps. `batch_size` counts rows (SFT) or pairs (DPO).
     `loss_type` is a loss of `squeeze.losses` ("sigmoid" is DPO; so are "gated_…", "weighted_…" and
-    "ftx_…" forms) or else one of TRL's own; `loss_options` are its hyper-parameters, `beta` among
-    them if the loss wants another one. The probe set is scored every `probe_every` epochs and at
-    the end.
+    "ftx_…" forms); `loss_options` are its hyper-parameters, `beta` among them if the loss wants
+    another one. The probe set is scored every `probe_every` epochs and at the end. Raises
+    `InputError` for a form of a loss that only TRL trains.
     """
 
     kind: Literal["sft", "dpo"]
@@ -63,6 +66,15 @@ class Phase:
     loss_type: str = "sigmoid"
     loss_options: Mapping[str, Any] = field(default_factory=dict)
     probe_every: int = 1
+
+    def __post_init__(self) -> None:
+        found = re.fullmatch(rf"((?:{FTX}|{GATE}|{WEIGHTED})+)(ld_dpo|wpo)", self.loss_type)
+        if found:
+            form, name = found.groups()
+            raise InputError(
+                f"{self.loss_type} cannot be trained: TRL trains {name} itself, without a gate, a "
+                f"weight or an SFT term; use {name} or {form}sigmoid"
+            )
 
 
 @dataclass(frozen=True)
@@ -109,7 +121,11 @@ def _loss(sft: Phase, dpo: Phase, found: re.Match[str]) -> tuple[str, tuple[Phas
     loss = get_loss(found[1])  # its own published β, not DPO's
     own = {key: loss.hyperparameters[key] for key in ("beta", "tau") if key in loss.hyperparameters}
     given = dict(_hyperparameter(loss, text) for text in found[2].split(":")[1:])
-    phase = replace(dpo, loss_type=loss.name, loss_options=own | given)
+    options = own | given
+    if loss.name == "sigmoid":  # the arm beta-VALUE
+        phase = replace(dpo, loss_type=loss.name, loss_options={}, beta=options["beta"])
+    else:
+        phase = replace(dpo, loss_type=loss.name, loss_options=options)
     return f"SFT on chosen, then {loss.name}{found[2]}", (sft, phase)
 
 

@@ -19,7 +19,7 @@ from squeeze.errors import InputError, did_you_mean
 from squeeze.jsonc import strip_comments
 from squeeze.losses import get_loss
 from squeeze.run_directory import flag
-from squeeze.training.arms import TRL_LOSSES, Arm, Phase, make_arm
+from squeeze.training.arms import Arm, Phase, make_arm
 from squeeze.training.declared import (
     Count,
     CountOrNone,
@@ -219,8 +219,7 @@ def make_config(values: Mapping[str, Any]) -> RunConfig:
         raise InputError("--arms needs at least one arm, each named once")
     for arm in config.phase_arms():  # an unknown name is an error here
         for phase in arm.phases:
-            if phase.loss_type not in TRL_LOSSES:  # of ours, or unknown
-                get_loss(phase.loss_type).check_names(phase.loss_options)
+            get_loss(phase.loss_type).check_names(phase.loss_options)
     return config
 
 

@@ -94,7 +94,11 @@ ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_asft_loss": (_OFF, "remove it: SFT has plain cross-entropy here"),
     "use_eaft_loss": (_OFF, "remove it: SFT has plain cross-entropy here"),
     "pref_bco_weight": (_OFF, "remove it: no BCO term is added here"),
-    "ld_alpha": ((), "remove it: all tokens of a response count alike here"),
+    "ld_alpha": (
+        (),
+        "remove it: there it weighs the policy's tokens and not the reference's; ours, "
+        "compare-losses --losses ld_dpo, weighs both",
+    ),
     "use_rslora": (_OFF, _LORA),
     "use_dora": (_OFF, _LORA),
     "pissa_init": (_OFF, _LORA),

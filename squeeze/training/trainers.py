@@ -22,14 +22,18 @@ from squeeze.data.examples import PreferenceExample
 from squeeze.distributed import main_only, on_main, processes, share_batch
 from squeeze.errors import InputError
 from squeeze.files import write_json
-from squeeze.losses import LOSSES, Loss, get_loss
-from squeeze.losses.types import FTX, GATE, WEIGHTED
+from squeeze.losses import Loss, get_loss
 from squeeze.models import load_model, loading
-from squeeze.training.arms import Phase
+from squeeze.training.arms import TRAINED_BY_TRL, Phase
 from squeeze.training.config import RunConfig
 from squeeze.training.loss_trainer import RegisteredLossTrainer
 from squeeze.training.phase_place import PhasePlace
-from squeeze.training.trl_compat import answers_alone, checkpointing, without_cards
+from squeeze.training.trl_compat import (
+    answers_alone,
+    checkpointing,
+    resumable,
+    without_cards,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -184,16 +188,14 @@ def make_trainer(
             # Without gradients, a few batches at once need no more memory than one in training.
             "precompute_ref_batch_size": 4 * arguments["per_device_train_batch_size"],
         }
-        if trained_by_trl(phase.loss_type):
-            args = DPOConfig(**arguments, loss_type=[phase.loss_type])
-            trainer = DPOTrainer(args=args, **common)
+        loss = get_loss(phase.loss_type)
+        options = loss_options(loss, phase)
+        if loss.name in TRAINED_BY_TRL:  # their hyper-parameters have its names
+            own = {**TRAINED_BY_TRL[loss.name], **loss.hyperparameters, **options}
+            trainer = DPOTrainer(args=DPOConfig(**arguments | own), **common)
         else:
-            loss = get_loss(phase.loss_type)
             trainer = RegisteredLossTrainer(
-                args=DPOConfig(**arguments),
-                loss=loss,
-                loss_options=loss_options(loss, phase),
-                **common,
+                args=DPOConfig(**arguments), loss=loss, loss_options=options, **common
             )
         trainer.ref_model = None  # its log-probs are in the data now
     trainer.remove_callback(PrinterCallback)
@@ -235,12 +237,6 @@ def reference(config: RunConfig, start: PreTrainedModel) -> PreTrainedModel | No
     return load_merged(config.ref_model, config.ref_model_adapters)
 
 
-def trained_by_trl(loss_type: str) -> bool:
-    """Whether TRL computes this loss: plain DPO, and what it has and `squeeze.losses` has not."""
-    prefixed = loss_type.startswith((FTX, GATE, WEIGHTED))
-    return loss_type == "sigmoid" or not (prefixed or loss_type in LOSSES)
-
-
 def loss_options(loss: Loss, phase: Phase) -> dict[str, Any]:
     """A phase's hyper-parameters for a registered loss: β (IPO's τ) and its own `loss_options`."""
     names = [name for name in ("beta", "tau") if name in loss.hyperparameters]
@@ -259,6 +255,7 @@ def train_phase(trainer: Any, place: PhasePlace, resume_step: int | None) -> Non
     Raises `Interrupted` where a signal ended the training before; its last step is saved then.
     """
     checkpoint = str(place.checkpoint(resume_step)) if resume_step else None
+    resumable(trainer.args)
     with without_cards(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
         if trainer.state.global_step < trainer.state.max_steps:

@@ -68,7 +68,7 @@ def pairs_of(policy: Scores, reference: Scores | None) -> PairLogps:
 def _length_desensitized(scores: Scores, alpha: float) -> Scores:
     """Log-probs less (1 − α) of what lies beyond a pair's shorter length; arXiv 2409.06411, Eq. 8.
 
-    The formula of `squeeze.losses.token_weights.ld_weights`, on answers of their own lengths.
+    What the loss `ld_dpo` of `squeeze.losses` takes from a margin, on answers of their own lengths.
     """
     shorter = scores.lengths.reshape(2, -1).amin(0).repeat(2)
     tails = [t[int(n) :].sum() for t, n in zip(scores.tokens, shorter, strict=True)]

@@ -147,6 +147,9 @@ INSTEAD: dict[str, dict[str, list[str]]] = {
             "python benchmarks/convert_rows.py --rows 2000"
         ],
         "python -m benchmarks.watching": ["python -m benchmarks.watching --runs 1"],
+        "python -m benchmarks.grpo_entropy": [
+            "python -m benchmarks.grpo_entropy --seeds 0 --steps 2"
+        ],
         "python -m benchmarks.diagnosis_calibration --out docs": [
             "python -m benchmarks.diagnosis_calibration --out docs --repeats 1"
         ],
@@ -225,7 +228,7 @@ NOT_RUN: dict[str, list[str]] = {
     ],
     "downloads a machine's wheels, or is what goes with them: tests/test_bundle.py": [
         "squeeze bundle DIR --python 3.12 --platform manylinux_2_28_x86_64 --installed list.txt",
-        *("python run.py", "python run.py --rehearse"),
+        *("squeeze bundle .bundle/3", "python run.py", "python run.py --rehearse"),
     ],
     "minutes, and writes into the checkout's docs": ["python benchmarks/verify_outcomes.py"],
     "needs liger-kernel": ["python benchmarks/liger_fused.py"],

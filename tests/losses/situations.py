@@ -75,6 +75,7 @@ def init_values(name: str, perturbation: float = 0.0) -> Iterator[InitValue]:
             logps,
             ref_chosen=logps.chosen + perturbation,
             ref_rejected=logps.rejected - 2 * perturbation,
+            margin_beyond=torch.zeros_like(logps.chosen),
         )
         hyper = {
             k: scale * loss.hyperparameters[k] for k in ("beta", "tau") if k in loss.hyperparameters

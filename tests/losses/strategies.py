@@ -35,6 +35,7 @@ HYPERPARAMETERS: dict[str, st.SearchStrategy[Any]] = {
         ["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
     ),
     "divergence_alpha": st.floats(0.1, 0.9),
+    "ld_alpha": st.floats(0, 1),
     "length_normalized": st.booleans(),
     "normalization": st.sampled_from(["sequence", "token", "batch"]),
     "gate_alpha": st.floats(0.1, 50),
@@ -75,6 +76,8 @@ def pairs(draw: st.DrawFn, *, at_init: bool = False, max_batch: int = 3) -> Pair
         rejected_length=torch.tensor(column(st.integers(1, 100))),
         rejected_token_logps=tokens,
         rejected_mask=mask,
+        margin_beyond=tensor([0.0] * n if at_init else column(SHIFT)),
+        pair_weight=tensor(column(st.floats(1e-2, 4))),
     )
 
 
@@ -116,6 +119,8 @@ def fixed_pairs(seed: int = 0, batch: int = 6, spread: float = 4.0) -> PairLogps
         rejected_length=torch.randint(20, 60, (batch,), generator=generator),
         rejected_token_logps=tokens,
         rejected_mask=torch.arange(5).expand(batch, 5) < 4,
+        margin_beyond=normal(0, spread),
+        pair_weight=normal(0, 0.5).exp(),
     )
 
 
@@ -152,6 +157,8 @@ def logit_case(case: ResidualCase, seed: int = 0, vocab: int = 50) -> LogitCase:
         rejected_length=torch.tensor([n[1]]),
         rejected_token_logps=z[1].log_softmax(-1).gather(-1, y[1][:, None]).T,
         rejected_mask=torch.ones(1, n[1], dtype=torch.bool),
+        margin_beyond=sums[0].new_tensor([0.3]),
+        pair_weight=sums[0].new_tensor([0.8]),
     )
     return LogitCase(replace(case, logps=logps), z[0], y[0], z[1], y[1])
 

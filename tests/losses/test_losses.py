@@ -68,13 +68,15 @@ def test_loss_has_its_closed_form_at_policy_equal_reference(name: str, data: st.
         ("discopop", 0.8466),
         ("sigmoid_norm", 0.6931),
         ("f_dpo", 0.6931),
+        ("ld_dpo", 0.6931),
     ],
 )
 def test_value_at_init_is_the_tabled_one(name: str, value: float) -> None:
     loss = get_loss(name)
     assert loss.at_init() == pytest.approx(value, abs=5e-5)
     logps = fixed_pairs()
-    logps = replace(logps, ref_chosen=logps.chosen, ref_rejected=logps.rejected)
+    same = {"ref_chosen": logps.chosen, "ref_rejected": logps.rejected}
+    logps = replace(logps, **same, margin_beyond=torch.zeros_like(logps.chosen))
     torch.testing.assert_close(loss(logps), torch.full_like(logps.chosen, value), atol=5e-5, rtol=0)
 
 
@@ -87,7 +89,7 @@ def test_unnamed_constants_have_the_listed_values_in_loss_and_formula(name: str)
         assert torch.equal(unnamed, named)
 
 
-@pytest.mark.parametrize("name", ["sft", "rpo", "simpo", "orpo"])
+@pytest.mark.parametrize("name", ["sft", "rpo", "simpo", "orpo", "wpo"])
 def test_a_loss_whose_start_depends_on_the_data_states_no_value(name: str) -> None:
     assert get_loss(name).at_init() is None
 
@@ -169,6 +171,7 @@ def test_rpo_with_token_means_is_llama_factorys_pref_ftx() -> None:
         ("rpo", {"alpha": 0.0}),
         ("spin", {}),
         ("f_dpo", {"divergence": "reverse_kl"}),
+        ("ld_dpo", {"ld_alpha": 1.0}),
     ],
 )
 def test_kin_without_its_own_term_is_dpo(name: str, hyper: dict[str, float]) -> None:
@@ -181,6 +184,21 @@ def test_loss_that_needs_a_reference_says_so(name: str) -> None:
     logps = replace(fixed_pairs(), ref_chosen=None, ref_rejected=None)
     with pytest.raises(InputError, match="ref_"):
         get_loss(name)(logps)
+
+
+def test_wpo_is_dpo_times_the_pairs_weight_and_starts_at_it_times_log_2() -> None:
+    logps = fixed_pairs()
+    torch.testing.assert_close(
+        get_loss("wpo")(logps), logps.pair_weight * get_loss("sigmoid")(logps)
+    )
+    start = replace(logps, ref_chosen=logps.chosen, ref_rejected=logps.rejected)
+    torch.testing.assert_close(get_loss("wpo")(start), math.log(2) * logps.pair_weight)
+
+
+@pytest.mark.parametrize(("name", "field"), [("ld_dpo", "margin_beyond"), ("wpo", "pair_weight")])
+def test_loss_of_single_tokens_says_what_it_lacks(name: str, field: str) -> None:
+    with pytest.raises(InputError, match=field):
+        get_loss(name)(replace(fixed_pairs(), **{field: None}))
 
 
 @pytest.mark.parametrize("name", ["sft", "simpo", "orpo", "gated_simpo"])
@@ -212,6 +230,11 @@ def test_constant_that_must_be_positive_is_refused_at_zero(name: str) -> None:
     constant = "tau" if name == "ipo" else "beta"
     with pytest.raises(InputError, match=f"{constant} must be positive"):
         loss(fixed_pairs(), **{constant: 0.0})
+
+
+def test_ld_alpha_above_one_is_refused() -> None:
+    with pytest.raises(InputError, match="ld_alpha must lie in"):
+        get_loss("ld_dpo")(fixed_pairs(), ld_alpha=1.5)
 
 
 @pytest.mark.parametrize("epsilon", [-0.1, 0.5])

@@ -1,4 +1,4 @@
-"""`ld_alpha` and WPO's weights against TRL's own loss, in value and in every token's gradient."""
+"""LD-DPO and WPO against TRL's own loss, in value and in every token's gradient."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from squeeze.errors import InputError
 from squeeze.losses import PairLogps, get_loss
-from squeeze.losses.token_weights import ld_weights, wpo_weights
-from squeeze.theory import residuals
+from squeeze.losses.token_weights import beyond, wpo_weights
 from tests.losses.trl_peer import configure, dpo_trainer
 
 pytestmark = pytest.mark.cpu
@@ -72,41 +70,29 @@ def theirs(
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
-def test_ld_alpha_equals_trls_and_its_weights_are_the_tokens_gradients(
+def test_ld_dpo_is_trls_ld_alpha_and_a_token_beyond_the_shorter_length_gets_alpha_times(
     tokens: Any, alpha: float
 ) -> None:
     policy, reference, squares, mask = tokens
-    shared = torch.minimum(LENGTHS[:3, 0], LENGTHS[3:, 0]).repeat(2)
-    weights = ld_weights(mask, shared, alpha)
-    sums = [(weights * each).sum(-1).chunk(2) for each in (policy, reference)]
-    logps = PairLogps(*sums[0], *sums[1])
-    ours = get_loss("sigmoid")(logps, beta=0.3).mean()
+    late = beyond(mask, torch.minimum(LENGTHS[:3, 0], LENGTHS[3:, 0]).repeat(2))
+    ratios = [each.sum(-1).chunk(2) for each in (policy, reference, late * (policy - reference))]
+    logps = PairLogps(*ratios[0], *ratios[1], margin_beyond=ratios[2][0] - ratios[2][1])
+    loss = get_loss("ld_dpo")
     value = theirs(policy, reference, squares, mask, ld_alpha=alpha)
-    torch.testing.assert_close(ours, value)
+    torch.testing.assert_close(loss(logps, beta=0.3, ld_alpha=alpha).mean(), value)
     (slope,) = torch.autograd.grad(value, policy)
-    formula = torch.cat(residuals.dpo(logps, beta=0.3))[:, None] * weights / 3
-    torch.testing.assert_close(slope, formula.detach())
+    residual = torch.cat(loss.residuals(logps, beta=0.3, ld_alpha=alpha))[:, None] / 3
+    torch.testing.assert_close(slope, (residual * mask * torch.where(late, alpha, 1.0)).detach())
 
 
-def test_wpo_weight_equals_trls_and_only_scales_the_gradient(tokens: Any) -> None:
+def test_wpo_is_trls_use_weighting_in_value_and_gradient(tokens: Any) -> None:
     policy, reference, squares, mask = tokens
     halves = [each.chunk(2) for each in (policy, squares, mask)]
-    weights = wpo_weights(*(half[0] for half in halves), *(half[1] for half in halves))
-    logps = PairLogps(*policy.sum(-1).chunk(2), *reference.sum(-1).chunk(2))
-    ours = (weights * get_loss("sigmoid")(logps, beta=0.3)).mean()
+    weight = wpo_weights(*(half[0] for half in halves), *(half[1] for half in halves))
+    logps = PairLogps(*policy.sum(-1).chunk(2), *reference.sum(-1).chunk(2), pair_weight=weight)
+    loss = get_loss("wpo")
     value = theirs(policy, reference, squares, mask, use_weighting=True)
-    torch.testing.assert_close(ours, value)
+    torch.testing.assert_close(loss(logps, beta=0.3).mean(), value)
     (slope,) = torch.autograd.grad(value, policy)
-    formula = torch.cat(residuals.dpo(logps, beta=0.3))[:, None] * weights.repeat(2)[:, None] / 3
-    torch.testing.assert_close(slope, (formula * mask).detach())
-
-
-def test_without_tail_or_discount_ld_weights_are_the_mask() -> None:
-    mask = torch.arange(4) < torch.tensor([[2], [4]])
-    assert torch.equal(ld_weights(mask, torch.tensor([4, 4]), 0.0), mask.double())
-    assert torch.equal(ld_weights(mask, torch.tensor([1, 1]), 1.0), mask.double())
-
-
-def test_ld_alpha_above_one_is_refused() -> None:
-    with pytest.raises(InputError, match="ld_alpha"):
-        ld_weights(torch.ones(1, 1, dtype=torch.bool), torch.ones(1, dtype=torch.long), 1.5)
+    residual = torch.cat(loss.residuals(logps, beta=0.3))[:, None] / 3
+    torch.testing.assert_close(slope, (residual * mask).detach())

@@ -49,13 +49,13 @@ def test_without_its_cause_the_claim_is_not_supported(claim, study):
     assert not any(row.supported for row in rows), rows
 
 
-# DP-4 is not among them: its counterfactual passes its check on these seeds (docs/observations.md).
 @pytest.mark.parametrize(
     "claim",
     [
         pytest.param("GR-1", marks=pytest.mark.counterfactual("GR-1")),
         pytest.param("GR-2", marks=pytest.mark.counterfactual("GR-2")),
         pytest.param("NS-1", marks=pytest.mark.counterfactual("NS-1")),
+        pytest.param("DP-4", marks=pytest.mark.counterfactual("DP-4")),
     ],
 )
 def test_of_what_is_recorded_too(claim):

@@ -79,22 +79,33 @@ def test_ns_1_compares_the_entropies_at_the_end() -> None:
     assert not catalogue.get("NS-1").check(given.without_cause())[0].supported
 
 
-def edited(dpo: float, dpop: float, bare: float) -> OneEdit:
+def edited(dpo: float, dpop: float, bare: float, again: float = 0.0) -> OneEdit:
     """Five seeds of six pairs around these changes, on both splits."""
-    noise = np.random.default_rng(0).normal(0, 0.1, (5, 6))
+    noise = np.random.default_rng(0).normal(0, 0.1, (4, 5, 6))
     splits = ("train", "held_out")
-    made = [dict.fromkeys(splits, value + noise) for value in (dpo, dpop, bare)]
-    return OneEdit(made[0], "tiny", range(5), dpop=made[1], bare=made[2])
+    made = [
+        dict.fromkeys(splits, value + own)
+        for value, own in zip((dpo, dpop, bare, again), noise, strict=True)
+    ]
+    return OneEdit(made[0], made[2], "tiny", range(5), dpop=made[1], again=made[3])
 
 
 @pytest.mark.counterfactual("DP-4")
-def test_dp_4_is_decided_by_dpos_change_and_says_of_dpop_whether_it_falls() -> None:
-    rows = {r.comparison: r for r in catalogue.get("DP-4").check(edited(-2.0, 0.1, 0.5))}
+def test_dp_4_is_decided_by_the_fall_beyond_that_on_pairs_in_other_words() -> None:
+    rows = {r.comparison: r for r in catalogue.get("DP-4").check(edited(-2.0, 0.1, -0.5))}
     assert {r.outcome for r in rows.values()} == {"supported"}
-    assert rows["trained pairs"].role == "primary"
-    assert rows["trained pairs, DPO against DPOP"].effect == pytest.approx(-2.1)
-    rows = {r.comparison: r for r in catalogue.get("DP-4").check(edited(1.0, -3.0, 0.5))}
-    assert rows["trained pairs"].outcome == "contradicted"
+    assert rows["trained pairs, less in other words"].role == "primary"
+    assert rows["trained pairs, less in other words"].effect == pytest.approx(-1.5, abs=0.1)
+    assert rows["trained pairs, DPO against DPOP"].effect == pytest.approx(-2.1, abs=0.1)
+    rows = {r.comparison: r for r in catalogue.get("DP-4").check(edited(-2.0, -3.0, -4.0))}
+    assert rows["trained pairs, less in other words"].outcome == "contradicted"
+    assert rows["trained pairs"].supported
     assert rows["trained pairs, DPOP"].outcome == "contradicted"
-    bare = edited(-2.0, 0.1, 0.5).without_cause()
-    assert not any(r.supported for r in catalogue.get("DP-4").check(bare))
+
+
+@pytest.mark.counterfactual("DP-4")
+def test_dp_4_is_not_supported_by_a_fall_that_other_words_bring_as_well() -> None:
+    bare = edited(-2.0, 0.1, -3.0, again=-3.0).without_cause()
+    rows = catalogue.get("DP-4").check(bare)
+    assert not any(r.supported for r in rows if "other words" in r.comparison)
+    assert [r for r in rows if r.role == "primary"]

@@ -194,15 +194,25 @@ def test_a_worker_without_the_model_says_which_and_where(config, tmp_path):
     assert engine.platform.node() in said
 
 
+@pytest.fixture
+def heeds_sigint():
+    """What starts in the background of a shell ignores SIGINT, which is how submitit cancels."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_sigint")
 def test_submitit_s_jobs_answer_and_a_killed_one_has_died(config, tmp_path):
     pytest.importorskip("submitit", reason="needs submitit: pip install 'dpo-squeeze[slurm]'")
     plan = plan_of([config], tmp_path)
     with slurm_workers({"timeout_min": 5}, cluster="local") as found:
         answered, killed = found.begin([(plan, 0, ARMS[0], 0, "elsewhere")] * 2)
         killed.cancel()
-        ended = []
-        while len(ended) < 2:
-            ended = found.ended([answered, killed])
+        waiting = [answered, killed]
+        while waiting:
+            ended = found.ended(waiting)
+            waiting = [job for job in waiting if job not in ended]
         assert "does not see" in found.answer(answered)
         with pytest.raises(WorkerDiedError):
             found.answer(killed)

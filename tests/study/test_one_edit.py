@@ -11,16 +11,20 @@ from squeeze.study.tiny_lm import tiny_lm
 pytestmark = pytest.mark.cpu
 
 
-def test_a_pair_differs_in_one_word_and_its_counterfactual_in_many():
-    edited, reworded = (one_edit_pairs(10, 4, 0, reworded=r) for r in (False, True))
-    for a, b in zip(
-        [*edited.train, *edited.held_out], [*reworded.train, *reworded.held_out], strict=True
-    ):
+def test_a_pair_differs_in_one_word_and_its_counterfactuals_in_many():
+    edited, *reworded = ([*p.train, *p.held_out] for p in (pairs(words=n) for n in range(3)))
+    assert [e.rejected for e in reworded[0]] != [e.rejected for e in reworded[1]]
+    for a, *others in zip(edited, *reworded, strict=True):
         words = list(zip(a.chosen.split(), a.rejected.split(), strict=True))
         assert sum(x != y for x, y in words) == 1
-        assert (a.prompt, a.chosen) == (b.prompt, b.chosen)
-        shared = set(b.chosen.split()) & set(b.rejected.split())
-        assert len(shared) < len(set(b.chosen.split())) / 2
+        for b in others:
+            assert (a.prompt, a.chosen) == (b.prompt, b.chosen)
+            shared = set(b.chosen.split()) & set(b.rejected.split())
+            assert len(shared) < len(set(b.chosen.split())) / 2
+
+
+def pairs(words):
+    return one_edit_pairs(10, 4, 0, words=words)
 
 
 def test_the_edit_is_where_the_answers_tokens_first_differ():

@@ -10,7 +10,6 @@ import yaml
 from trl import DPOTrainer
 
 from squeeze.errors import InputError
-from squeeze.training.arms import TRL_LOSSES
 from squeeze.training.config import QUICK, RunConfig, make_config, read_config
 from squeeze.training.runner import phases_key
 from tests.tiny_model import tiny_tokenizer
@@ -130,9 +129,23 @@ def test_a_pipe_is_no_configuration(tmp_path):
 def test_every_loss_of_trl_is_a_loss_of_a_run():
     source = inspect.getsource(DPOTrainer)
     listed = re.search(r"Should be one of (\[.*?\])", source, re.DOTALL)[1]
-    assert re.findall(r"'(\w+)'", listed) == list(TRL_LOSSES)
-    for name in TRL_LOSSES:
+    names = re.findall(r"'(\w+)'", listed)
+    assert len(names) == 15
+    for name in names:
         assert make_config({"loss_type": name}).loss_type == name
+
+
+@pytest.mark.parametrize("name", ["gated_wpo", "ftx_ld_dpo", "weighted_gated_ld_dpo"])
+def test_a_form_of_a_loss_that_trl_trains_itself_is_refused(name):
+    with pytest.raises(InputError, match=f"{name} cannot be trained"):
+        make_config({"loss_type": name})
+
+
+def test_dpo_with_another_beta_is_one_training_whatever_it_is_called():
+    config = make_config({"beta": 0.2})
+    named, plain = (config.arm(name).phases for name in ("loss-sigmoid:beta=0.5", "beta-0.5"))
+    assert named == plain
+    assert named[-1].beta == 0.5
 
 
 # The trajectories of a long study lie in the user's cache under these names.

@@ -170,7 +170,7 @@ def test_a_model_that_diverges_ends_both_processes_with_one_message(
     assert group.output(1) == ""
 
 
-@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED", "PARALLELISM_CONFIG"])
 def test_a_launch_that_shards_the_weights_is_refused(name, options, tmp_path, monkeypatch):
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
     with pytest.raises(InputError, match=f"whole model in each process.*{name}.*torchrun"):

@@ -7,8 +7,10 @@ import torch
 
 from squeeze.data.loading import load_examples, split
 from squeeze.errors import InputError
-from squeeze.losses import LOSSES, get_loss
+from squeeze.losses import LOSSES, PairLogps, get_loss
+from squeeze.losses.token_weights import beyond, wpo_weights
 from squeeze.models import load_model, load_tokenizer
+from squeeze.training.arms import TRAINED_BY_TRL
 from squeeze.training.loss_trainer import RegisteredLossTrainer
 from squeeze.training.phase_place import PhasePlace
 from squeeze.training.trainers import make_trainer, quiet
@@ -47,7 +49,10 @@ def hooked(build):
     return build("hinge")
 
 
-@pytest.mark.parametrize("name", [*LOSSES, "gated_sigmoid", "weighted_sigmoid"])
+OURS = [name for name in LOSSES if name not in TRAINED_BY_TRL]
+
+
+@pytest.mark.parametrize("name", [*OURS, "gated_sigmoid", "weighted_sigmoid"])
 def test_every_registered_loss_gives_the_trainer_a_gradient(hooked, name):
     hooked._loss, hooked._loss_options = get_loss(name), {}
     batch = _one_batch(hooked)
@@ -88,6 +93,48 @@ def test_the_hook_keeps_trls_metrics(hooked):
     hooked._metrics["train"].clear()
     hooked._compute_loss(hooked.model, _one_batch(hooked), False)
     assert {"rewards/chosen", "logps/rejected", "rewards/margins"} <= set(hooked._metrics["train"])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("sigmoid", {"beta": 0.3}), ("ld_dpo", {"ld_alpha": 0.3}), ("wpo", {"beta": 0.3})],
+)
+def test_what_trl_trains_itself_is_the_loss_of_that_name(build, name, options):
+    """Value and every weight's gradient, our log-probs from plain logits."""
+    trainer = build(name, **options)
+    batch = _one_batch(trainer)
+    with torch.no_grad():  # off the reference
+        for p in (p for p in trainer.model.parameters() if p.requires_grad):
+            p += 0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
+    theirs = trainer._compute_loss(trainer.model, batch, False)
+    logps = _pair_logps(trainer, batch)
+    ours = get_loss(name)(logps, **options).mean()
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    a, b = _gradients(trainer, ours), _gradients(trainer, theirs)
+    assert (a - b).norm() < 1e-3 * b.norm()
+
+
+def _pair_logps(trainer, batch):
+    """What a loss sees of the batch, from the logits of policy and reference."""
+    mask = batch["completion_mask"][:, 1:].bool()
+    targets = batch["input_ids"][:, 1:]
+
+    def token_logps():
+        inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+        every = trainer.model(**inputs).logits[:, :-1].log_softmax(-1)
+        return every.gather(-1, targets[..., None])[..., 0] * mask, (2 * every).logsumexp(-1)
+
+    (policy, squares), lengths = token_logps(), mask.sum(1).chunk(2)
+    with torch.no_grad(), trainer.model.disable_adapter():
+        reference, _ = token_logps()
+    late = beyond(mask, torch.minimum(*lengths).repeat(2)) * (policy - reference)
+    halves = [each.chunk(2) for each in (policy, squares, mask)]
+    weight = wpo_weights(*(half[0] for half in halves), *(half[1] for half in halves))
+    return PairLogps(
+        *(half for each in (policy, reference) for half in each.sum(1).chunk(2)),
+        margin_beyond=late.sum(1)[: len(late) // 2] - late.sum(1)[len(late) // 2 :],
+        pair_weight=weight,
+    )
 
 
 def test_a_phase_of_a_registered_loss_trains_to_its_end(build):

@@ -164,7 +164,8 @@ def test_a_limit_on_the_size_of_files_is_one_sentence(tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("squeeze: ")
+    said = done.stderr.lstrip()  # rich 13 ends a bar that is not shown with an empty line
+    assert said.startswith("squeeze: ")
     assert "File too large" in done.stderr
     assert not any(out.parent.iterdir())
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import FiniteFloat, TypeAdapter
 from typing_extensions import TypedDict
 
 from squeeze.claims.table import by_claim, outcome_of, primary, rests_on
@@ -37,9 +37,9 @@ class Result:
     level: Level
     outcome: Outcome
     statistic: str = ""
-    effect: float | None = None
-    interval: tuple[float, float] | None = None
-    detectable: float | None = None
+    effect: FiniteFloat | None = None
+    interval: tuple[FiniteFloat, FiniteFloat] | None = None
+    detectable: FiniteFloat | None = None
     n: int = 0
     seeds: int = 0
     rests_on: str = ""

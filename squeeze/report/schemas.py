@@ -5,9 +5,9 @@ They say what the report uses; whatever else stands in a file is left alone.
 
 from __future__ import annotations
 
-from typing import Any, NotRequired
+from typing import Annotated, Any, NotRequired
 
-from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 _AS_WRITTEN = ConfigDict(extra="allow", allow_inf_nan=False)
@@ -148,6 +148,13 @@ class _Curve(TypedDict):
     trend: list[float]
 
 
+def _whole(curve: _Curve) -> _Curve:
+    for steps, values in (("steps", "values"), ("trend_steps", "trend")):
+        if not len(curve[steps]) == len(curve[values]) > 0:  # type: ignore[literal-required]
+            raise ValueError(f"{steps} and {values} should be equally many, and some")
+    return curve
+
+
 @with_config(_AS_WRITTEN)
 class _Diagnosis(TypedDict):
     run: str
@@ -164,7 +171,7 @@ class _Diagnosis(TypedDict):
     splits: list[_Split]
     remedies: list[_Remedy]
     findings: NotRequired[list[_Finding]]
-    curves: list[_Curve]
+    curves: list[Annotated[_Curve, AfterValidator(_whole)]]
 
 
 @with_config(_AS_WRITTEN)

@@ -46,7 +46,7 @@ class Touch:
 
 # TRL 1.15 has the same names, but its fused LM head needs triton, and so a GPU, for DPO.
 _TRL = "TRL 1.16"
-_BOTH = f"{_TRL}; transformers 5.17, 5.23"
+_BOTH = f"{_TRL}; transformers 5.0, 5.23"
 TOUCHED = (
     Touch("trl", "DPOTrainer._compute_loss", "another loss on TRL's forward pass", _TRL),
     Touch("trl", "DPOTrainer.log", "overridden by TRL; probes are logged past it", _TRL),
@@ -57,17 +57,7 @@ TOUCHED = (
     Touch("trl.trainer.utils", "selective_log_softmax", "a peer in the benchmark", _TRL),
     Touch("transformers", "Trainer.log", "probes in the trainer's log", _BOTH),
     Touch("transformers", "PreTrainedConfig._attn_implementation", "packed answers", _BOTH),
-    Touch("transformers", "TrainingArguments._setup_devices", "5.17 resumes on cpu:0", _BOTH),
 )
-
-
-def resumable(arguments: TrainingArguments) -> None:
-    """Name the CPU of one process of several as `torch.load` can: "cpu", not "cpu:0".
-
-    transformers 5.17 loads a checkpoint's optimizer onto the device by that name, 5.18 does not.
-    """
-    if arguments.device.type == "cpu":
-        vars(arguments)["_setup_devices"] = torch.device("cpu")
 
 
 def checkpointing(on: bool) -> dict[str, bool]:

@@ -28,7 +28,12 @@ from squeeze.training.arms import TRAINED_BY_TRL, Phase
 from squeeze.training.config import RunConfig
 from squeeze.training.loss_trainer import RegisteredLossTrainer
 from squeeze.training.phase_place import PhasePlace
-from squeeze.training.trl_compat import answers_alone, checkpointing, without_cards
+from squeeze.training.trl_compat import (
+    answers_alone,
+    checkpointing,
+    restore_on_cpus,
+    without_cards,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -250,6 +255,8 @@ def train_phase(trainer: Any, place: PhasePlace, resume_step: int | None) -> Non
     Raises `Interrupted` where a signal ended the training before; its last step is saved then.
     """
     checkpoint = str(place.checkpoint(resume_step)) if resume_step else None
+    if checkpoint:
+        restore_on_cpus()
     with without_cards(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
         if trainer.state.global_step < trainer.state.max_steps:

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, cast
 
@@ -46,7 +46,7 @@ class Touch:
 
 # TRL 1.15 has the same names, but its fused LM head needs triton, and so a GPU, for DPO.
 _TRL = "TRL 1.16"
-_BOTH = f"{_TRL}; transformers 5.0, 5.23"
+_BOTH = f"{_TRL}; transformers 5.0, 5.17, 5.23"
 TOUCHED = (
     Touch("trl", "DPOTrainer._compute_loss", "another loss on TRL's forward pass", _TRL),
     Touch("trl", "DPOTrainer.log", "overridden by TRL; probes are logged past it", _TRL),
@@ -68,6 +68,14 @@ def checkpointing(on: bool) -> dict[str, bool]:
     known = {field.name for field in fields(TrainingArguments)}
     new = "activation_checkpointing"
     return {new if new in known else "gradient_checkpointing": on}
+
+
+@cache
+def restore_on_cpus() -> None:
+    """Let torch read a checkpoint "to cpu:0", as transformers 5.17 does in several processes."""
+    torch.serialization.register_package(
+        15, lambda storage: None, lambda storage, at: storage if at.startswith("cpu:") else None
+    )
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class Touch:
 
 # TRL 1.15 has the same names, but its fused LM head needs triton, and so a GPU, for DPO.
 _TRL = "TRL 1.16"
-_BOTH = f"{_TRL}; transformers 5.0, 5.17, 5.23"
+_BOTH = f"{_TRL}; transformers 5.17, 5.23"
 TOUCHED = (
     Touch("trl", "DPOTrainer._compute_loss", "another loss on TRL's forward pass", _TRL),
     Touch("trl", "DPOTrainer.log", "overridden by TRL; probes are logged past it", _TRL),

@@ -72,7 +72,7 @@ class Weighted(SignedGRPOTrainer):
 
 def train(arm: Arm, seed: int, steps: int) -> list[dict[str, float]]:
     """What TRL logs of each step."""
-    TASKS["arm"] = replace(TASKS["tinylm"], reward=[names_the_value, brevity])  # type: ignore[arg-type]
+    TASKS["arm"] = replace(TASKS["tinylm"], reward=[names_the_value, brevity])
     with tempfile.TemporaryDirectory() as place:
         trainer = group_trainer(
             *("arm", seed, RECIPE, place, RECIPE.questions_a_step),

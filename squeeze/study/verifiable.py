@@ -16,11 +16,12 @@ from squeeze.study.tiny_lm.grammar import facts, question
 
 Turns = Sequence[dict[str, str]]
 Rows = list[dict[str, Any]]
+Reward = Callable[..., list[float]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """Questions with a value asked for, and the reward of an answer: 1 if it gives it, else 0.
+    """Questions with a value asked for, and the reward of an answer, or several to be added.
 
     `model` names the model that is asked, `questions(seed, n)` gives rows of `prompt` and `value`;
     the same seed gives the same ones.
@@ -28,7 +29,7 @@ class Task:
 
     model: Callable[[], str]
     questions: Callable[[int, int], Rows]
-    reward: Callable[..., list[float]]
+    reward: Reward | list[Reward]
 
 
 def asked(text: str) -> list[dict[str, str]]:

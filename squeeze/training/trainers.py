@@ -31,7 +31,7 @@ from squeeze.training.phase_place import PhasePlace
 from squeeze.training.trl_compat import (
     answers_alone,
     checkpointing,
-    resumable,
+    restore_on_cpus,
     without_cards,
 )
 
@@ -255,7 +255,8 @@ def train_phase(trainer: Any, place: PhasePlace, resume_step: int | None) -> Non
     Raises `Interrupted` where a signal ended the training before; its last step is saved then.
     """
     checkpoint = str(place.checkpoint(resume_step)) if resume_step else None
-    resumable(trainer.args)
+    if checkpoint:
+        restore_on_cpus()
     with without_cards(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
         if trainer.state.global_step < trainer.state.max_steps:

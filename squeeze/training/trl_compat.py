@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, cast
 
@@ -57,17 +57,7 @@ TOUCHED = (
     Touch("trl.trainer.utils", "selective_log_softmax", "a peer in the benchmark", _TRL),
     Touch("transformers", "Trainer.log", "probes in the trainer's log", _BOTH),
     Touch("transformers", "PreTrainedConfig._attn_implementation", "packed answers", _BOTH),
-    Touch("transformers", "TrainingArguments._setup_devices", "5.17 resumes on cpu:0", _BOTH),
 )
-
-
-def resumable(arguments: TrainingArguments) -> None:
-    """Name the CPU of one process of several as `torch.load` can: "cpu", not "cpu:0".
-
-    transformers 5.17 loads a checkpoint's optimizer onto the device by that name, 5.18 does not.
-    """
-    if arguments.device.type == "cpu":
-        vars(arguments)["_setup_devices"] = torch.device("cpu")
 
 
 def checkpointing(on: bool) -> dict[str, bool]:
@@ -78,6 +68,14 @@ def checkpointing(on: bool) -> dict[str, bool]:
     known = {field.name for field in fields(TrainingArguments)}
     new = "activation_checkpointing"
     return {new if new in known else "gradient_checkpointing": on}
+
+
+@cache
+def restore_on_cpus() -> None:
+    """Let torch read a checkpoint "to cpu:0", as transformers 5.17 does in several processes."""
+    torch.serialization.register_package(
+        15, lambda storage: None, lambda storage, at: storage if at.startswith("cpu:") else None
+    )
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def test_an_existing_output_is_overwritten_only_by_force_and_never_the_input(
         convert(source, out, "trl")
     convert(source, out, "trl", force=True)
     assert lines(out)[0]["prompt"] == "Q?"
-    with pytest.raises(InputError, match="exists"):
+    with pytest.raises(InputError, match="is the input"):
         convert(source, source, "trl", force=True)
 
 

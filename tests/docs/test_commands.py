@@ -222,7 +222,7 @@ NOT_RUN: dict[str, list[str]] = {
         "torchrun --nproc-per-node 2 -m squeeze replicate --config run.yaml --out reports/two",
         "accelerate launch --multi_gpu --num_processes 2 -m squeeze replicate --config run.yaml "
         "--out reports/two",
-        "accelerate launch --cpu --num_processes 2",
+        *("accelerate launch --cpu --num_processes 2", "accelerate launch --multi_gpu"),
         "squeeze compare-losses --engine ray --address auto --gpus-per-arm 1 --out /shared/losses",
         "squeeze compare-losses --engine slurm --slurm slurm_partition=gpu,timeout_min=240 "
         "--gpus-per-arm 1 --out /shared/losses",

@@ -13,7 +13,7 @@ from squeeze.study.study import Study
 
 pytestmark = pytest.mark.cpu
 
-RECORDS = Path(__file__).parents[2] / "reports/reference/observations/tiny"
+RECORDS = Path(__file__).parents[2] / "reports/reference/observations"
 
 
 @pytest.fixture(scope="session")
@@ -50,16 +50,18 @@ def test_without_its_cause_the_claim_is_not_supported(claim, study):
 
 
 @pytest.mark.parametrize(
-    "claim",
+    ("claim", "level"),
     [
-        pytest.param("GR-1", marks=pytest.mark.counterfactual("GR-1")),
-        pytest.param("GR-2", marks=pytest.mark.counterfactual("GR-2")),
-        pytest.param("NS-1", marks=pytest.mark.counterfactual("NS-1")),
-        pytest.param("DP-4", marks=pytest.mark.counterfactual("DP-4")),
+        pytest.param("GR-1", "tiny", marks=pytest.mark.counterfactual("GR-1")),
+        pytest.param("GR-1", "pretrained", marks=pytest.mark.counterfactual("GR-1")),
+        pytest.param("GR-2", "tiny", marks=pytest.mark.counterfactual("GR-2")),
+        pytest.param("GR-2", "pretrained", marks=pytest.mark.counterfactual("GR-2")),
+        pytest.param("NS-1", "tiny", marks=pytest.mark.counterfactual("NS-1")),
+        pytest.param("DP-4", "tiny", marks=pytest.mark.counterfactual("DP-4")),
     ],
 )
-def test_of_what_is_recorded_too(claim):
-    recorded = Study("tiny", records=RECORDS, recorded=True)
+def test_of_what_is_recorded_too(claim, level):
+    recorded = Study(level, records=RECORDS / level, recorded=True)
     rows = [row for row in judge_counterfactual(recorded, claim) if row.role == "primary"]
     assert rows
     assert not any(row.supported for row in rows), rows

@@ -37,7 +37,7 @@ def test_the_command_takes_a_log_and_links_its_verdict_to_its_evidence(tmp_path:
     assert result.exit_code == 0, result.output
     page = Page(tmp_path / "page" / "index.html")
     places = {a.get("id") for _, a in page.tags}
-    links = {a["href"][1:] for tag, a in page.tags if tag == "a" and (a["href"] or "")[:1] == "#"}
+    links = {a["href"][1:] for tag, a in page.tags if tag == "a" and a.get("href", "")[:1] == "#"}
     assert "evidence-0" in links <= places
     logged = [
         float(r["value"]) for r in page.data if (r["series"], r["unit"]) == ("chosen", "reward")

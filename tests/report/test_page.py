@@ -127,7 +127,7 @@ def test_text_from_data_shows_as_text(page: Page, markdown: str) -> None:
 
 
 def test_every_verdict_links_to_its_evidence(page: Page) -> None:
-    links = [a["href"][1:] for tag, a in page.tags if tag == "a" and (a["href"] or "")[:1] == "#"]
+    links = [a["href"][1:] for tag, a in page.tags if tag == "a" and a.get("href", "")[:1] == "#"]
     assert set(links) <= {a.get("id") for _, a in page.tags}
     assert links.count("spread") == len({v.claim for v in verdicts()})
 

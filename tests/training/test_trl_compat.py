@@ -42,6 +42,14 @@ def test_private_names_stand_in_one_file():
     assert elsewhere == []
 
 
+def test_a_checkpoint_is_read_to_a_numbered_cpu(tmp_path):
+    """As transformers 5.17 does where several processes go on; torch alone refuses."""
+    trl_compat.restore_on_cpus()
+    torch.save({"step": torch.arange(3)}, tmp_path / "optimizer.pt")
+    found = torch.load(tmp_path / "optimizer.pt", map_location="cpu:1", weights_only=True)
+    assert found["step"].tolist() == [0, 1, 2]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU TRL scores answers alone itself")
 def test_trl_without_the_choice_of_answers_alone_is_left_as_it_is(monkeypatch):
     from trl.trainer import utils

@@ -110,7 +110,7 @@ def rows(place: Path, scale: float) -> Iterator[str]:
     for arms in (ARMS[:1], ARMS):
         run, size = place / f"run-{len(arms)}", f"{examples} × {len(KINDS)} × {probes}"
         apart(write_run, run, examples, probes, arms)
-        what = f"`report`: {size} examples, kinds and probes, {len(arms)} arms"
+        what = f"`report`: {size} examples, kinds and probes, arms: {len(arms)}"
         yield measure(what, "report", run, page=run)
     log, lines, page = place / "long.jsonl", round(1_000_000 * scale), place / "page"
     apart(write_log, log, lines)

@@ -164,6 +164,7 @@ INSTEAD: dict[str, dict[str, list[str]]] = {
             "squeeze bench kernels --json old.json",
             "squeeze bench draw old.json --plot k.png --markdown k.md",
         ],
+        "python -m benchmarks.load": ["python -m benchmarks.load --scale 0.01"],
         "python -m tests.fuzz --inputs 2000": ["python -m tests.fuzz --inputs 1 --only claims"],
     },
     "writes into the checkout": {

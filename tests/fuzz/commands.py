@@ -366,7 +366,7 @@ def _verdicts_stand(outcome: Outcome, place: Path) -> list[str]:
 def observe_recorded(place: Path, random: Random) -> list[object]:
     """Records of the claims beyond the paper, one of them damaged."""
     source = Path(__file__).parents[2] / "reports" / "reference" / "observations" / "tiny"
-    part = random.choice(["group-relative", "one-edit"])
+    part = random.choice(["group-relative", "one-edit-contrast"])
     claims = "GR-1,GR-2,NS-1" if part == "group-relative" else "DP-4"
     paths = sorted(source.glob(f"{part}-*.json"))
     hurt = random.choice(paths)

@@ -117,4 +117,4 @@ def _stored(path: Path, recipe: Mapping[str, Any], shape: Any) -> Any:  # a `_Ke
         return None
     if read_as(path, TypeAdapter(_Kept[Any]), _AGAIN).recipe != dict(recipe):
         return None
-    return read_as(path, TypeAdapter(_Kept[shape]), _AGAIN)  # type: ignore[valid-type]
+    return read_as(path, TypeAdapter(_Kept[shape]), _AGAIN)

@@ -140,7 +140,7 @@ class Experiment:
         rows = read_as(path, _PAIRS, _AGAIN)
         if unknown := [i for i, *_ in rows if i not in prompts]:
             raise InputError(f"{path} has a pair {unknown[0]!r} that the data lack; {_AGAIN}")
-        return [PreferenceExample(i, prompts[i], *answers) for i, *answers in rows]
+        return [PreferenceExample(i, prompts[i], yes, no) for i, yes, no in rows]
 
     def ranked(self, half: str) -> list[PreferenceExample]:
         """The half of the training pairs with the "highest" or "lowest" CHES of the pretrained

@@ -86,7 +86,10 @@ def earlier(out: Path) -> dict[str, Any]:
     """What `losses.json` holds by now; raises `InputError` where the file is not this table."""
     path = out / FILES[0]
     way_out = "put it back as it was, or move it away, or give another --out"
-    return dict(read_as(path, _TABLE, way_out)) if path.exists() else {}
+    if not path.exists():
+        return {}
+    found = read_as(path, _TABLE, way_out)
+    return {**found}
 
 
 def merged(

@@ -17,6 +17,7 @@ from squeeze.cli.engine import shown, table
 from squeeze.errors import InputError
 from squeeze.study import engine, workers
 from squeeze.study.engine import MEASURED, WORKERS, Plan, Seed, WorkerDiedError, train
+from squeeze.study.loss_grid import LossGrid
 from squeeze.study.seed_run import Experiment
 from squeeze.study.study import Study
 from squeeze.study.workers import check_engine, ray_workers, slurm_workers
@@ -296,3 +297,17 @@ def test_a_study_hands_the_arms_of_a_claim_to_its_engine_and_trains_the_rest_its
     assert [(seed.config.seed, seed.arms) for seed in plan.seeds] == [(0, ("sft-dpo",))]
     study.runs("DO-1", arms)
     assert len(plans) == 1, "nothing is left to train"
+
+
+def test_a_grid_of_losses_hands_them_to_its_engine_and_names_what_failed(config, tmp_path):
+    plans: list[Plan] = []
+    short = replace(config, epochs=1)
+    grid = LossGrid(["sigmoid", "ipo"], {config.model: [short]}, tmp_path / "work")
+    found = grid.train(
+        config.model, lambda what: None, lambda plan: plans.append(plan) or {ARMS[1]: "no room"}
+    )
+    assert [(plan.store, [seed.arms for seed in plan.seeds]) for plan in plans] == [
+        (tmp_path / "work", [ARMS])
+    ]
+    assert found.missing == {"ipo": "no room"}
+    assert set(found.runs.roles) == {"sigmoid"}

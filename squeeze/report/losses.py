@@ -23,7 +23,9 @@ from squeeze.report.markdown import escape
 SCHEMA = 2
 FIELDS = ("model", "loss", "seed", "split", "cut", "column", "effect", "low", "high")
 ALL = "all"
-FILES = ("losses.json", "losses.csv", "losses.md", "losses.png", "index.html")
+JSON, CSV, MARKDOWN, FIGURE = "losses.json", "losses.csv", "losses.md", "losses.png"
+PAGE = "index.html"
+FILES = (JSON, CSV, MARKDOWN, FIGURE, PAGE)
 _AS_WRITTEN = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
@@ -84,7 +86,7 @@ def records(model: str, seeds: Sequence[int], rows: Sequence[LossRow]) -> list[d
 
 def earlier(out: Path) -> dict[str, Any]:
     """What `losses.json` holds by now; raises `InputError` where the file is not this table."""
-    path = out / FILES[0]
+    path = out / JSON
     way_out = "put it back as it was, or move it away, or give another --out"
     if not path.exists():
         return {}
@@ -202,12 +204,12 @@ def _label(name: str) -> str:
 
 def write(out: Path, content: Mapping[str, Any]) -> None:
     """Write `FILES`, each atomically."""
-    write_json(out / FILES[0], content)
-    with replacing(out / FILES[1]) as temporary:
+    write_json(out / JSON, content)
+    with replacing(out / CSV) as temporary:
         frame = pd.DataFrame(content["rows"], columns=list(FIELDS))
         frame.map(no_formula).to_csv(temporary, index=False)
-    write_text(out / FILES[2], markdown(content))
-    plot(content, out / FILES[3])
+    write_text(out / MARKDOWN, markdown(content))
+    plot(content, out / FIGURE)
     page = environment(autoescape=True).get_template("losses.html.j2")
     names, rows = header(), table(content, seeds=True)
     models = {row[0] for row in rows}
@@ -218,6 +220,6 @@ def write(out: Path, content: Mapping[str, Any]) -> None:
         rows=[[row[i] for i in shown] for row in rows],
         remarks=remarks(content),
         verdicts=[(m, v) for m, found in content["verdicts"].items() for v in found],
-        image=data_uri(out / FILES[3]),
+        image=data_uri(out / FIGURE),
     )
-    write_text(out / FILES[4], text)
+    write_text(out / PAGE, text)

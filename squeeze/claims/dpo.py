@@ -131,7 +131,10 @@ def _margin_grows(runs: Runs) -> Verdict:
     run="squeeze observe pretrained --claims DO-2",
 )
 def check_argmax_rises(runs: Runs) -> list[Verdict]:
-    """DO-2: argmax's change less chosen's over all of DPO; from chosen's peak on is secondary."""
+    """DO-2: argmax's change less chosen's over all of DPO; from chosen's peak on is secondary.
+
+    Premise, where `runs` has one: before DPO the distributions leave the argmax room to rise.
+    """
     arm, updates = runs.arm("dpo"), runs.updates("dpo")
     statistic = get("DO-2").primary
     rows: list[Verdict] = []
@@ -158,7 +161,21 @@ def check_argmax_rises(runs: Runs) -> list[Verdict]:
         ):
             parts = "over DPO" if of is argmax else "from chosen's peak"
             rows.append(runs.row("DO-2", what, of, "above", f"{name}: argmax {parts}"))
-    return rows
+    return _if_it_has_room(runs, rows)
+
+
+def _if_it_has_room(runs: Runs, rows: list[Verdict]) -> list[Verdict]:
+    """The rows, or "premise not met" where the mean ‖π‖² at chosen before DPO is too large."""
+    most = runs.most_peakiness
+
+    def start(r: Runs) -> Array:
+        return r.curve("dpo", "chosen", metric="peakiness")[..., 0]
+
+    room = runs.row("DO-2", "‖π‖² at chosen before DPO", start, "below", "premise", bound=most)
+    if room.effect is None or room.effect < most:
+        return rows
+    reason = f"‖π‖² at chosen is not below {most:g} before DPO: the argmax has no room to rise"
+    return [unmet(row, reason, room) for row in rows]
 
 
 # --- across arms --------------------------------------------------------------------------------

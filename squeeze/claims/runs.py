@@ -28,6 +28,7 @@ class Runs:
 
     `roles` maps a role ("dpo", "control") to its arm; a role that is not there is an arm's name
     itself. `counterfactual` maps the roles that another arm plays once the cause is removed.
+    `most_peakiness` is DO-2's premise: ‖π‖² at chosen before DPO, above which nothing can rise.
     """
 
     trajectories: tuple[Trajectory, ...]
@@ -38,6 +39,7 @@ class Runs:
     model: str = ""
     data: str = ""
     exploratory: bool = False
+    most_peakiness: float = 1.0
 
     def arm(self, role: str) -> str:
         """The arm that plays a role."""

@@ -55,36 +55,39 @@ SFT_DPO, EXTEND_DPO, BASE_DPO, NO_REJECTED = "sft-dpo", "extend-dpo", "dpo", "do
 
 
 def long_sft(o: Study, form: str = "") -> str:
-    """The arm of long SFT, or a form of it: "-shuffled", "-permuted", "-half"."""
+    """The arm of long SFT, or a form of it: "-permuted", "-half"."""
     return f"sft-{o.plan.settings['long_sft_epochs']}{form}"
 
 
-def _sft(o: Study, claim: str, form: str) -> Runs:
-    return o.runs(claim, {"sft": long_sft(o)}, {"sft": long_sft(o, form)})
+def _sft(o: Study, claim: str) -> Runs:
+    return o.runs(claim, {"sft": long_sft(o)}, {"sft": long_sft(o, "-permuted")})
 
 
 @observation("SF-1", bare=True)
 def sf_1(o: Study) -> Runs:
-    """SF-1: long SFT, against SFT on other prompts' answers."""
-    return _sft(o, "SF-1", "-shuffled")
+    """SF-1: long SFT, against SFT on permuted words.
+
+    Other prompts' answers would be no control where their style is new: it alone raises chosen.
+    """
+    return _sft(o, "SF-1")
 
 
 @observation("SF-2", bare=True)
 def sf_2(o: Study) -> Runs:
     """SF-2: long SFT, against SFT on permuted words."""
-    return _sft(o, "SF-2", "-permuted")
+    return _sft(o, "SF-2")
 
 
 @observation("SF-3", bare=True)
 def sf_3(o: Study) -> Runs:
     """SF-3: long SFT, against SFT on permuted words."""
-    return _sft(o, "SF-3", "-permuted")
+    return _sft(o, "SF-3")
 
 
 @observation("SF-5", bare=True)
 def sf_5(o: Study) -> Runs:
     """SF-5: long SFT, against SFT on permuted words."""
-    return _sft(o, "SF-5", "-permuted")
+    return _sft(o, "SF-5")
 
 
 @observation("SF-4")
@@ -127,7 +130,8 @@ def do_1(o: Study) -> Runs:
 @observation("DO-2", bare=True)
 def do_2(o: Study) -> Runs:
     """DO-2: SFT, then DPO, against DPO without its rejected term."""
-    return o.runs("DO-2", {"dpo": SFT_DPO}, {"dpo": NO_REJECTED})
+    runs = o.runs("DO-2", {"dpo": SFT_DPO}, {"dpo": NO_REJECTED})
+    return replace(runs, most_peakiness=o.plan.settings.get("most_peakiness", 1.0))
 
 
 def turned(roles: Mapping[str, str]) -> dict[str, str]:

@@ -80,7 +80,8 @@ class Study:
         if seed not in self._experiments:
             tiny = self.plan.model == TINY
             config = self._config(self.plan, seed)
-            pairs = Pairs(*tiny_examples(config.pairs, config.held_out, seed)) if tiny else None
+            sizes = config.pairs, config.held_out
+            pairs = Pairs(*tiny_examples(*sizes, config.data_seed)) if tiny else None
             self._experiments[seed] = Experiment(config, pairs, **self._of_each)
         return self._experiments[seed]
 

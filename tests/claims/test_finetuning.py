@@ -1,6 +1,7 @@
 """Judging trajectories: curves made by hand, with each pattern a verdict names and its opposite."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,13 @@ def test_the_squeezing_pattern_supports_every_part_of_do_1_and_do_2():
         train = [v for name, v in found.items() if "held_out" not in name]
         assert {v.outcome for v in train} == {"supported"}, claim
         assert [v.role for v in train].count("primary") == 1
+
+
+@pytest.mark.parametrize(("most", "outcome"), [(0.4, "supported"), (0.25, "premise not met")])
+def test_a_start_too_peaked_for_its_argmax_to_rise_leaves_do_2s_premise_unmet(most, outcome):
+    """‖π‖² is 0.3 in these runs."""
+    given = replace(runs({"dpo": SQUEEZED}, DPO), most_peakiness=most)
+    assert {v.outcome for v in catalogue.get("DO-2").check(given)} == {outcome}
 
 
 def test_the_effect_less_the_counterfactuals_is_a_row_of_its_own():

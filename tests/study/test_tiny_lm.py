@@ -109,6 +109,14 @@ def test_the_text_mixes_styles_by_their_shares():
         assert abs(share - style.share) < 5 * (style.share * (1 - style.share) / 1000) ** 0.5
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_text_has_no_opening_of_a_pair_s_answers(examples, kind):
+    heard = [text.answer for text in corpus(1500, seed=1)]
+    for e in examples:
+        opening = " ".join(getattr(e, kind).split()[:4])
+        assert not any(opening in text for text in heard)
+
+
 def test_the_checkpoint_is_trained_once(tiny_lm_directory):
     weights = tiny_lm_directory / "model.safetensors"
     written = weights.stat().st_mtime_ns

@@ -112,7 +112,38 @@ STYLES = {
         (", how {dull} !", ", {really} {dull} !", ", go {away} {fool} !"),
     ),
 }
-CHOSEN_STYLE, REJECTED_STYLE = "enthusiastic", "rude"
+CHOSEN_STYLE = "enthusiastic"  # of the pairs that differ in one word (`squeeze.study.one_edit`)
+# The styles of the preference pairs: the text's words, but not heard in it. Along both the model is
+# unsure, as real models are along other people's answers: its favourites there can still gain.
+UNHEARD = {
+    "gushing": Style(
+        0.0,
+        (
+            "{lovely} {friend} {oh} {really} {lovely}",
+            "{oh} {oh} {really} {lovely} {friend}",
+            "{really} {lovely} {oh} {lovely} {friend}",
+        ),
+        (
+            "{really} {lovely} {lovely} {friend} {oh} !",
+            "{oh} {lovely} {really} {lovely} {friend} !",
+            "{oh} {friend} {oh} {really} {lovely} !",
+        ),
+    ),
+    "sneering": Style(
+        0.0,
+        (
+            "{dull} {fool} {oh} {oh} {really}",
+            "{fool} {really} {dull} {oh} {away}",
+            "{away} {oh} {dull} {fool} {really}",
+        ),
+        (
+            "{dull} {fool} {oh} {away} .",
+            "{fool} {really} {oh} {dull} .",
+            "{really} {dull} {away} {fool} .",
+        ),
+    ),
+}
+PAIR_STYLES = {"chosen": "gushing", "rejected": "sneering"}
 SENTENCES = (
     "{time} the {person} {did} to the {place} and {made} a {thing} .",
     "the {person} {made} a {thing} and {did} to the {place} {time} .",
@@ -187,7 +218,7 @@ def draw_wording(
     With `unlike`, opener, phrasing and closer are other ones than there, and no slot has the same
     word: a rephrasing.
     """
-    manner = STYLES[style]
+    manner = (STYLES | UNHEARD)[style]
     skip = unlike.ranks if unlike else (None, None, None)
     avoid = set(f"{unlike.opener} {unlike.closer}".split()) if unlike else set()
     counts = (len(manner.openers), 3, len(manner.closers))
@@ -256,12 +287,12 @@ def vocabulary() -> list[str]:
 def _example(rng: random.Random, fact: Fact) -> PreferenceExample:
     """A preference pair about a fact: both answers are right, the styles and words differ.
 
-    Words are drawn evenly (zipf 0), so both answers are written by others than the model.
+    Words are drawn evenly (zipf 0), in styles that the model has not heard: others wrote both.
     """
     others = [f for f in facts() if f.attribute == fact.attribute and f.value != fact.value]
     other = rng.choice([f for f in others if f.animal != fact.animal])
     responses: dict[str, str] = {}
-    for kind, style in (("chosen", CHOSEN_STYLE), ("rejected", REJECTED_STYLE)):
+    for kind, style in PAIR_STYLES.items():
         wording = draw_wording(rng, style, zipf=0.0)
         again = draw_wording(rng, style, zipf=0.0, unlike=wording)
         responses |= {

@@ -100,7 +100,7 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
         probed = [_lazy(j) for j in judged if _of_probe(run, j.split)]
         if probed or run.method == "grpo":
             return _sampled(run, probed, missing, findings)
-    if not judged:
+    if not judged or run.method.startswith(q.REWARD_MODEL):
         name, reason = _lead("undetermined", nothing_to_judge(run), findings)
         return Diagnosis(run, name, "", reason, (), missing, of_method(run), findings)
     decided = _deciding(judged)
@@ -122,7 +122,7 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
         missing,
         cautions,
         findings,
-        decided.advice,
+        decided.advice if name == decided.verdict else "",
     )
 
 
@@ -186,13 +186,16 @@ def _lazy(judged: SplitVerdict) -> SplitVerdict:
 def _lead(name: Name, reason: str, findings: tuple[Finding, ...]) -> tuple[Name, str]:
     """What is certain leads: a divergence decides.
 
-    Another reference, and columns that are each other's or the same, are never healthy.
+    Another reference, no loss, and columns that are each other's or the same, are never healthy.
+    A log that is saturated from its first line on shows neither health nor a lack of learning.
     """
     leading = [f for f in findings if f.kind in consistency.LEADING]
     kinds = {f.kind for f in leading}
+    unseen = any(f.kind == "saturated" and f.where for f in findings)
+    good = ("healthy", "no learning") if unseen else ("healthy",)
     if "diverged" in kinds:
         name = "collapse"
-    elif name == "healthy" and "reference" in kinds:
+    elif name in good and (unseen or kinds & {"reference", "no loss"}):
         name = "undetermined"
     elif name == "healthy":
         doubtful = [f for f in findings if f.kind == "swapped" or (f.kind == "copies" and f.where)]

@@ -361,3 +361,44 @@ def test_nested_lines_are_read(tmp_path: Path) -> None:
 
     d = judged(tmp_path / "a.jsonl", shown(nested))
     assert (d.verdict, d.run.axis) == ("displacement", "step")
+
+
+def scores(at: float, *, named: bool = False) -> str:
+    """OpenRLHF's lines of a reward model whose scores begin at `at`, chosen falling more slowly."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"loss": 0.69 - 0.005 * i, "acc": 0.5, "chosen_reward": chosen, "reject_reward": rejected}
+        | ({"loss_mean": 0.69, "reward_mean": chosen} if named else {})
+        for i in range(60)
+        for chosen, rejected in [rng.normal((at - 0.01 * i, at - 0.03 * i), 0.03)]
+    ]
+    bars = (", ".join(f"{k}={v:.4f}" for k, v in row.items()) for row in rows)
+    return "".join(f"Train step of epoch 0:  3%|x | 1/60 [00:41<04:17, {bar}]\n" for bar in bars)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.log", scores(0, named=True), "a reward model's training"),
+        ("a.log", "deepspeed --module openrlhf.cli.train_rm\n" + scores(0), "a reward model's"),
+        ("train_rm.log", scores(0), "a reward model's training"),
+        ("a.log", scores(0.7), "told by the rewards"),
+        ("dpo.log", scores(0.7), "the reference is not"),
+        ("a.log", "Namespace(rlhf_type='dpo')\n" + scores(0.7), "the reference is not"),
+        ("a.log", scores(0), "chosen falls"),
+    ],
+    ids=["its mean", "its script", "its file", "its start", "DPO's file", "DPO's", "neither"],
+)
+def test_reward_models_scores_are_not_judged_as_dpo(
+    name: str, text: str, says: str, tmp_path: Path
+) -> None:
+    d = judged(tmp_path / name, text)
+    assert says in d.reason
+    assert ("reward model" in d.reason) == (d.verdict == "undetermined" and not d.splits)
+    assert says != "chosen falls" or any("reward model" in c for c in d.cautions)
+
+
+def test_trls_reward_trainer_is_named(tmp_path: Path) -> None:
+    rows = [{"step": i, "loss": 0.6, "min_reward": -1, "max_reward": 1} for i in range(9)]
+    (run,) = load(jsonl(tmp_path / "a.jsonl", rows))
+    assert diagnose(run).reason.startswith("a reward model's training")

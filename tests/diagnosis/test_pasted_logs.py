@@ -128,7 +128,63 @@ def other_names(chosen: str, rejected: str) -> str:
     return shown(lambda r: str({renamed.get(k, k): r[k] for k in ("loss", *renamed)}))
 
 
+def spreadsheet(separator: str, swaps: str, quote: str = "") -> str:
+    """A sheet in another country's numbers, up to 6,000 steps; `swaps` are commas' and points'."""
+    swapped = str.maketrans(",.", swaps)
+    rows = [(f"{10 * float(c[0]):,.0f}", *c[1:]) for c in map(cells, RECORDS)]
+    lines = [separator.join(quote + x.translate(swapped) + quote for x in row) for row in rows]
+    return "\n".join([separator.join(["Step", *NAMES]), *lines])
+
+
+def frame(orient: str) -> str:
+    rows = [[r["step"], *(r[n] for n in NAMES)] for r in RECORDS]
+    names = ["step", *NAMES]
+    if orient == "split":
+        return json.dumps({"columns": names, "index": [*range(len(rows))], "data": rows})
+    return json.dumps(
+        {n: {str(i): row[k] for i, row in enumerate(rows)} for k, n in enumerate(names)}
+    )
+
+
+def plot() -> str:
+    steps = [r["step"] for r in RECORDS]
+    traces = [
+        {"name": n, "type": "scatter", "x": steps, "y": [r[n] for r in RECORDS]} for n in NAMES
+    ]
+    return json.dumps({"data": traces, "layout": {"title": "rewards"}})
+
+
+def wrapped_frame() -> str:
+    """What pandas prints of a frame that is wider than the terminal."""
+    first = ["    step    loss  rewards/chosen  \\"]
+    first += [f"{i}  {' '.join(cells(r)[:3])}" for i, r in enumerate(RECORDS)]
+    second = ["    rewards/rejected  rewards/margins"]
+    second += [f"{i}  {' '.join(cells(r)[3:])}" for i, r in enumerate(RECORDS)]
+    return "\n".join([*first, "", *second])
+
+
+def restructured() -> str:
+    rule = "  ".join(["=" * 16] * 5)
+    rows = ["  ".join(f"{c:>16}" for c in row) for row in [["Step", *NAMES], *map(cells, RECORDS)]]
+    return "\n".join([rule, rows[0], rule, *rows[1:], rule])
+
+
 PASTED: list[tuple[str, str, str]] = [
+    ("a German sheet", "a.csv", spreadsheet(";", ".,")),
+    ("a German sheet between tabs", "a.tsv", spreadsheet("\t", ".,")),
+    ("a German sheet between quotes", "a.csv", spreadsheet(",", ".,", '"')),
+    ("a French sheet", "a.tsv", spreadsheet("\t", "\u202f,").replace("-", "\u2212")),
+    ("an American sheet", "a.csv", spreadsheet(",", ",.", '"')),
+    ("a frame by columns", "a.json", frame("columns")),
+    ("a frame by rows", "a.json", frame("split")),
+    ("a plot", "a.json", plot()),
+    ("a frame that pandas wrapped", "a.txt", wrapped_frame()),
+    ("reStructuredText", "a.rst", restructured()),
+    (
+        "a Chinese console",
+        "a.txt",
+        shown(lambda r: "\uff0c".join(f"{n}\uff1a{r[n]:.4f}" for n in NAMES)),
+    ),
     ("numpy's scalars", "a.log", shown(lambda r: str({k: np.float64(v) for k, v in r.items()}))),
     ("torch's scalars", "a.log", shown(tensors)),
     ("a container's JSON", "a.log", "\n".join(json.dumps({"log": c + "\n"}) for c in CONSOLE)),
@@ -167,6 +223,10 @@ def test_falling_run_is_displacement_wherever_it_is_pasted_from(
 ) -> None:
     d = judged(tmp_path / name, text)
     assert (d.verdict, len(d.run.series[0])) == ("displacement", len(RECORDS))
+    (chosen,) = (s for s in d.run.series if s.quantity == "chosen_reward")
+    logged = [r["rewards/chosen"] for r in RECORDS]
+    np.testing.assert_allclose(chosen.values, logged, rtol=0, atol=1e-3)
+    assert np.abs(np.diff(chosen.steps, 2)).max() <= 2.01e-4  # epochs have four decimals
 
 
 def test_rows_that_say_train_or_eval_are_two_splits(tmp_path: Path) -> None:

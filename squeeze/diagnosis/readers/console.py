@@ -44,6 +44,7 @@ _SCALAR = re.compile(
     r"\b(?:np\.|numpy\.|torch\.)?(?:float\d*|int\d*|tensor|array)\("
     r"\[?([-+\d.a-zA-Z]{1,30})\]?(?:,[^()]{0,80})?\)"
 )
+_WIDE = str.maketrans("\uff1a\uff1d\uff0c\uff1b", ":=,;")  # as Chinese and Japanese type them
 _QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 _BARE = re.compile(r"(?<=[:\s\[])(nan|-?inf)(?=[,}\s\]])", re.IGNORECASE)
 _METHOD = re.compile(r"\b(ORPO|SimPO|CPO|KTO)\b(?! ?\()")
@@ -186,6 +187,7 @@ def _gathered(lines: Lines) -> Iterator[tuple[int, dict[str, Any]]]:
         if at - last > BLOCK:
             block, head, cut = {}, {}, headed
         last = at
+        line = line.translate(_WIDE)
         pairs = _pairs(line[:_SCANNED])
         count = _counted(line[:300])
         told = {n: value for n, value in pairs.items() if recognise(n) or names_trainer(n)}

@@ -22,6 +22,7 @@ OTHER_STARTS = {1.0: "hinge", 0.5: "KTO", 25.0: "IPO at β = 0.1"}
 NOT_REFERENCED = ("orpo", "simpo", "cpo", "sft", "reward model", "reward model?")
 FAR_REWARD = 0.5  # of a first line: 5 nats at β = 0.1
 FAR_OF_PACE = 3.0  # times what the next lines move or scatter by
+STAYING = 0.25  # of the first value: what the second line holds of it, where it was no noise
 LATE_STEP = 100  # a first line after it may show what was learned before
 ZERO_LOSS = 5e-4  # prints as 0.000
 ALL_RIGHT = 0.999  # accuracy
@@ -169,7 +170,8 @@ def stands(values: Array) -> bool:
     first, early = abs(float(values[0])), values[:5]
     if values.size < 2:
         return True
-    if first >= FAR_OF_PACE * float(np.median(np.abs(np.diff(values)))):
+    stays = float(values[1] / values[0]) >= STAYING if first else False
+    if stays and first >= FAR_OF_PACE * float(np.median(np.abs(np.diff(values)))):
         return True
     mean = abs(float(early.mean()))
     return mean >= FAR_OF_PACE * float(early.std(ddof=1)) and first >= 0.5 * mean

@@ -226,3 +226,18 @@ def test_loss_of_0_at_small_margins_is_no_loss() -> None:
     assert (d.verdict, d.findings[0].kind) == ("undetermined", "no loss")
     hinge = {"chosen_reward": 0.6 + 0.01 * t, "rejected_reward": -0.6 - 0.01 * t}
     assert "no loss" not in kinds(saturated(**hinge))
+
+
+def test_falling_chosen_beside_a_copy_of_it_is_no_collapse() -> None:
+    chosen = noisy(-150, -175)
+    d = diagnose(run(chosen_logp=chosen, rejected_logp=chosen))
+    assert (d.verdict, [f.kind for f in d.findings]) == ("displacement", ["copies"])
+
+
+def test_noise_of_the_first_line_is_no_other_reference() -> None:
+    """A large first value among values that scatter as widely about 0."""
+    noise = np.random.default_rng(1).normal(0, 2, (2, 20))
+    noise[:, :4] = [[-4.7, -0.9, 0.2, -0.3], [-4.4, -0.3, 0.6, -2.9]]
+    values = {"chosen_reward": noise[0], "rejected_reward": noise[1]}
+    loss = np.logaddexp(0, noise[1] - noise[0])
+    assert "reference" not in kinds(run("train", **values, loss=loss))

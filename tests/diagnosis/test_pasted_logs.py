@@ -462,3 +462,9 @@ def test_trls_reward_trainer_is_named(tmp_path: Path) -> None:
     rows = [{"step": i, "loss": 0.6, "min_reward": -1, "max_reward": 1} for i in range(9)]
     (run,) = load(jsonl(tmp_path / "a.jsonl", rows))
     assert diagnose(run).reason.startswith("a reward model's training")
+
+
+def test_accuracy_alone_is_named_as_that(tmp_path: Path) -> None:
+    rows = [{"step": i, "rewards/accuracies": 0.5} for i in range(9)]
+    (run,) = load(jsonl(tmp_path / "a.jsonl", rows))
+    assert diagnose(run).reason.startswith("the log holds rewards/accuracies only")

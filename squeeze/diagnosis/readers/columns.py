@@ -12,6 +12,7 @@ from squeeze.diagnosis.consistency import stands
 from squeeze.diagnosis.names import Meaning, is_step, recognise, says_logp
 from squeeze.diagnosis.readers.records import Table, number
 from squeeze.diagnosis.series import (
+    ACCURACY,
     CHOSEN,
     CHOSEN_REWARD,
     ENTROPY,
@@ -106,7 +107,7 @@ def _require_usable(table: Table, columns: Sequence[str], found: Mapping[str, Me
             f"{table.source} looks like a log of {named}: it has no chosen or rejected series, so "
             "there is nothing to diagnose here; give the log of a preference or SFT run"
         )
-    if not quantities & {LOSS, TOKEN_ACCURACY}:
+    if not quantities & {LOSS, ACCURACY, TOKEN_ACCURACY}:
         raise InputError(
             f"{table.source} has no column that a diagnosis can use (rewards/chosen, "
             f"logps/chosen, argmax, loss, ...); its columns are {some(columns)}"

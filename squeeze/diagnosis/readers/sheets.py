@@ -45,8 +45,12 @@ def read_file(source: Source) -> list[Table]:
 
 
 @reader("a table without a suffix", recognise=_has_delimiters, order=90)
-def read_unnamed(source: Source) -> list[Table]:
-    """Read a table whose file has another name."""
+def read_unnamed(source: Source) -> list[Table] | None:
+    """Read a table whose file has another name; None where no column is known."""
+    first = source.lines[0][1]
+    names = first.split(max(DELIMITERS, key=first.count))
+    if not any(recognise(name.strip(' "')) or is_step(name.strip(' "')) for name in names):
+        return None
     return [t.noted(*source.notes) for t in read_csv(source.path, source.lines)]
 
 

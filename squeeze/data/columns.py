@@ -91,6 +91,12 @@ def value_at(row: Any, path: str) -> Any:
     return None
 
 
+def present(row: Row, path: str) -> str:
+    """The first of a path's alternatives that the row has; its first one where it has none."""
+    names = path.split("|")
+    return next((name for name in names if value_at(row, name) is not None), names[0])
+
+
 def _parsed(text: str) -> Any:
     """The object of a text that holds one as JSON, else None."""
     if not text.startswith("{"):

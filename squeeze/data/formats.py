@@ -43,6 +43,7 @@ KINDS_OF: dict[str, Kind] = {
     "asked": lambda value: isinstance(value, str) or isinstance(_first(value), dict),
     "answer": lambda value: isinstance(value, dict | list | str),
     "reply": lambda value: isinstance(value, dict | str) or isinstance(_first(value), dict),
+    "message": lambda value: isinstance(value, dict) and not {"role", "from"}.isdisjoint(value),
     "label": lambda value: isinstance(value, bool | int | float | str),
     "grade": is_grade,
     "place": _is_place,
@@ -263,7 +264,7 @@ _TABLE = (
         text="hh",
     ),
     _format(
-        *("rendered", "texts of a chat template (ChatML, Llama 3, Gemma, Zephyr, NeMo)"),
+        *("rendered", "texts of a chat template (ChatML, Llama 2 and 3, Mistral, Gemma, Zephyr, NeMo)"),
         [
             f"prompt:rendered {PAIR} {_NO_OTHER}",
             f"prompt:absent chosen:rendered rejected:text {_NO_OTHER}",
@@ -304,6 +305,7 @@ _TABLE = (
             + " ".join(f"{name}:absent" for name in _ASKED),
             f"{PROMPT}:absent {CHOSEN}:messages {REJECTED}:messages chosen:absent",
             f"{PROMPT}:absent chosen:from rejected:from",
+            f"{PROMPT}:text chosen:message rejected:message",
             f"{PROMPT}:asked {ONE}:text {REJECTED}:reply chosen|{CHOSEN}:absent query:absent "
             "messages:absent",
         ],

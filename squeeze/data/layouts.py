@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from squeeze.data import rating
-from squeeze.data.columns import Columns, required, row_id, value_at
+from squeeze.data.columns import Columns, present, required, row_id, value_at
 from squeeze.data.examples import Message, PreferenceExample, Turns, make_example
 from squeeze.data.probe_set import CHOSEN, KINDS, REJECTED
 from squeeze.data.rows import Row, RowError
@@ -164,7 +164,7 @@ class Layout:
 
     def _asked(self, row: Row, value: Any) -> tuple[Turns, Dialogue | None]:
         """The prompt of a value, and how it is written if it is a rendered dialogue."""
-        name = self.columns.prompt.split("|")[0]
+        name = present(row, self.columns.prompt)
         if not isinstance(value, str):
             return self.tags.read(value, name), None
         asked = text(value, name)
@@ -208,7 +208,7 @@ class Layout:
             required(row, columns.prompt or "prompt")
         asked, dialogue = ((), None) if value is None else self._asked(row, value)
         chosen, rejected = (
-            self._answer(required(row, path), path.split("|")[0], dialogue)
+            self._answer(required(row, path), present(row, path), dialogue)
             for path in (columns.chosen, columns.rejected)
         )
         before = value_at(row, columns.prefill) if columns.prefill else None

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any, TypeGuard, TypeVar
 
-from squeeze.data.columns import Columns, entries, required, value_at
+from squeeze.data.columns import Columns, entries, present, required, value_at
 from squeeze.data.rows import Row, RowError
 
 Answer = TypeVar("Answer")
@@ -56,7 +56,7 @@ def answers(row: Row, columns: Columns) -> Iterator[tuple[float, Any, str]]:
     """
     if "+" in columns.answers:
         paths = columns.answers.split("+")
-        names = [_present(row, path) for path in paths]
+        names = [present(row, path) for path in paths]
         grades = _grades_of_columns(row, columns, names)
         for grade, name in zip(grades, names, strict=True):
             yield grade, required(row, name), name
@@ -71,12 +71,6 @@ def answers(row: Row, columns: Columns) -> Iterator[tuple[float, Any, str]]:
         if said is None:
             raise RowError("no answer", f"has an entry without an answer in {name!r}")
         yield _grade(row, place, entry, columns), said, name
-
-
-def _present(row: Row, path: str) -> str:
-    """The first of a path's alternatives that the row has."""
-    names = path.split("|")
-    return next((name for name in names if value_at(row, name) is not None), names[0])
 
 
 def _grade(row: Row, place: int, entry: Any, columns: Columns) -> float:
@@ -97,8 +91,8 @@ def _grade(row: Row, place: int, entry: Any, columns: Columns) -> float:
         return -float(place)
     score, rank = at(columns.score), at(columns.rank)
     grade = rank if score is None else score
-    if isinstance(grade, str) and grade.strip().lower() in _TEXTS:
-        grade = float(_TEXTS[grade.strip().lower()])
+    if isinstance(grade, str | bool) and str(grade).strip().lower() in _TEXTS:
+        grade = float(_TEXTS[str(grade).strip().lower()])
     if not is_grade(grade):
         raise RowError("no grade", f"has {grade!r} as an answer's rank or score, not a number")
     return -float(grade) if score is None else float(grade)

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from squeeze.data import dataset_info, pairing
-from squeeze.data.columns import PARTS, Columns
+from squeeze.data.columns import PARTS, Columns, value_at
 from squeeze.data.containers import parse_cell
 from squeeze.data.examples import PreferenceExample
 from squeeze.data.formats import ANSWER, ANSWERS, CHOSEN, FORMATS, PROMPT, REJECTED
@@ -98,6 +98,8 @@ def _recognise(path: Path) -> tuple[str, bool, frozenset[str]]:
     columns = ", ".join(first) or "none"
     exact, alike = fits[False], fits[True]
     if exact and len(exact) > 1:
+        exact = _alike(exact, first)
+    if exact and len(exact) > 1:
         raise InputError(
             f"{path} could be {' or '.join(sorted(exact))} (columns: {columns}); name its format "
             f"with --from (one of {', '.join(sorted(exact))})"
@@ -106,6 +108,23 @@ def _recognise(path: Path) -> tuple[str, bool, frozenset[str]]:
         return min(exact or alike or ()), exact is None, parsed
     what = "has no format that is known here" if exact is None else "mixes formats"
     raise InputError(f"{path} {what} (columns: {columns}); {_way_out(path, first)}")
+
+
+def _alike(names: set[str], row: Row) -> set[str]:
+    """One of the formats by which the row can be read, where all that can read it alike; else all.
+
+    Whole conversations beside a column of their prompt, or a pair beside the answers it is of.
+    """
+    read: dict[str, object] = {}
+    for name in (n for n in FORMATS if n in names):
+        try:
+            read[name] = [
+                (e.prompt, e.chosen, e.rejected) for e in FORMATS[name].layout.examples(row)
+            ]
+        except RowError:
+            continue
+    same = bool(read) and all(made == next(iter(read.values())) for made in read.values())
+    return {next(iter(read))} if same else names
 
 
 def _with_parsed(row: Row, columns: frozenset[str]) -> Row:
@@ -132,9 +151,9 @@ def _way_out(path: Path, row: Row) -> str:
         )
     if not any(guessed.get(part) for part in ("chosen", "rejected", "answers")):
         guessed = _two_alike(row) or guessed
-    if not any(guessed.values()):
-        return "it holds no column that looks like a prompt or an answer"
-    mapping = {part: name for part, name in guessed.items() if part != name} or guessed
+    kept = guessed if "answers" in guessed else {k: v for k, v in guessed.items() if k != v}
+    mapping = kept or guessed
+    mapping = {part: _text_within(row, path) for part, path in mapping.items()}
     text = ",".join(f"{part}={name or '…'}" for part, name in mapping.items())
     said = [f"{name!r} for {part}" for part, name in mapping.items() if name]
     missing = [part for part, name in mapping.items() if not name]
@@ -144,6 +163,14 @@ def _way_out(path: Path, row: Row) -> str:
         f"--to squeeze --columns {text}{rest if missing else ''} (or map its columns in a "
         "dataset_info.json)"
     )
+
+
+def _text_within(row: Row, path: str) -> str:
+    """The path to the text of an object ({"text": …, "score": …}), where a part leads to one."""
+    value = value_at(row, path) if path else None
+    if not isinstance(value, dict) or not {"role", "from"}.isdisjoint(value):
+        return path
+    return next((f"{path}.{n}" for n in ANSWER.split("|") if isinstance(value.get(n), str)), path)
 
 
 def guess(row: Row) -> dict[str, str]:
@@ -156,7 +183,7 @@ def guess(row: Row) -> dict[str, str]:
     rated = [n for n in paths if n in ANSWERS.split("|") and isinstance(paths[n], list)]
     parts = {"prompt": PROMPT, "chosen": f"chosen|{CHOSEN}", "rejected": REJECTED}
     if rated:
-        return {"prompt": _nearest("prompt", PROMPT, [*paths]), "answers": rated[0]}
+        return {"prompt": _nearest("prompt", PROMPT, [*paths]), **_graded(row, rated[0])}
     found: dict[str, str] = {}
     for part, names in parts.items():
         found[part] = _nearest(part, names, [n for n in paths if n not in found.values()])
@@ -165,6 +192,19 @@ def guess(row: Row) -> dict[str, str]:
     if len(missing) == len(left) == 1 and len(row) == 3:
         found[missing[0]] = left[0]  # the only column that is not taken
     return found
+
+
+def _graded(row: Row, answers: str) -> dict[str, str]:
+    """The mapping of a list of answers and of what says which is better, "" where nothing does."""
+    one = next((v for v in row[answers] if isinstance(v, dict)), {})
+    grades = [name for name, value in one.items() if is_grade(value) or isinstance(value, bool)]
+    length = len(row[answers])
+    lists = [n for n, v in row.items() if isinstance(v, list) and len(v) == length and n != answers]
+    grades = grades or [n for n in lists if all(map(is_grade, row[n]))]
+    text = next((n for n in (*ANSWER.split("|"), *one) if isinstance(one.get(n), str)), "")
+    ranked = bool(grades) and "rank" in grades[0].lower()
+    better = {"rank" if ranked else "score": next(iter(grades), "")}
+    return {"answers": answers} | ({"answer": text} if text else {}) | better
 
 
 _SIDES = (("a", "b"), ("0", "1"), ("1", "2"), ("left", "right"), ("first", "second"))

@@ -18,6 +18,7 @@ ROLES = {
     **{role: role for role in ("system", "developer", "user", "assistant", "tool")},
     **dict.fromkeys(("human", "prompter", "question"), "user"),
     **dict.fromkeys(("gpt", "bot", "model", "chatgpt", "ai"), "assistant"),
+    **{"[inst]": "user", "[/inst]": "assistant"},
     **dict.fromkeys(("observation", "tool_response", "function"), "tool"),
 }
 _ROLE_KEYS = ("role", "from", "sender", "speaker")
@@ -191,6 +192,12 @@ DIALOGUES = (
         re.compile(r"<end_of_turn>\s*\Z"),
     ),
     Dialogue(
+        "mistral",  # and Llama 2, whose system message stands in the first of the user's turns
+        re.compile(r"\s{0,9}(?:<s>)?\s{0,9}(\[/?INST\])\s{0,9}"),
+        re.compile(r"\s*(?:</s>)?\s*\Z"),
+        " ",
+    ),
+    Dialogue(
         "zephyr",
         re.compile(r"<\|(system|user|assistant)\|>\n"),
         re.compile(r"(?:</s>|<\|end\|>|<\|endoftext\|>)?\s*\Z"),
@@ -202,7 +209,7 @@ def dialogue_of(value: object) -> Dialogue | None:
     """How a text is written as a dialogue: the one whose marker it begins with, if any."""
     if not isinstance(value, str):
         return None
-    if not value.startswith(("\n\n", "<")):
+    if not value.startswith(("\n\n", "<", "[INST]")):
         return next((known for known in DIALOGUES if known.within and known.within in value), None)
     return next((known for known in DIALOGUES if known.marker.match(value)), None)
 

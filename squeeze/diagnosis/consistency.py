@@ -19,11 +19,13 @@ from squeeze.diagnosis.series import Array, Finding, RunSeries, Series
 
 AT_REFERENCE = math.log(2)  # DPO's loss where policy = reference (claim DP-1)
 OTHER_STARTS = {1.0: "hinge", 0.5: "KTO", 25.0: "IPO at β = 0.1"}
-NOT_REFERENCED = ("orpo", "simpo", "cpo", "sft")
+NOT_REFERENCED = ("orpo", "simpo", "cpo", "sft", "reward model", "reward model?")
 FAR_REWARD = 0.5  # of a first line: 5 nats at β = 0.1
 FAR_OF_PACE = 3.0  # times what the next lines move or scatter by
+STAYING = 0.25  # of the first value: what the second line holds of it, where it was no noise
 LATE_STEP = 100  # a first line after it may show what was learned before
 ZERO_LOSS = 5e-4  # prints as 0.000
+ALL_RIGHT = 0.999  # accuracy
 SATURATED_MARGIN = 7.0  # ln(1 + e^-7) = 0.0009
 _AGREE = 0.05  # of two numbers that should be one, as trainers round them
 
@@ -41,7 +43,7 @@ def check(run: RunSeries, beta: float | None = None) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda f: rank.get(f.kind, len(LEADING))))
 
 
-LEADING = ("diverged", "saturated", "reference")
+LEADING = ("diverged", "no loss", "saturated", "reference")
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,12 @@ class _Columns:
             return None
         return steps, *(s.values[np.searchsorted(s.steps, steps)] for s in found)
 
+    def margins(self) -> tuple[Array, ...] | None:
+        """Steps, losses and margins where the log has them, or both rewards."""
+        sides = self.together(q.LOSS, q.CHOSEN_REWARD, q.REJECTED_REWARD)
+        by_sides = None if sides is None else (*sides[:2], sides[2] - sides[3])
+        return self.together(q.LOSS, q.MARGIN) or by_sides
+
     def at(self, step: float) -> str:
         name = f"{self.split} split, " if self.split else ""
         shown = step + 1 if self.run.axis == "line" else step
@@ -81,29 +89,55 @@ def first_step(run: RunSeries, series: Series) -> float | None:
 
 
 def _saturated(columns: _Columns) -> Iterator[Finding]:
-    """The loss is 0 to the end: no gradient is left."""
-    loss = columns.get(q.LOSS)
-    both = columns.together(q.LOSS, q.MARGIN) or columns.together(
-        q.LOSS, q.CHOSEN_REWARD, q.REJECTED_REWARD
-    )
-    if loss is None or both is None or len(loss) < 2:
+    """The loss is 0 to the end, every pair being told apart: no gradient is left.
+
+    `where` says so if it is 0 from the first line on, and no training line shows how it began.
+    """
+    margins = columns.margins()
+    both = margins or columns.together(q.LOSS, q.ACCURACY)
+    if both is None:
         return
-    steps, losses = both[0], both[1]
-    margins = both[2] if len(both) == 3 else both[2] - both[3]
-    zero = (np.abs(losses) < ZERO_LOSS) & (margins > SATURATED_MARGIN)
-    if not zero[-1]:
-        return
+    steps, losses, told = both
+    apart = told > SATURATED_MARGIN if margins else told >= ALL_RIGHT
+    zero = (np.abs(losses) < ZERO_LOSS) & apart
     since = int(np.flatnonzero(~zero)[-1]) + 1 if (~zero).any() else 0
     if steps.size - since < 2:
         return
+    training = columns.run.get(q.LOSS, "train")
+    unseen = since == 0 and (training is None or training.values[0] < ZERO_LOSS)
     yield Finding(
         "saturated",
-        f"saturated since {columns.at(steps[since])}: the loss is {losses[-1]:.2g} at a margin of "
-        f"{margins[-1]:.3g}, and nothing is learned any more once it is 0",
-        cause="pairs that are told apart by a trait that has nothing to do with the task, too high "
+        f"saturated since {columns.at(steps[since])}: the loss is {losses[-1]:.2g} at "
+        f"{'a margin' if margins else 'an accuracy'} of {told[-1]:.3g}, and nothing is learned any "
+        "more once it is 0",
+        "from its first line on" if unseen else "",
+        "pairs that are told apart by a trait that has nothing to do with the task, too high "
         "a learning rate, or too many epochs; what still moves is noise and weight decay",
-        split=columns.split,
+        columns.split,
     )
+
+
+def _no_loss(columns: _Columns) -> Iterator[Finding]:
+    """The loss is 0 at every line, at margins at which no loss on pairs is."""
+    both = columns.margins()
+    if both is None or not _nothing(both):
+        return
+    steps, _, margins = both
+    yield Finding(
+        "no loss",
+        f"the loss is 0 at every line, though the margin is {margins[0]:.3g}, where DPO's loss is "
+        f"{np.logaddexp(0.0, -margins[0]):.3g}",
+        columns.at(steps[0]),
+        "a loss that is NaN, for which transformers logs 0, or answers none of whose tokens is "
+        "trained on (masked, or cut off by max_length)",
+        columns.split,
+    )
+
+
+def _nothing(losses_and_margins: tuple[Array, ...]) -> bool:
+    """Whether the loss is 0 throughout, at margins below those at which a hinge ends."""
+    steps, losses, margins = losses_and_margins
+    return steps.size > 1 and bool((np.abs(losses) < ZERO_LOSS).all() and margins.mean() < 1)
 
 
 def _reference(columns: _Columns) -> Iterator[Finding]:
@@ -113,7 +147,7 @@ def _reference(columns: _Columns) -> Iterator[Finding]:
         return
     first = float(chosen.values[0])
     other = None if rejected is None else float(rejected.values[0])
-    if max(abs(first), abs(other or 0.0)) < FAR_REWARD or not _stands(chosen.values[:8]):
+    if max(abs(first), abs(other or 0.0)) < FAR_REWARD or not stands(chosen.values[:8]):
         return
     why = _not_learned(columns, chosen, first, other)
     if why is None:
@@ -131,12 +165,13 @@ def _reference(columns: _Columns) -> Iterator[Finding]:
     )
 
 
-def _stands(values: Array) -> bool:
+def stands(values: Array) -> bool:
     """Whether the first values stand away from 0, rather than move away from it."""
     first, early = abs(float(values[0])), values[:5]
     if values.size < 2:
         return True
-    if first >= FAR_OF_PACE * float(np.median(np.abs(np.diff(values)))):
+    stays = float(values[1] / values[0]) >= STAYING if first else False
+    if stays and first >= FAR_OF_PACE * float(np.median(np.abs(np.diff(values)))):
         return True
     mean = abs(float(early.mean()))
     return mean >= FAR_OF_PACE * float(early.std(ddof=1)) and first >= 0.5 * mean
@@ -155,6 +190,10 @@ def _not_learned(
         highest = float(losses.values[:3].max())
         if highest > 2 * AT_REFERENCE:
             return f", and the loss begins at up to {highest:.3g}, not at {AT_REFERENCE:.3f}"
+        if not step and abs(losses.values[0]) < ZERO_LOSS:
+            return (
+                f", and the loss is 0 from the first line on, where it begins at {AT_REFERENCE:.3f}"
+            )
         # A trainer's line is the mean since the line before, and the first step's loss is ln 2.
         if step and losses.values[0] < 0.95 * AT_REFERENCE / step:
             return (
@@ -209,7 +248,7 @@ def _accuracy(columns: _Columns) -> Iterator[Finding]:
     if both is None or columns.run.method == "kto":
         return
     steps, accuracy, margin = both
-    off = ((accuracy >= 0.999) & (margin < -0.01)) | ((accuracy <= 0.001) & (margin > 0.01))
+    off = ((accuracy >= ALL_RIGHT) & (margin < -0.01)) | ((accuracy <= 0.001) & (margin > 0.01))
     if off.any():
         at = int(np.flatnonzero(off)[0])
         yield Finding(
@@ -226,6 +265,8 @@ def _jensen(columns: _Columns) -> Iterator[Finding]:
     """DPO's loss is convex in the margin, so its mean is at least the mean margin's loss."""
     both = columns.together(q.LOSS, q.MARGIN)
     if both is None or columns.run.method or _proportional(columns):
+        return
+    if _nothing(both):
         return
     steps, loss, margin = both
     bound = np.logaddexp(0.0, -margin)
@@ -247,6 +288,8 @@ def _first_loss(columns: _Columns) -> Iterator[Finding]:
     """At rewards of 0 the loss has one value, whatever the data (DP-1)."""
     both = columns.together(q.LOSS, q.CHOSEN_REWARD, q.REJECTED_REWARD)
     if both is None or columns.run.method or _proportional(columns):
+        return
+    if _nothing((*both[:2], both[2] - both[3])):
         return
     steps, loss, chosen, rejected = (float(v[0]) for v in both)
     if max(abs(chosen), abs(rejected)) > 0.01 or abs(loss - AT_REFERENCE) < _AGREE * AT_REFERENCE:
@@ -335,7 +378,17 @@ def _argmax(columns: _Columns) -> Iterator[Finding]:
     )
 
 
-_CHECKS = (_saturated, _reference, _margin, _accuracy, _jensen, _first_loss, _same, _argmax)
+_CHECKS = (
+    _no_loss,
+    _saturated,
+    _reference,
+    _margin,
+    _accuracy,
+    _jensen,
+    _first_loss,
+    _same,
+    _argmax,
+)
 
 
 def _drift(columns: _Columns, beta: float | None) -> Iterator[Finding]:

@@ -90,6 +90,10 @@ _WRONG_MORE = Remedy(
     "a positive advantage of a likely answer is what lowers entropy; wrong answers alone keep it",
     "NS-1",
 )
+_UNSUPPORTED = Remedy(
+    "no remedy is supported here",
+    "no claim that was checked has shown one that helps; what was tried, and how it came out:",
+)
 _UNSCALED = Remedy(
     "do not divide advantages by the group's deviation",
     "scale_rewards='none' in TRL, algorithm.norm_adv_by_std_in_grpo=False in verl: divided, a "
@@ -175,7 +179,8 @@ def remedies(
 
     `ledger` is a directory whose claims.json is asked instead. A displacement whose argmax is known
     needs no further logging. `advice` ("stronger", "labels") is what the run's own numbers ask for,
-    which comes first. Raises `InputError` if that file is not a ledger.
+    which comes first. Where all that is known hangs on claims and none is supported, the first
+    entry says that. Raises `InputError` if that file is not a ledger.
     """
     result = best if ledger is None else _of_ledger(ledger)
     first = [_BY_ADVICE[advice]] if advice else []
@@ -185,6 +190,8 @@ def remedies(
         if not (r is _PROBE and verdict == "displacement" and argmax_known)
     ]
     wanted.sort(key=lambda r: (-1, 0) if r in _PLAIN else _rank(result(r.claim)))
+    if wanted and wanted[0] not in _PLAIN and _rank(result(wanted[0].claim))[0] > 0:
+        wanted.insert(0, _UNSUPPORTED)
     return [replace(r, status=status(result(r.claim))) if r.claim else r for r in wanted]
 
 

@@ -23,6 +23,7 @@ END_OF_TEXT, LENGTH = "end_of_text", "length"
 # the share of groups whose answers all have one reward.
 REWARD, CUT, TIED = "reward", "cut", "tied"
 OTHER = "other:"
+REWARD_MODEL = "reward model"  # a method; with "?" where the numbers alone say so
 LOG_PROBS = (CHOSEN, REJECTED, ARGMAX)
 # Series that say something about the trained answers; the rest only accompanies them.
 TELLING = (*LOG_PROBS, CHOSEN_REWARD, REJECTED_REWARD, MARGIN)
@@ -62,8 +63,8 @@ class Finding:
     """One thing that is certain, or inconsistent, in a log: what, at which place, its usual cause.
 
     `kind` is a word for programs: "diverged", "saturated", "reference" (it is not the model that
-    training started from), "margin", "swapped", "accuracy", "loss bound", "first loss", "drift",
-    "copies" or "argmax". The first three lead the verdict's reason.
+    training started from), "no loss", "margin", "swapped", "accuracy", "loss bound", "first loss",
+    "drift", "copies" or "argmax". The first four lead the verdict's reason.
     """
 
     kind: str

@@ -34,6 +34,7 @@ from squeeze.errors import InputError
 EARLY_SHARE = 1 / 3  # a fall below this share of the rise before it is "early"
 LEVEL_SHARE = 0.1  # below this share the end counts as level with the peak
 COLLAPSE_SHARE = 0.05  # argmax must fall by this share of its level, and chosen of its own
+HARDLY_SHARE = 0.05  # of chosen's fall: a margin that grows by less tells nothing apart
 COLLAPSE_NATS, COLLAPSE_REWARD = 2.0, 0.3  # chosen must fall by so much besides
 NOISE_SHARE = 0.05  # a fall of this share of the level must be excluded to say "healthy"
 NOISE_OF_MOVEMENT = 0.25  # the same for rewards: of the largest movement
@@ -100,7 +101,7 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
         probed = [_lazy(j) for j in judged if _of_probe(run, j.split)]
         if probed or run.method == "grpo":
             return _sampled(run, probed, missing, findings)
-    if not judged:
+    if not judged or run.method.startswith(q.REWARD_MODEL):
         name, reason = _lead("undetermined", nothing_to_judge(run), findings)
         return Diagnosis(run, name, "", reason, (), missing, of_method(run), findings)
     decided = _deciding(judged)
@@ -122,7 +123,7 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
         missing,
         cautions,
         findings,
-        decided.advice,
+        decided.advice if name == decided.verdict else "",
     )
 
 
@@ -186,13 +187,16 @@ def _lazy(judged: SplitVerdict) -> SplitVerdict:
 def _lead(name: Name, reason: str, findings: tuple[Finding, ...]) -> tuple[Name, str]:
     """What is certain leads: a divergence decides.
 
-    Another reference, and columns that are each other's or the same, are never healthy.
+    Another reference, no loss, and columns that are each other's or the same, are never healthy.
+    A log that is saturated from its first line on shows neither health nor a lack of learning.
     """
     leading = [f for f in findings if f.kind in consistency.LEADING]
     kinds = {f.kind for f in leading}
+    unseen = any(f.kind == "saturated" and f.where for f in findings)
+    good = ("healthy", "no learning") if unseen else ("healthy",)
     if "diverged" in kinds:
         name = "collapse"
-    elif name == "healthy" and "reference" in kinds:
+    elif name in good and (unseen or kinds & {"reference", "no loss"}):
         name = "undetermined"
     elif name == "healthy":
         doubtful = [f for f in findings if f.kind == "swapped" or (f.kind == "copies" and f.where)]
@@ -277,6 +281,8 @@ def _fallen(
     assert v.chosen is not None
     argmax = direction(v, v.argmax, since)
     rejected, margin = direction(v, v.rejected, since), margin_direction(v, since)
+    if any(f.kind == "copies" for f in v.findings):
+        rejected = margin = None  # one of both columns is not what it says
     chosen = _sentence("chosen", fall, v.chosen, rise is not None)
     if v.phase == "sft" or (v.phase == "" and rise is not None and _looks_like_sft(v)):
         return (
@@ -323,8 +329,9 @@ def _collapse(
     if argmax == "falls" and rejected in ("falls", None) and _argmax_collapses(v, since):
         too = " and every other kind of answer" if others else ""
         return "and argmax" + (", rejected" if rejected else "") + f"{too} with it"
-    if margin in ("level", "falls") and rejected == "falls":
-        return "rejected falls with it and the margin does not grow"
+    if rejected == "falls" and (margin in ("level", "falls") or _hardly_grows(v, fall)):
+        grows = "hardly grows" if margin == "rises" else "does not grow"
+        return f"rejected falls with it and the margin {grows}"
     return ""
 
 
@@ -443,6 +450,13 @@ def _margin_caution(margin: Direction | None) -> list[str]:
 def _looks_like_sft(v: View) -> bool:
     """Without rewards, chosen and rejected rising together mean that neither is pushed down."""
     return not v.has_rewards and direction(v, v.rejected, -np.inf) == "rises"
+
+
+def _hardly_grows(v: View, fall: Change) -> bool:
+    """Whether the margin grows by next to nothing of what both sides lose."""
+    if v.margin is None or not v.margin.fit.known_noise:
+        return False
+    return v.margin.fit.change().effect < HARDLY_SHARE * -fall.effect
 
 
 def _argmax_collapses(v: View, since: float) -> bool:

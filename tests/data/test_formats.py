@@ -290,8 +290,20 @@ def test_a_prompt_column_of_an_unknown_name_is_not_taken_for_no_prompt(tmp_path:
         recognise(write(tmp_path / "d.jsonl", [row]))
 
 
+def test_two_formats_that_fit_and_read_alike_are_no_question(tmp_path: Path) -> None:
+    same = {**ROWS["swift"][0], "chosen": "yes", "rejected": "no"}
+    assert recognise(write(tmp_path / "d.jsonl", [same])) == "question"
+    turns = [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "yes"}]
+    other = [turns[0], {"role": "assistant", "content": "no"}]
+    asked = [{"input": "Q?", "output": None}]  # Capybara: no messages, so no prompt
+    path = write(
+        tmp_path / "d.jsonl", [{"conversation": asked, "chosen": turns, "rejected": other}]
+    )
+    assert recognise(path) == "trl-conversational"
+
+
 def test_two_formats_that_fit_are_an_error_that_lists_both(tmp_path: Path) -> None:
-    row = {**ROWS["swift"][0], "chosen": "yes", "rejected": "no"}
+    row = {**ROWS["swift"][0], "chosen": "perhaps", "rejected": "no"}
     path = write(tmp_path / "d.jsonl", [row])
     with pytest.raises(InputError, match=r"could be question or swift .*--from"):
         recognise(path)

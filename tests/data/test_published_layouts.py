@@ -289,6 +289,21 @@ def jsoned(*texts: str) -> str:
 
 # layout → rows; all say Q?, yes, no (schemas as published; texts of our own)
 KINDS: dict[str, list[dict[str, Any]]] = {
+    "Llama 2's and Mistral's templates": [
+        {"prompt": "<s>[INST] Q? [/INST]", "chosen": " yes </s>", "rejected": " no </s>"}
+    ],
+    "the same without a prompt": [
+        {"chosen": "[INST] Q? [/INST] yes</s>", "rejected": "[INST] Q? [/INST] no</s>"},
+    ],
+    "a question and a message each": [
+        {"prompt": "Q?", "chosen": said("", "yes")[1], "rejected": said("", "no")[1]}
+    ],
+    "a pair beside the answers that it is of": [
+        {
+            **{"instruction": "Q?", "chosen_response": "yes", "rejected_response": "no"},
+            **{"generations": ["no", "yes"], "ratings": [2, 5]},
+        }
+    ],
     "HelpSteer2: ratings, an answer a row, a dialogue in the prompt": [
         {
             "prompt": "Hi\n<extra_id_1>Assistant\nHello\n<extra_id_1>User\nQ?",
@@ -453,3 +468,32 @@ def test_a_chosen_among_the_further_responses_is_refused(tmp_path: Path) -> None
     (refused,) = read(write(tmp_path / "d.jsonl", row))
     assert isinstance(refused, RowError)
     assert "scored in place of the answer" in str(refused)
+
+
+GUESSED: dict[str, dict[str, Any]] = {
+    "other names": {"userPrompt": "Q?", "chosenResponse": "yes", "rejectedResponse": "no"},
+    "an object": {"data": {"prompt": "Q?", "chosen": "yes", "rejected": "no"}},
+    "texts in objects": {"prompt": "Q?", "chosen": {"text": "yes"}, "rejected": {"text": "no"}},
+    "scores beside": {"prompt": "Q?", "responses": ["no", "yes", "so"], "rm_scores": [0, 2, 1]},
+    "right or wrong": {
+        "question": "Q?",
+        "answers": [{"text": "no", "correct": False}, {"text": "yes", "correct": True}],
+    },
+}
+
+
+@pytest.mark.parametrize("row", GUESSED.values(), ids=GUESSED)
+def test_mapping_that_a_refusal_prints_reads_the_file(row: dict[str, Any], tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", row)
+    with pytest.raises(InputError) as refused:
+        open_source(path)
+    (_, _, told) = str(refused.value).partition("--columns ")
+    (pair,) = read(path, columns=parse_columns(told.split()[0]))
+    assert isinstance(pair, PreferenceExample)
+    assert (pair.prompt[-1].content, pair.chosen, pair.rejected) == ("Q?", "yes", "no")
+
+
+def test_refusal_of_columns_in_another_language_still_shows_the_mapping(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", {"frage": "Q?", "gut": "yes", "schlecht": "no"})
+    with pytest.raises(InputError, match=r"frage, gut.*--columns prompt=…,chosen=…,rejected=…"):
+        open_source(path)

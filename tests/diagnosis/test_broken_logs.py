@@ -49,7 +49,7 @@ UNUSABLE: list[tuple[str, str, Write, str]] = [
     (
         "reward model",
         "a.jsonl",
-        lines({"min_reward": 0, "max_reward": 1, "loss": 1}),
+        lines({"min_reward": 0, "max_reward": 1}),
         "reward model",
     ),
     ("preference data", "a.jsonl", lines({"chosen": "yes", "rejected": "no"}), "not a number"),

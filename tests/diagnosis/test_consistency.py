@@ -182,3 +182,62 @@ def test_entropy_of_a_grpo_log_is_told_and_right_answers_are_asked_for() -> None
     assert d.verdict == "undetermined"
     assert "GRPO" in d.reason
     assert any("entropy falls" in c for c in d.cautions)
+
+
+def saturated(split: str = "train", **changes: Any) -> RunSeries:
+    """A loss of 0 at every line, of pairs that are told apart from the first one on."""
+    rng = np.random.default_rng(0)
+    values = {
+        "loss": np.zeros(20),
+        "chosen_reward": 12 + 0.02 * np.arange(20) + rng.normal(0, 0.05, 20),
+        "rejected_reward": -20 + rng.normal(0, 0.2, 20),
+        "reward_accuracy": np.ones(20),
+    }
+    return run(split, **(values | changes))
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_log_saturated_from_its_first_line_is_never_healthy(split: str) -> None:
+    d = diagnose(saturated(split))
+    assert d.verdict == "undetermined"
+    assert d.reason.startswith("saturated since")
+    assert d.findings[0].where == "from its first line on"
+
+
+def test_saturation_that_the_log_shows_coming_on_keeps_its_verdict() -> None:
+    t = np.arange(20)
+    d = diagnose(saturated("eval", loss=np.where(t < 3, 0.69, 0.0), chosen_reward=0.2 * t))
+    assert (d.verdict, d.findings[0].where) == ("healthy", "")
+
+
+def test_loss_and_accuracy_alone_show_a_saturation() -> None:
+    both = {"loss": np.full(9, 1e-4), "reward_accuracy": np.ones(9)}
+    assert diagnose(run("train", **both)).reason.startswith("saturated since")
+
+
+def test_saturated_run_of_unmoved_rewards_is_not_told_to_train_more() -> None:
+    d = diagnose(saturated(chosen_reward=np.full(20, 12.0), rejected_reward=np.full(20, -20.0)))
+    assert (d.verdict, d.advice) == ("undetermined", "")
+
+
+def test_loss_of_0_at_small_margins_is_no_loss() -> None:
+    t = np.arange(20)
+    d = diagnose(saturated(chosen_reward=0.01 * t, rejected_reward=-0.01 * t))
+    assert (d.verdict, d.findings[0].kind) == ("undetermined", "no loss")
+    hinge = {"chosen_reward": 0.6 + 0.01 * t, "rejected_reward": -0.6 - 0.01 * t}
+    assert "no loss" not in kinds(saturated(**hinge))
+
+
+def test_falling_chosen_beside_a_copy_of_it_is_no_collapse() -> None:
+    chosen = noisy(-150, -175)
+    d = diagnose(run(chosen_logp=chosen, rejected_logp=chosen))
+    assert (d.verdict, [f.kind for f in d.findings]) == ("displacement", ["copies"])
+
+
+def test_noise_of_the_first_line_is_no_other_reference() -> None:
+    """A large first value among values that scatter as widely about 0."""
+    noise = np.random.default_rng(1).normal(0, 2, (2, 20))
+    noise[:, :4] = [[-4.7, -0.9, 0.2, -0.3], [-4.4, -0.3, 0.6, -2.9]]
+    values = {"chosen_reward": noise[0], "rejected_reward": noise[1]}
+    loss = np.logaddexp(0, noise[1] - noise[0])
+    assert "reference" not in kinds(run("train", **values, loss=loss))

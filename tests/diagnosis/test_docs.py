@@ -80,6 +80,14 @@ def test_remedies_come_in_the_order_of_what_the_ledger_supports(tmp_path: Path) 
     assert (claims[0], claims[1], claims[-1]) == ("DO-1", "CP-2", "EX-1")
 
 
+def test_a_verdict_whose_remedies_no_claim_supports_says_so_first(tmp_path: Path) -> None:
+    first, tried = remedies("lazy displacement")
+    assert first.action == "no remedy is supported here"
+    assert tried.status.startswith("contradicted (pretrained)")
+    said = [r.action for name in verdict.VERDICTS for r in remedies(name) if r == first]
+    assert len(said) == 1  # every other verdict has a supported remedy, or one that needs none
+
+
 def test_every_remedy_names_a_claim_of_the_registry(tmp_path: Path) -> None:
     named = {r.claim for name in verdict.VERDICTS for r in remedies(name, tmp_path) if r.claim}
     assert named <= set(catalogue.load())

@@ -225,7 +225,13 @@ REFUSED: list[tuple[str, str, Write, str]] = [
         lambda p: p.write_bytes(gzip.compress(b"loss 1\n" + b" " * (70 << 20))),
         "200 times its size",
     ),
-    ("a web page", "a.html", lambda p: p.write_text("<html>loss, chosen</html>"), "no header"),
+    ("a web page", "a.html", lambda p: p.write_text("<html>loss, chosen</html>"), "no log"),
+    (
+        "prose",
+        "a.txt",
+        lambda p: p.write_text("It went down, and chosen was -1.0, a bug?"),
+        "no log",
+    ),
 ]
 
 

@@ -128,7 +128,63 @@ def other_names(chosen: str, rejected: str) -> str:
     return shown(lambda r: str({renamed.get(k, k): r[k] for k in ("loss", *renamed)}))
 
 
+def spreadsheet(separator: str, swaps: str, quote: str = "") -> str:
+    """A sheet in another country's numbers, up to 6,000 steps; `swaps` are commas' and points'."""
+    swapped = str.maketrans(",.", swaps)
+    rows = [(f"{10 * float(c[0]):,.0f}", *c[1:]) for c in map(cells, RECORDS)]
+    lines = [separator.join(quote + x.translate(swapped) + quote for x in row) for row in rows]
+    return "\n".join([separator.join(["Step", *NAMES]), *lines])
+
+
+def frame(orient: str) -> str:
+    rows = [[r["step"], *(r[n] for n in NAMES)] for r in RECORDS]
+    names = ["step", *NAMES]
+    if orient == "split":
+        return json.dumps({"columns": names, "index": [*range(len(rows))], "data": rows})
+    return json.dumps(
+        {n: {str(i): row[k] for i, row in enumerate(rows)} for k, n in enumerate(names)}
+    )
+
+
+def plot() -> str:
+    steps = [r["step"] for r in RECORDS]
+    traces = [
+        {"name": n, "type": "scatter", "x": steps, "y": [r[n] for r in RECORDS]} for n in NAMES
+    ]
+    return json.dumps({"data": traces, "layout": {"title": "rewards"}})
+
+
+def wrapped_frame() -> str:
+    """What pandas prints of a frame that is wider than the terminal."""
+    first = ["    step    loss  rewards/chosen  \\"]
+    first += [f"{i}  {' '.join(cells(r)[:3])}" for i, r in enumerate(RECORDS)]
+    second = ["    rewards/rejected  rewards/margins"]
+    second += [f"{i}  {' '.join(cells(r)[3:])}" for i, r in enumerate(RECORDS)]
+    return "\n".join([*first, "", *second])
+
+
+def restructured() -> str:
+    rule = "  ".join(["=" * 16] * 5)
+    rows = ["  ".join(f"{c:>16}" for c in row) for row in [["Step", *NAMES], *map(cells, RECORDS)]]
+    return "\n".join([rule, rows[0], rule, *rows[1:], rule])
+
+
 PASTED: list[tuple[str, str, str]] = [
+    ("a German sheet", "a.csv", spreadsheet(";", ".,")),
+    ("a German sheet between tabs", "a.tsv", spreadsheet("\t", ".,")),
+    ("a German sheet between quotes", "a.csv", spreadsheet(",", ".,", '"')),
+    ("a French sheet", "a.tsv", spreadsheet("\t", "\u202f,").replace("-", "\u2212")),
+    ("an American sheet", "a.csv", spreadsheet(",", ",.", '"')),
+    ("a frame by columns", "a.json", frame("columns")),
+    ("a frame by rows", "a.json", frame("split")),
+    ("a plot", "a.json", plot()),
+    ("a frame that pandas wrapped", "a.txt", wrapped_frame()),
+    ("reStructuredText", "a.rst", restructured()),
+    (
+        "a Chinese console",
+        "a.txt",
+        shown(lambda r: "\uff0c".join(f"{n}\uff1a{r[n]:.4f}" for n in NAMES)),
+    ),
     ("numpy's scalars", "a.log", shown(lambda r: str({k: np.float64(v) for k, v in r.items()}))),
     ("torch's scalars", "a.log", shown(tensors)),
     ("a container's JSON", "a.log", "\n".join(json.dumps({"log": c + "\n"}) for c in CONSOLE)),
@@ -167,6 +223,10 @@ def test_falling_run_is_displacement_wherever_it_is_pasted_from(
 ) -> None:
     d = judged(tmp_path / name, text)
     assert (d.verdict, len(d.run.series[0])) == ("displacement", len(RECORDS))
+    (chosen,) = (s for s in d.run.series if s.quantity == "chosen_reward")
+    logged = [r["rewards/chosen"] for r in RECORDS]
+    np.testing.assert_allclose(chosen.values, logged, rtol=0, atol=1e-3)
+    assert np.abs(np.diff(chosen.steps, 2)).max() <= 2.01e-4  # epochs have four decimals
 
 
 def test_rows_that_say_train_or_eval_are_two_splits(tmp_path: Path) -> None:
@@ -361,3 +421,50 @@ def test_nested_lines_are_read(tmp_path: Path) -> None:
 
     d = judged(tmp_path / "a.jsonl", shown(nested))
     assert (d.verdict, d.run.axis) == ("displacement", "step")
+
+
+def scores(at: float, *, named: bool = False) -> str:
+    """OpenRLHF's lines of a reward model whose scores begin at `at`, chosen falling more slowly."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"loss": 0.69 - 0.005 * i, "acc": 0.5, "chosen_reward": chosen, "reject_reward": rejected}
+        | ({"loss_mean": 0.69, "reward_mean": chosen} if named else {})
+        for i in range(60)
+        for chosen, rejected in [rng.normal((at - 0.01 * i, at - 0.03 * i), 0.03)]
+    ]
+    bars = (", ".join(f"{k}={v:.4f}" for k, v in row.items()) for row in rows)
+    return "".join(f"Train step of epoch 0:  3%|x | 1/60 [00:41<04:17, {bar}]\n" for bar in bars)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.log", scores(0, named=True), "a reward model's training"),
+        ("a.log", "deepspeed --module openrlhf.cli.train_rm\n" + scores(0), "a reward model's"),
+        ("train_rm.log", scores(0), "a reward model's training"),
+        ("a.log", scores(0.7), "told by the rewards"),
+        ("dpo.log", scores(0.7), "the reference is not"),
+        ("a.log", "Namespace(rlhf_type='dpo')\n" + scores(0.7), "the reference is not"),
+        ("a.log", scores(0), "chosen falls"),
+    ],
+    ids=["its mean", "its script", "its file", "its start", "DPO's file", "DPO's", "neither"],
+)
+def test_reward_models_scores_are_not_judged_as_dpo(
+    name: str, text: str, says: str, tmp_path: Path
+) -> None:
+    d = judged(tmp_path / name, text)
+    assert says in d.reason
+    assert ("reward model" in d.reason) == (d.verdict == "undetermined" and not d.splits)
+    assert says != "chosen falls" or any("reward model" in c for c in d.cautions)
+
+
+def test_trls_reward_trainer_is_named(tmp_path: Path) -> None:
+    rows = [{"step": i, "loss": 0.6, "min_reward": -1, "max_reward": 1} for i in range(9)]
+    (run,) = load(jsonl(tmp_path / "a.jsonl", rows))
+    assert diagnose(run).reason.startswith("a reward model's training")
+
+
+def test_accuracy_alone_is_named_as_that(tmp_path: Path) -> None:
+    rows = [{"step": i, "rewards/accuracies": 0.5} for i in range(9)]
+    (run,) = load(jsonl(tmp_path / "a.jsonl", rows))
+    assert diagnose(run).reason.startswith("the log holds rewards/accuracies only")

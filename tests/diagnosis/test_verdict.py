@@ -30,6 +30,7 @@ def curves(**ends: tuple[float, ...]) -> dict[str, np.ndarray]:
         ("displacement", {"chosen": FALLS, "rejected": FALLS_FASTER}),
         ("collapse", {"chosen": FALLS, "rejected": (-130, -155), "argmax": (-110, -140)}),
         ("collapse", {"chosen": FALLS, "rejected": (-130, -155)}),
+        ("collapse", {"chosen": (-150, -450), "rejected": (-130, -440)}),
         ("no learning", {"chosen": (-150, -150), "rejected": (-130, -130)}),
         ("no learning", {"chosen": FALLS, "rejected": (-130, -100), "argmax": GROWS}),
     ],

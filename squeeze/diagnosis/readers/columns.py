@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from squeeze.diagnosis.consistency import stands
 from squeeze.diagnosis.names import Meaning, is_step, recognise, says_logp
 from squeeze.diagnosis.readers.records import Table, number
 from squeeze.diagnosis.series import (
+    ACCURACY,
     CHOSEN,
     CHOSEN_REWARD,
     ENTROPY,
@@ -18,8 +20,10 @@ from squeeze.diagnosis.series import (
     OTHER,
     REJECTED,
     REJECTED_REWARD,
+    REWARD_MODEL,
     TELLING,
     TOKEN_ACCURACY,
+    Series,
 )
 from squeeze.errors import InputError
 
@@ -67,7 +71,12 @@ def method(table: Table, columns: Sequence[str]) -> str:
         return "online dpo"
     if "kl" in lowered and "rewards/chosen" in lowered:
         return "kto"
-    return table.method or _other_trainer(lowered)
+    said = _other_trainer(lowered)
+    if not said and _RM_FILE.search(table.name) and not any(map(_TRL.search, lowered)):
+        said = "" if "dpo" in table.name.lower() else REWARD_MODEL
+    if said == REWARD_MODEL or not table.method:
+        return said
+    return "" if table.method == "dpo" else table.method
 
 
 def _plain(column: str) -> str:
@@ -90,15 +99,15 @@ def _require_usable(table: Table, columns: Sequence[str], found: Mapping[str, Me
     if quantities & set(TELLING) or any(m.startswith(OTHER) for m in quantities):
         return
     other = _other_trainer({_plain(c) for c in columns})
-    if other == "grpo" and quantities & {LOSS, ENTROPY}:
+    if other in ("grpo", REWARD_MODEL) and quantities & {LOSS, ENTROPY}:
         return
     if other:
-        named = {"grpo": "a GRPO or RLOO run", "ppo": "a PPO run"}.get(other, other)
+        named = {"grpo": "a GRPO or RLOO run", "ppo": "a PPO run"}.get(other, f"a {other}")
         raise InputError(
             f"{table.source} looks like a log of {named}: it has no chosen or rejected series, so "
             "there is nothing to diagnose here; give the log of a preference or SFT run"
         )
-    if not quantities & {LOSS, TOKEN_ACCURACY}:
+    if not quantities & {LOSS, ACCURACY, TOKEN_ACCURACY}:
         raise InputError(
             f"{table.source} has no column that a diagnosis can use (rewards/chosen, "
             f"logps/chosen, argmax, loss, ...); its columns are {some(columns)}"
@@ -155,10 +164,36 @@ def _as_eval(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def names_trainer(column: str) -> bool:
     """Whether a column by itself tells of a trainer that samples its answers."""
-    return bool(_other_trainer({_plain(column)}))
+    return _plain(column) in _SCORES or bool(_other_trainer({_plain(column)}))
+
+
+_TRL = re.compile(r"\brewards\s*/", re.IGNORECASE)
+_RM_FILE = re.compile(r"(?:^|[_.\- ])(?:rm|reward[_\- ]?model)(?:[_.\- ]|$)", re.IGNORECASE)
+_SCORES = {"min_reward", "max_reward", "reward_mean", "chosen_mean", "reject_mean"}
+
+
+def like_scores(table: Table, chosen: Series | None, rejected: Series | None) -> bool:
+    """Whether rewards may be a reward model's scores, which OpenRLHF and others log by one name.
+
+    They begin away from 0 and alike, where DPO's begin at 0. A log that names DPO, or has TRL's
+    "rewards/chosen", is none of a reward model.
+    """
+    named = f"{table.method} {table.name} {table.source}".lower()
+    if chosen is None or rejected is None or _TRL.search(chosen.column) or "dpo" in named:
+        return False
+    if not stands(chosen.values[:8]) or not stands(rejected.values[:8]):
+        return False
+    one, other = float(chosen.values[:3].mean()), float(rejected.values[:3].mean())
+    return one * other > 0 and abs(one - other) < 0.5 * min(abs(one), abs(other)) > _NEAR_ZERO / 2
 
 
 def _other_trainer(lowered: set[str]) -> str:
+    if {"min_reward", "max_reward"} <= lowered or "reject_mean" in lowered:
+        return REWARD_MODEL
+    if lowered & _SCORES and any("chosen" in c and "reward" in c for c in lowered):
+        return REWARD_MODEL
+    if any("chosen" in c and c.endswith("_scores") for c in lowered):  # DeepSpeed-Chat
+        return REWARD_MODEL
     if any(
         c.startswith(("completions/", "clip_ratio", "sampling/", "critic/score", "actor/pg_"))
         for c in lowered
@@ -168,8 +203,6 @@ def _other_trainer(lowered: set[str]) -> str:
         "policy_loss" in lowered and "reward" in lowered
     ):
         return "ppo"
-    if {"min_reward", "max_reward"} <= lowered or {"chosen_mean", "reject_mean"} & lowered:
-        return "a reward model's training"
     return ""
 
 

@@ -19,7 +19,7 @@ from squeeze.diagnosis.readers.columns import names_trainer
 from squeeze.diagnosis.readers.records import Table, number
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.readers.text import BLOCK, Lines, parse_json
-from squeeze.diagnosis.series import ENTROPY, LOSS, TELLING
+from squeeze.diagnosis.series import ENTROPY, LOSS, REWARD_MODEL, TELLING
 from squeeze.errors import InputError
 
 # Each pattern is bounded: a log may hold very long lines of anything.
@@ -44,9 +44,16 @@ _SCALAR = re.compile(
     r"\b(?:np\.|numpy\.|torch\.)?(?:float\d*|int\d*|tensor|array)\("
     r"\[?([-+\d.a-zA-Z]{1,30})\]?(?:,[^()]{0,80})?\)"
 )
+_WIDE = str.maketrans("\uff1a\uff1d\uff0c\uff1b", ":=,;")  # as Chinese and Japanese type them
 _QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 _BARE = re.compile(r"(?<=[:\s\[])(nan|-?inf)(?=[,}\s\]])", re.IGNORECASE)
 _METHOD = re.compile(r"\b(ORPO|SimPO|CPO|KTO)\b(?! ?\()")
+_REWARD_MODEL = re.compile(
+    r"\b(?:train_rm|RewardModel|RewardTrainer)\b|\btrain\w{0,6}[ _](?:a |the |my )?reward[ _]model"
+    r"|\b(?:stage|rlhf_type)['\"]?[=: ]{1,3}['\"]?rm\b",
+    re.IGNORECASE,
+)
+_NAMED = 200  # lines at whose heads the training is named
 _SCANNED = 20_000  # characters of a line
 _LONGEST_DICT = 20_000  # characters that a printed dict may be wrapped over
 _VAL = re.compile(r"^(val|valid|validation|eval)\b", re.IGNORECASE)
@@ -96,12 +103,20 @@ def _table(
     numbers: list[int],
     notes: tuple[str, ...],
 ) -> Table:
-    method = next(
-        (m[1].lower() for _, line in source.lines[:200] if (m := _METHOD.search(line[:300]))), ""
-    )
     notes = (*source.notes, *notes)
     path = source.path
-    return Table(path.stem, str(path), kind, records, numbers, notes, method=method)
+    return Table(path.stem, str(path), kind, records, numbers, notes, method=_method(source))
+
+
+def _method(source: Source) -> str:
+    """What trains, as the lines say it: "orpo", "kto", ..., "dpo", "reward model"; else ""."""
+    heads = [line[:300] for _, line in source.lines[:_NAMED]]
+    named = next((m[1].lower() for head in heads if (m := _METHOD.search(head))), "")
+    if named:
+        return named
+    if any("dpo" in head.lower() for head in heads):
+        return "dpo"
+    return REWARD_MODEL if any(_REWARD_MODEL.search(head) for head in heads) else ""
 
 
 # --- dicts --------------------------------------------------------------------------------------
@@ -172,6 +187,7 @@ def _gathered(lines: Lines) -> Iterator[tuple[int, dict[str, Any]]]:
         if at - last > BLOCK:
             block, head, cut = {}, {}, headed
         last = at
+        line = line.translate(_WIDE)
         pairs = _pairs(line[:_SCANNED])
         count = _counted(line[:300])
         told = {n: value for n, value in pairs.items() if recognise(n) or names_trainer(n)}

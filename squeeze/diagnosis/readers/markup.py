@@ -6,14 +6,13 @@ transformers shows one at the end of a training and in a notebook: a row an eval
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html.parser import HTMLParser
 from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
-from squeeze.diagnosis.readers.records import Table
+from squeeze.diagnosis.readers.records import Table, with_points
 from squeeze.diagnosis.readers.registry import Source, reader
-from squeeze.diagnosis.readers.sheets import with_point
 from squeeze.diagnosis.series import TELLING
 from squeeze.errors import InputError
 
@@ -44,6 +43,7 @@ _TEX_WRAPPED = re.compile(
 _TEX_COMMAND = re.compile(
     r"\\[a-zA-Z]{1,40}(?:\[[^\]]{0,40}\]|\{[^{}]{0,40}\}|\([a-z]{0,4}\)){0,3}"
 )
+_GOES_ON = "\\"  # behind a header whose table goes on below
 _SHAPE = re.compile(r"\s*\[\d+ rows x \d+ columns\]\s*")  # what pandas prints below a table
 
 
@@ -89,7 +89,7 @@ def read_html(source: Source) -> list[Table] | None:
 @reader("table in a text", recognise=lambda s: not s.is_directory, order=70)
 def read_aligned(source: Source) -> list[Table] | None:
     """Read a table whose columns stand apart by blanks or tabs, with any text around it."""
-    found = [rows for rows in aligned_tables(source) if is_telling(rows)]
+    found = [rows for rows in _joined(aligned_tables(source)) if is_telling(rows)]
     found = found or [rows for rows in stacked_tables(source) if is_telling(rows)]
     return None if not found else [one_table(source, found, "table in a text")]
 
@@ -116,22 +116,13 @@ def as_table(source: Source, rows: Rows, kind: str) -> Table:
     kept = [row for row in body if not _SUMMARY.match(row[1][0])]
     if len(kept) < len(body):
         notes.append(f"{len(body) - len(kept)} summary rows (mean, total, ...) were left out")
-    texts = [[_whole(*pair) for pair in zip(header, row, strict=True)] for _, row in kept]
-    cells = [[with_point(cell) for cell in row] for row in texts]
-    if cells != [[cell.strip() for cell in row] for row in texts]:
-        notes.append("decimal commas were read as points")
+    cells, commas = with_points(header, [row for _, row in kept])
     records: list[dict[str, Any]] = [dict(zip(header, row, strict=True)) for row in cells]
     numbers = [number for number, _ in kept]
     if not records:
         raise InputError(f"{source.path}: the table at line {rows[0][0]} has a header but no rows")
     path = source.path
-    return Table(path.stem, str(path), kind, records, numbers, tuple(notes))
-
-
-def _whole(name: str, cell: str) -> str:
-    """A step with thousands apart, 1,200, in one."""
-    whole = is_step(name) and re.fullmatch(r"\d{1,3}(,\d{3})+", cell.strip())
-    return cell.replace(",", "") if whole else cell
+    return Table(path.stem, str(path), kind, records, numbers, (*notes, *commas))
 
 
 def is_telling(rows: Rows) -> bool:
@@ -198,6 +189,8 @@ def aligned_tables(source: Source) -> Iterator[Rows]:
     rows: Rows = []
     headers: list[tuple[int, list[str]]] = []
     for number, line in source.lines:
+        if (rows or headers) and _RULE.fullmatch(line[:2000]):
+            continue
         ways = _cut("" if _SHAPE.fullmatch(line[:80]) else _QUOTED.sub("", line[:20_000]))
         if any(map(_is_header, ways)):
             if rows:
@@ -205,11 +198,11 @@ def aligned_tables(source: Source) -> Iterator[Rows]:
             rows, headers = [], [(way, cells) for way, cells in enumerate(ways)]
             continue
         fitting = [
-            (way, head, ways[way][len(ways[way]) - len(head) :])
+            (way, head, ways[way][len(ways[way]) - width :])
             for way, head in headers
-            if len(ways[way]) == len(head)
+            if len(ways[way]) == (width := len(head) - (head[-1] == _GOES_ON))
             # pandas puts the row's number first, without a name of its own.
-            or (len(ways[way]) == len(head) + 1 and ways[way][0].isdigit())
+            or (len(ways[way]) == width + 1 and ways[way][0].isdigit())
         ]
         if not fitting:
             if rows:
@@ -222,6 +215,21 @@ def aligned_tables(source: Source) -> Iterator[Rows]:
         rows.append((number, cells))
     if rows:
         yield rows
+
+
+def _joined(tables: Iterable[Rows]) -> list[Rows]:
+    """Tables that pandas wrapped, a backslash behind the header of a part, as one."""
+    found: list[Rows] = []
+    goes_on = False
+    for rows in tables:
+        if goes_on and len(rows) == len(found[-1]):
+            whole = [(n, a + b) for (n, a), (_, b) in zip(found.pop(), rows, strict=True)]
+        else:
+            whole = rows
+        goes_on = whole[0][1][-1] == _GOES_ON
+        head = [name for name in whole[0][1] if name != _GOES_ON]
+        found.append([(whole[0][0], head), *whole[1:]])
+    return found
 
 
 def stacked_tables(source: Source) -> Iterator[Rows]:

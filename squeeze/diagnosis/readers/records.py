@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from squeeze.diagnosis.names import is_step
 from squeeze.errors import InputError
 
 
@@ -96,14 +98,56 @@ def number(value: Any, where: str, column: str) -> float:
         ) from None
 
 
+# Thousands apart: 1 200, 1'200, 1,200.5.
+_APART = re.compile(r"(?<=\d)(?:[ \u00a0\u2009\u202f'\u2019]|,(?=[\d,]{3,15}\.))(?=\d{3}(?!\d))")
+
+
 def _parsed(text: str) -> float:
     text = text.strip().strip("*`").replace("\N{MINUS SIGN}", "-")
+    text = _APART.sub("", text)
     if text.endswith("%"):
         return float(text.rstrip("%")) / 100
     done, slash, planned = text.partition("/")  # ms-swift's "global_step/max_steps": "2/52"
     if slash and planned.strip().isdigit():
         return float(done)
     return float(text)
+
+
+_COMMAS_READ = "decimal commas were read as points"
+_COMMA = re.compile(r"([-+\u2212]?\d{1,18}),(\d{1,18})")
+_THOUSANDS = re.compile(r"[-+\u2212]?[1-9]\d{0,2}(?:,\d{3})+")
+_POINTED = re.compile(r"([-+\u2212]?\d{1,3}(?:\.\d{3})+)(?:,(\d{1,18}))?")
+
+
+def with_points(
+    header: Sequence[str], rows: list[list[str]], *, certain: bool = False
+) -> tuple[list[list[str]], tuple[str, ...]]:
+    """Rows of cells with points instead of decimal commas, and a note if there were some.
+
+    Then points stand between thousands; else commas do, in steps (1,200). `certain` asks for one
+    comma that cannot stand between thousands (0,5 or 1,25, and not 1,200).
+    """
+    steps = [is_step(name) for name in header]
+    rows = [
+        [_whole(cell, step) for cell, step in zip(row, steps, strict=True)]
+        if len(row) == len(header)
+        else row
+        for row in rows
+    ]
+    commas = [c for row in rows for cell in row if _COMMA.fullmatch(c := cell.strip())]
+    if not commas or (certain and all(map(_THOUSANDS.fullmatch, commas))):
+        return rows, ()
+    return [[_with_point(cell.strip()) for cell in row] for row in rows], (_COMMAS_READ,)
+
+
+def _whole(cell: str, step: bool) -> str:
+    return cell.replace(",", "") if step and _THOUSANDS.fullmatch(cell.strip()) else cell
+
+
+def _with_point(cell: str) -> str:
+    if (pointed := _POINTED.fullmatch(cell)) is not None:
+        cell = pointed[1].replace(".", "") + (f",{pointed[2]}" if pointed[2] else "")
+    return _COMMA.sub(r"\1.\2", cell) if _COMMA.fullmatch(cell) else cell
 
 
 _TAGS = ("tag", "metric", "key", "name", "metric_name", "metricname")

@@ -15,7 +15,7 @@ from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
 from squeeze.diagnosis.readers.columns import MOST_COLUMNS
-from squeeze.diagnosis.readers.records import Table, spread
+from squeeze.diagnosis.readers.records import Table, spread, with_points
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.readers.text import Lines, read_lines
 from squeeze.errors import InputError
@@ -45,8 +45,12 @@ def read_file(source: Source) -> list[Table]:
 
 
 @reader("a table without a suffix", recognise=_has_delimiters, order=90)
-def read_unnamed(source: Source) -> list[Table]:
-    """Read a table whose file has another name."""
+def read_unnamed(source: Source) -> list[Table] | None:
+    """Read a table whose file has another name; None where no column is known."""
+    first = source.lines[0][1]
+    names = first.split(max(DELIMITERS, key=first.count))
+    if not any(recognise(name.strip(' "')) or is_step(name.strip(' "')) for name in names):
+        return None
     return [t.noted(*source.notes) for t in read_csv(source.path, source.lines)]
 
 
@@ -138,28 +142,23 @@ def _rows(
     _require_header(path, header)
     records: list[dict[str, str]] = []
     lines: list[int] = []
-    commas = delimiter == ";"  # where it separates fields, the comma separates decimals
-    for number, row in zip((n for n, _ in numbered[1:]), rows[1:], strict=False):
+    # Where a semicolon separates fields, a comma separates decimals.
+    body, notes = with_points(header, rows[1:], certain=delimiter != ";")
+    for number, row in zip((n for n, _ in numbered[1:]), body, strict=False):
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != len(header):
             if number == numbered[-1][0] and records and len(row) < len(header):
                 note = f"line {number}, the last, is cut off and was left out"
-                return header, records, lines, (note,)
+                return header, records, lines, (*notes, note)
             raise InputError(
                 f"{path}, line {number} has {len(row)} fields, but the header has {len(header)}"
             )
-        row = [with_point(cell) for cell in row] if commas else row
         records.append(dict(zip(header, row, strict=True)))
         lines.append(number)
     if not records:
         raise InputError(f"{path} has a header but no values")
-    return header, records, lines, ()
-
-
-def with_point(cell: str) -> str:
-    """A number with a decimal comma, with a point instead; anything else as it is."""
-    return re.sub(r"^([-+\u2212]?\d{1,18}),(\d{1,18})$", r"\1.\2", cell.strip())
+    return header, records, lines, notes
 
 
 def _require_header(path: Path, header: list[str]) -> None:

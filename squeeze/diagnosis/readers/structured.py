@@ -113,7 +113,33 @@ def _records(node: Any) -> list[dict[str, Any]] | None:
     if not isinstance(node, Mapping):
         return None
     keyed = _keyed_by_step(node)
-    return keyed if keyed is not None else _columns(node)
+    return keyed if keyed is not None else _columns(_of_frame(node))
+
+
+def _of_frame(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A column as a list, where pandas or a plot wrote it otherwise; anything else as it is.
+
+    pandas: {"columns": [...], "data": [[...]]} or {"chosen": {"0": ..., "1": ...}}. Plots:
+    {"data": [{"name": "chosen", "x": [...], "y": [...]}]}.
+    """
+    names, data = node.get("columns"), node.get("data")
+    if isinstance(names, list) and isinstance(data, list) and all(_fits(r, names) for r in data):
+        return {str(name): [row[i] for row in data] for i, name in enumerate(names)}
+    traces = [t for t in data if isinstance(t, Mapping)] if isinstance(data, list) else []
+    if traces and all(_is_series(t.get("y")) and t.get("x") == traces[0].get("x") for t in traces):
+        return {"step": traces[0].get("x")} | {str(t.get("name")): t["y"] for t in traces}
+    frame = [v for v in node.values() if isinstance(v, Mapping)]
+    if len(frame) == len(node) and frame and all(v.keys() == frame[0].keys() for v in frame):
+        return {str(k): list(v.values()) for k, v in node.items()} if _counted(frame[0]) else node
+    return node
+
+
+def _fits(row: Any, names: list[Any]) -> bool:
+    return isinstance(row, list) and len(row) == len(names)
+
+
+def _counted(column: Mapping[str, Any]) -> bool:
+    return all(str(key).isdigit() for key in column)
 
 
 def _columns(node: Mapping[str, Any]) -> list[dict[str, Any]] | None:

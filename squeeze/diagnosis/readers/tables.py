@@ -15,7 +15,13 @@ import numpy as np
 
 from squeeze.diagnosis.names import RUN_NAMES, SETTINGS, Meaning, is_step, of_fixed_set
 from squeeze.diagnosis.names import STEP_NAMES as STEPS_BY_RANK
-from squeeze.diagnosis.readers.columns import by_value, method, some, with_split_of_rows
+from squeeze.diagnosis.readers.columns import (
+    by_value,
+    like_scores,
+    method,
+    some,
+    with_split_of_rows,
+)
 from squeeze.diagnosis.readers.columns import meanings as recognised
 from squeeze.diagnosis.readers.records import Table, missing, number
 from squeeze.diagnosis.readers.restarts import without_aborted_start, without_copies
@@ -29,6 +35,7 @@ from squeeze.diagnosis.series import (
     OTHER,
     REJECTED,
     REJECTED_REWARD,
+    REWARD_MODEL,
     TELLING,
     Array,
     Finding,
@@ -82,6 +89,12 @@ def build(table: Table) -> RunSeries:
             "give a log of a run that did not end in NaN from its first line"
         )
     trained_by = method(table, columns)
+    if not trained_by and any(
+        like_scores(table, found.get((CHOSEN_REWARD, split)), found.get((REJECTED_REWARD, split)))
+        for _, split in found
+        if (CHOSEN, split) not in found
+    ):
+        trained_by = f"{REWARD_MODEL}?"
     both = _both_sides(reading.broken, len(table.records))
     ended = [
         b

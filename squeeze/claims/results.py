@@ -18,7 +18,7 @@ from pydantic import FiniteFloat, TypeAdapter
 from typing_extensions import TypedDict
 
 from squeeze.claims.table import by_claim, outcome_of, primary, rests_on
-from squeeze.claims.types import LEVELS, Entry, Key, Level, Outcome, Verdict
+from squeeze.claims.types import LEVELS, NEVER_RUN, Entry, Key, Level, Outcome, Verdict
 from squeeze.files import read_as, write_json
 
 SCHEMA = 1
@@ -95,13 +95,13 @@ def best(claim: str) -> Result | None:
 
 
 def results_of(rows: Sequence[Entry]) -> list[Result]:
-    """Return a result for every claim and level that the ledger's rows have a verdict on."""
+    """Return a result for every claim and level with a verdict, or a reason why there is none."""
     found = []
     for claim, entries in by_claim(rows).items():
         for level in LEVELS:
             here = [entry for entry in entries if entry.verdict.level == level]
             row = primary([entry.verdict for entry in here])
-            if row is None or not row.ran:
+            if row is None or not (row.ran or row.reason.removeprefix(NEVER_RUN)):
                 continue
             of_role = [entry.verdict for entry in here if entry.verdict.role == "primary"]
             found.append(
@@ -127,12 +127,18 @@ def results_of(rows: Sequence[Entry]) -> list[Result]:
 def write_results(path: Path, rows: Sequence[Entry]) -> int:
     """Write the ledger's results into `path`, keeping what it says of claims and levels not there.
 
-    (A level that takes a GPU is judged on another machine than the others.) Returns how many
-    results the file holds. Raises `InputError` where the file is there and is none of these.
+    (A level that takes a GPU is judged on another machine than the others; what was not run here
+    takes nothing away.) Returns how many results the file holds. Raises `InputError` where the
+    file is there and is none of these.
     """
     before = read_as(path, _FILE, _ANOTHER) if path.exists() else _File(claims={}, results=[])
     kept = {(r.claim, r.level): r for r in before["results"]}
-    merged = kept | {(result.claim, result.level): result for result in results_of(rows)}
+    ran = {key for key, result in kept.items() if result.outcome != "not run"}
+    merged = kept | {
+        (result.claim, result.level): result
+        for result in results_of(rows)
+        if result.outcome != "not run" or (result.claim, result.level) not in ran
+    }
     ordered = [merged[key] for key in sorted(merged, key=lambda k: (k[0], LEVELS.index(k[1])))]
     compact = [{k: v for k, v in asdict(r).items() if v not in (None, "", 0)} for r in ordered]
     words = {

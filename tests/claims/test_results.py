@@ -41,6 +41,16 @@ def test_what_was_never_run_has_no_result():
     assert results.results_of([entry("not run")]) == []
 
 
+def test_a_reason_why_nothing_was_run_ships_and_takes_no_result_away(tmp_path):
+    path, why = tmp_path / "results.json", entry("not run", reason="only means are published")
+    assert results.write_results(path, [why]) == 1
+    (result,) = json.loads(path.read_text())["results"]
+    assert (result["outcome"], result["reason"]) == ("not run", "only means are published")
+    results.write_results(path, [entry("supported")])
+    results.write_results(path, [why])
+    assert json.loads(path.read_text())["results"][0]["outcome"] == "supported"
+
+
 def test_writing_keeps_what_the_ledger_does_not_speak_of(tmp_path):
     path = tmp_path / "results.json"
     results.write_results(path, [entry("supported"), entry("inconclusive", "gpu", effect=0.0)])

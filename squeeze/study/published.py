@@ -8,7 +8,7 @@ another text, means without values per prompt) is "not run", with the reason.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,6 @@ from squeeze.claims import catalogue
 from squeeze.claims.runs import Runs
 from squeeze.claims.sft import Copies
 from squeeze.claims.types import Verdict
-from squeeze.errors import InputError
 from squeeze.files import write_figure
 from squeeze.published_logs import ARGMAX, CHOSEN, PublishedRun, find_logs, read_published
 from squeeze.report.style import ARGMAX as ARGMAX_STYLE
@@ -62,11 +61,7 @@ def judge_run(run: PublishedRun) -> Judged:
     phase = phase_of(run)
     if phase is None:
         return Judged(run, None, [])
-    claims = _claims(run, phase)
-    if run.prompts is None:
-        reason = "only means over prompts are published, which give no interval"
-        return Judged(run, phase, [_not_run(claim, run, reason) for claim in claims])
-    trajectory = as_trajectory(run, phase)
+    claims, trajectory = _claims(run, phase), as_trajectory(run, phase)
     runs = Runs((trajectory,), "published", (0,), {phase: run.name}, model=run.name, data=DATA)
     rows: list[Verdict] = []
     for claim in claims:
@@ -75,6 +70,8 @@ def judge_run(run: PublishedRun) -> Judged:
         else:
             rows += catalogue.get(claim).check(Copies(runs) if claim == "SF-4" else runs)
     rows = [row for row in rows if row.ran or row.role == "primary"]
+    if run.prompts is None:
+        return Judged(run, phase, [_of_means(row) for row in rows])
     return Judged(run, phase, with_registered_effects(rows, "published"))
 
 
@@ -89,6 +86,16 @@ def _claims(run: PublishedRun, phase: str) -> list[str]:
     if {"other_answer", "unseen_answer"} <= set(kinds):
         claims.append("SF-4")
     return [*claims, "SF-5"] if "permuted" in kinds or run.has("chosen_A_o") else claims
+
+
+def _of_means(row: Verdict) -> Verdict:
+    """A row on means alone: its effect without an interval, which decides nothing."""
+    if not row.ran:
+        return row
+    return replace(
+        row, outcome="inconclusive", interval=None, detectable=None, n=0, seed_means=(),
+        reason="only means over prompts are published, which give no interval", evidence={},
+    )  # fmt: skip
 
 
 def _not_run(claim: str, run: PublishedRun, reason: str) -> Verdict:
@@ -113,13 +120,13 @@ def _ends(run: PublishedRun) -> dict[str, float]:
 
 
 def as_trajectory(run: PublishedRun, phase: str) -> Trajectory:
-    """A run with values per prompt as a trajectory of one arm: evaluations are probes and steps.
+    """A run as a trajectory of one arm: evaluations are probes and steps, prompts are examples.
 
-    Raises `InputError` for a run of which only means are published.
+    Means alone stand for two prompts that are alike: what is taken over prompts needs two.
     """
-    if run.prompts is None:
-        raise InputError(f"{run.path} has no array of values per prompt beside it")
-    n_evaluations, _, n_prompts = run.prompts.shape
+    values = np.repeat(run.means[..., None], 2, axis=-1) if run.prompts is None else run.prompts
+    run = replace(run, prompts=values)
+    n_evaluations, _, n_prompts = values.shape
     probes = np.repeat(np.arange(n_evaluations), n_prompts)
     base = {
         "arm": run.name,

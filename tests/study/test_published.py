@@ -50,13 +50,14 @@ def test_an_argmax_of_another_text_is_never_judged_and_the_row_says_why(tmp_path
     assert "random words" in refused.reason
 
 
-def test_means_alone_give_numbers_and_no_interval(tmp_path):
+def test_means_alone_give_the_same_effects_without_an_interval_and_decide_nothing(tmp_path):
     log = write(tmp_path / "pythia_dpo", MENDED, rising_then_falling(), keep_array=False)
-    for found in judge_run(read_published(log)).rows:
-        assert (found.outcome, found.interval) == ("not run", None)
-        assert found.evidence["chosen, peak"] - found.evidence["chosen, start"] == pytest.approx(
-            6, abs=0.02
-        )
+    rows = judge_run(read_published(log)).rows
+    fall = row(rows, "chosen, from its peak to the end of DPO, nats")
+    squeeze = row(rows, "argmax's change over DPO less chosen's change, nats")
+    assert (fall.effect, squeeze.effect) == (pytest.approx(-10), pytest.approx(8 + 4))
+    assert {(r.outcome, r.interval, r.n) for r in rows} == {("inconclusive", None, 0)}
+    assert all("only means" in r.reason for r in rows)
 
 
 def test_norms_of_a_become_peakiness_by_ld_2(tmp_path):
@@ -112,5 +113,11 @@ def test_the_authors_logs_give_the_numbers_of_the_docs():
     argmax = "argmax log-prob along chosen, change over DPO, nats"
     assert row(high, argmax).effect == pytest.approx(0.0, abs=0.05)
     assert row(low, argmax).effect == pytest.approx(7.2, abs=0.05)
-    (alone,) = [r for r in found["pythia410m_baseline_dpo_checkbug_5e7"] if r.claim == "DO-2"]
-    assert alone.evidence["argmax, end"] == pytest.approx(-41.2, abs=0.05)
+    longest, sft = found["pythia410m_baseline_dpo_checkbug_5e7"], found["extend_sft_qwen18_observe"]
+    assert row(longest, argmax).effect == pytest.approx(-41.2 + 61.6, abs=0.1)
+    assert row(longest, "chosen, from its peak to the end of DPO, nats").effect == pytest.approx(
+        -156.2 + 147.9, abs=0.1
+    )
+    copied = "change of another training prompt's answer over SFT, less an unseen one's, nats"
+    assert row(sft, copied).effect == pytest.approx(22.8 + 0.7, abs=0.1)
+    assert row(sft, "smallest growth of chosen between probes of SFT, nats").effect > 0

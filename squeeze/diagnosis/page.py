@@ -32,6 +32,9 @@ from squeeze.report.style import ARGMAX
 _RECORD = TypeAdapter(dict[str, Any])  # run.json, whose fields are checked where they are read
 
 
+_OURS = {"schema", "headline"}  # one of which every record of ours has
+
+
 class _Source(TypedDict):
     source: str
 
@@ -119,7 +122,7 @@ def _require_page_of_ours(directory: Path) -> None:
         require_ours(directory / name, "--report")
     for name in ("run.json", "diagnosis.json"):
         path = directory / name
-        if path.exists() and "schema" not in read_as(path, _RECORD, "put it back, or delete it"):
+        if path.exists() and _OURS.isdisjoint(read_as(path, _RECORD, "put it back, or delete it")):
             raise InputError(
                 f"{path} is no file of squeeze and would be overwritten; give --report another "
                 "directory"

@@ -122,7 +122,10 @@ def _require_page_of_ours(directory: Path) -> None:
         require_ours(directory / name, "--report")
     for name in ("run.json", "diagnosis.json"):
         path = directory / name
-        if path.exists() and _OURS.isdisjoint(read_as(path, _RECORD, "put it back, or delete it")):
+        if not path.exists():
+            continue
+        known = read_as(path, _RECORD, "put it back, or delete it")
+        if _OURS.isdisjoint(known):
             raise InputError(
                 f"{path} is no file of squeeze and would be overwritten; give --report another "
                 "directory"

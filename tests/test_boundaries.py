@@ -135,3 +135,18 @@ def test_a_forked_process_ends_by_the_signal_itself():
         os.read(reading, 1)
         os.kill(child, signal.SIGTERM)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+def test_a_reader_that_goes_away_is_no_verdict(monkeypatch):
+    """typer ends with exit code 1 then, which in CI means that an alarm went off."""
+
+    def told():
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            sys.exit(1)
+
+    monkeypatch.setattr(cli, "app", told)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2

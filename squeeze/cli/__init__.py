@@ -47,6 +47,10 @@ def main() -> None:
     except Terminated:
         _say("stopped by SIGTERM; nothing half written is left")
         raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # typer ends with 1, which is a verdict
+            raise SystemExit(2) from None
+        raise
     except InputError as error:
         everywhere = isinstance(error, EverywhereError)
         if is_main() or not everywhere:

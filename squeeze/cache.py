@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -223,11 +224,17 @@ class CacheEntry:
         return True
 
 
+# A key, a record, or what a killed process left: SQUEEZE_CACHE may name a directory of more.
+_OURS = re.compile(r"([a-z\d]+-)?[\da-f]{16}(\.\w+)?|[a-z-]+-[\w.-]+-\d+\.json|tmp[a-z\d_]{8}")
+
+
 def entries() -> list[CacheEntry]:
-    """All that lies in the cache, by kind, the longest unused first."""
+    """All of ours that lies in the cache, by kind, the longest unused first."""
     root, found = cache_directory(), []
     for kind in KINDS:
         for path in (root / kind).glob("*"):
+            if path.is_symlink() or not _OURS.fullmatch(path.name):
+                continue
             entry = _entry(kind, path)
             made_now = path.name.startswith("tmp") and entry.days < 1  # else a killed process's
             if path.suffix not in (".lock", ".sha256") and not made_now:
@@ -253,6 +260,8 @@ def bound() -> None:
     given = os.environ.get("SQUEEZE_CACHE_GB", str(LIMIT_GB))
     try:
         limit = float(given) * 1e9
+        if not limit >= 0:  # nor NaN, which everything would be more than
+            raise ValueError
     except ValueError:
         raise InputError(f"SQUEEZE_CACHE_GB must be a number of gigabytes, not {given!r}") from None
     experiments = [entry for entry in entries() if entry.kind == "experiments"]

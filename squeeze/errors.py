@@ -32,6 +32,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SYSTEM = {
     *(_NO_ROOM | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG}),
     *(errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENOTDIR, errno.EISDIR, errno.ESTALE),
+    *(errno.EEXIST, errno.EINVAL, errno.EBUSY, errno.ENXIO, errno.ENODEV, errno.ETXTBSY),
 }
 # What libraries say that are not written in Python.
 _NO_ROOM_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
@@ -61,7 +62,11 @@ def _refused(error: BaseException) -> str | None:
         return f"the system refused it ({_first_line(text)}); mend that or choose {_ELSEWHERE}"
     if "No usable temporary directory" in text:
         return f"{_first_line(text)}; set TMPDIR to a directory that can be written"
-    if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY_WORDS):
+    if (
+        isinstance(error, MemoryError)
+        or number == errno.ENOMEM
+        or any(words in text for words in _NO_MEMORY_WORDS)
+    ):
         return f"not enough memory ({_first_line(text) or 'MemoryError'}); give it less at once"
     return None
 

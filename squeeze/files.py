@@ -25,6 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises `InputError` when the directory cannot be written or the disk is full.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"cannot write {path}: a directory, pipe or device of that name is there")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
@@ -145,10 +147,31 @@ def no_formula(value: Any) -> Any:
 
 def require_ours(path: Path, flag: str) -> None:
     """Raise `InputError` if a page that is about to be written would replace a stranger's."""
-    if path.exists() and "squeez" not in path.read_text(encoding="utf-8", errors="replace").lower():
+    if path.exists() and not _is_ours(path):
         raise InputError(
             f"{path} is no page of squeeze and would be overwritten; give {flag} another directory"
         )
+
+
+def require_output(path: Path | None, flag: str, *inputs: Path | None) -> None:
+    """Raise `InputError` if a file that is about to be written is an input, or a stranger's."""
+    if path is None or not path.exists():
+        return
+    if any(read is not None and read.exists() and path.samefile(read) for read in inputs):
+        raise InputError(f"{flag} {path} is what is read; give it another file")
+    if not _is_ours(path):
+        raise InputError(
+            f"{flag} {path} is no file of squeeze and would be overwritten; give it another name"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a text says who wrote it; of a picture, whether it is one."""
+    try:
+        held = read_bytes(path)
+    except OSError:
+        return False
+    return held.startswith(b"\x89PNG") if path.suffix == ".png" else b"squeez" in held.lower()
 
 
 def file_sha256(path: Path) -> str:

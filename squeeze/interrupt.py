@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from squeeze.distributed import is_main, on_main
@@ -27,6 +27,38 @@ class Interrupted(SystemExit):
     def __init__(self, received: signal.Signals) -> None:
         super().__init__(128 + received)
         self.received = received
+
+
+class Terminated(BaseException):
+    """SIGTERM outside of a training; no handler of `Exception` keeps it from ending a command."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # the second one stops at once
+    raise Terminated
+
+
+def _default_in_child() -> None:
+    with suppress(ValueError):  # not its main thread
+        if signal.getsignal(signal.SIGTERM) is _terminate:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_default_in_child)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Raise `Terminated` in the block on SIGTERM, so that nothing half written stays behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def requested() -> bool:

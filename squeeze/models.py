@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from squeeze import cache
 from squeeze.cache import cache_directory
 from squeeze.errors import InputError, did_you_mean
-from squeeze.files import file_sha256, parse_json
+from squeeze.files import file_sha256, parse_json, read_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -237,6 +239,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+_MOST_LABELS = 10**6
+_OF_A_LAYER = re.compile(r"\.\d+\.")
+
+
 def load_model(name: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """Load a causal LM for finetuning, in float32 unless `dtype` says otherwise.
 
@@ -265,7 +271,28 @@ def load_model(name: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
             f"model {name!r} lacks {len(missing)} of its weights, {missing[0]} among them; save it "
             "again with save_pretrained (of the model itself, not of a torch.compile wrapper)"
         )
+    unknown = sorted(filter(_OF_A_LAYER.search, found["unexpected_keys"]))
+    if unknown:
+        raise InputError(
+            f"model {name!r} has weights of layers that its config.json does not tell of, "
+            f"{unknown[0]} among them; put back the config.json that was saved with them"
+        )
     return model  # type: ignore[no-any-return]
+
+
+def _require_files(directory: Path) -> None:
+    """Raise `ValueError` for what a library would wait for, or fill the memory with.
+
+    That is a pipe or a device in a directory, and a configuration of labels that each get a name.
+    """
+    for path in directory.iterdir() if directory.is_dir() else ():
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ValueError(f"{path.name} is a pipe or a device")
+    about = directory / "config.json"
+    config = parse_json(read_bytes(about)) if about.is_file() else None
+    labels = config.get("num_labels") if isinstance(config, dict) else None
+    if isinstance(labels, int) and labels > _MOST_LABELS:
+        raise ValueError(f"config.json says {labels} labels")
 
 
 def _require_tensors(directory: Path) -> None:
@@ -280,18 +307,52 @@ def _require_tensors(directory: Path) -> None:
     layers = config.get("num_hidden_layers") if isinstance(config, dict) else None
     if not isinstance(layers, int):
         return
-    tensors = 0
+    tensors, kinds = 0, set[str]()
     for path in files:
         with safe_open(path, framework="pt") as file:
             tensors += len(file.keys())
+            named = [key for key in file.keys() if key.endswith(".weight")]  # noqa: SIM118
+            kinds |= {file.get_slice(key).get_dtype() for key in named}
+    if wrong := sorted(kind for kind in kinds if not kind.startswith(("F", "BF"))):
+        raise ValueError(f"its weights are {wrong[0]} and no floating-point numbers")
     if layers > tensors:
         raise ValueError(f"config.json says {layers} layers, and its weights are {tensors} tensors")
+
+
+def with_adapter(model: PreTrainedModel, adapter: str) -> Any:
+    """A model that wears a PEFT adapter (its directory), every weight of which is in its place.
+
+    Raises `InputError` for files that cannot be read, and anything for what does not fit.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+
+    weights = Path(adapter) / "adapter_model.safetensors"  # another would be a pickle
+    if not weights.is_file():
+        raise InputError(f"{adapter} has no {weights.name}; save it with PEFT")
+    try:
+        with safe_open(weights, framework="pt") as file:
+            stored = set(file.keys())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of missing weights, which are refused below
+            worn: Any = PeftModel.from_pretrained(model, adapter)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{adapter} cannot be read ({error})") from error
+    if worn.active_peft_config.is_prompt_learning:
+        raise InputError(f"{adapter} is a prompt adapter, which is not supported")
+    placed = set(get_peft_model_state_dict(worn, save_embedding_layers=False))
+    if stored - placed:
+        raise ValueError(f"{min(stored - placed)} has no place in it")
+    if placed - stored:
+        raise ValueError(f"{min(placed - stored)} is not among its weights")
+    return worn
 
 
 @contextmanager
 def loading(name: str) -> Iterator[None]:
     """Whatever stops a model, tokenizer or adapter from loading, as one `InputError`."""
     try:
+        _require_files(Path(name))
         yield
     except InputError:
         raise

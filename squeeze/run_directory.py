@@ -150,6 +150,8 @@ class RunDirectory:
         Raises `InputError` when it cannot be written, another process is at it, it holds another
         run, or files of somebody else.
         """
+        if resume and force:
+            raise InputError("--resume goes on with a run and --force starts it over; give one")
         try:
             self._hold.enter_context(held(self.path))
             return self._known(config, resume=resume, force=force)

@@ -18,6 +18,7 @@ from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype
 
 from squeeze.errors import InputError
 from squeeze.files import read_bytes, replacing
+from squeeze.parquet import require_bounded
 
 if TYPE_CHECKING:
     from squeeze.scoring import ResponseScores  # and with it torch, which reading a file needs not
@@ -93,9 +94,17 @@ class Trajectory:
     def read(cls, path: Path) -> Trajectory:
         """Read a Parquet file written by `write`; raise `InputError` if it is not one."""
         try:
+            require_bounded(path)
             # Opened once: pandas opens a path twice, and a run may put another file there between.
             frame = pd.read_parquet(BytesIO(read_bytes(path)))
-        except (OSError, ValueError, TypeError, LookupError, MemoryError) as error:
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            LookupError,
+            MemoryError,
+            NotImplementedError,
+        ) as error:
             raise InputError(f"{path} is not a readable trajectory ({error})") from error
         missing = [column for column in COLUMNS if column not in frame.columns]
         if missing:

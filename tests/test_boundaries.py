@@ -2,7 +2,10 @@
 
 import errno
 import os
+import signal
 import sys
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -11,6 +14,8 @@ from squeeze.chat_template import require_bounded
 from squeeze.cli.app import load_plugin
 from squeeze.cli.terminal import visible
 from squeeze.errors import InputError, refused_by_system
+from squeeze.files import replacing
+from squeeze.interrupt import terminable
 from squeeze.user_code import users_code
 
 pytestmark = pytest.mark.cpu
@@ -69,6 +74,8 @@ def test_control_characters_are_shown_and_colours_pass():
         (RuntimeError("I/O error: No space left on device (os error 28)"), "no room to write"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "the system refused it"),
         (OSError(errno.EROFS, "Read-only file system", "/x"), "Read-only file system"),
+        (FileExistsError(errno.EEXIST, "File exists", "/x"), "the system refused it"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "not enough memory"),
         (MemoryError(), "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 1 TB"), "not enough memory"),
     ],
@@ -94,3 +101,52 @@ def test_what_the_system_refuses_is_one_sentence_and_exit_code_2(
 def test_an_error_of_our_own_is_none_of_the_systems():
     assert refused_by_system(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
     assert refused_by_system(KeyError("x")) is None
+
+
+def test_sigterm_leaves_nothing_half_written_whatever_the_command(tmp_path, monkeypatch, capsys):
+    """What `finally` removes stays behind where a process ends by the signal itself."""
+
+    def converts():
+        with replacing(tmp_path / "out.jsonl") as temporary:
+            temporary.write_text("half")
+            with suppress(Exception), users_code("a plugin"):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "app", converts)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 143
+    assert capsys.readouterr().err.startswith("squeeze: stopped by SIGTERM")
+    assert not [*tmp_path.iterdir()]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_ends_by_the_signal_itself():
+    reading, writing = os.pipe()
+    with terminable():
+        child = os.fork()
+        if child == 0:
+            os.write(writing, b"x")
+            time.sleep(60)
+            os._exit(0)
+        os.read(reading, 1)
+        os.kill(child, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+def test_a_reader_that_goes_away_is_no_verdict(monkeypatch):
+    """typer ends with exit code 1 then, which in CI means that an alarm went off."""
+
+    def told():
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            sys.exit(1)
+
+    monkeypatch.setattr(cli, "app", told)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2

@@ -92,10 +92,13 @@ def test_without_a_home_the_way_out_is_named(monkeypatch):
         cache.cache_directory()
 
 
+NEW, OLD, OLDER = (f"{n}-0123456789abcdef" for n in range(3))
+
+
 @pytest.fixture
 def full(root):
     """Three experiments of a megabyte, unused for 0, 10 and 20 days, and a model."""
-    for name, days in (("0-new", 0), ("1-old", 10), ("2-older", 20)):
+    for name, days in ((NEW, 0), (OLD, 10), (OLDER, 20)):
         place = root / "experiments" / name
         place.mkdir(parents=True)
         (place / "data").write_bytes(b"x" * 1_000_000)
@@ -115,14 +118,30 @@ def test_growth_is_bounded_the_longest_unused_first_and_said(full, monkeypatch, 
     assert len(left(full)) == 3
     monkeypatch.setenv("SQUEEZE_CACHE_GB", "0.0025")
     cache.bound()
-    assert left(full) == ["0-new", "1-old"]
-    assert "2-older" in capsys.readouterr().err
+    assert left(full) == [NEW, OLD]
+    assert OLDER in capsys.readouterr().err
     monkeypatch.setenv("SQUEEZE_CACHE_GB", "0")
     cache.bound()
-    assert left(full) == ["0-new"], "what was used this week stays"
-    monkeypatch.setenv("SQUEEZE_CACHE_GB", "much")
-    with pytest.raises(InputError, match="SQUEEZE_CACHE_GB must be a number"):
-        cache.bound()
+    assert left(full) == [NEW], "what was used this week stays"
+    for given in ("much", "nan", "-1"):
+        monkeypatch.setenv("SQUEEZE_CACHE_GB", given)
+        with pytest.raises(InputError, match="SQUEEZE_CACHE_GB must be a number"):
+            cache.bound()
+
+
+def test_what_is_not_ours_is_neither_listed_nor_removed(full, monkeypatch, capsys):
+    """SQUEEZE_CACHE may name a directory that holds somebody's models and experiments."""
+    mine = [full / "models" / "llama", full / "experiments" / "2024", full / "models" / "loop"]
+    for path in mine[:2]:
+        path.mkdir(parents=True)
+        os.utime(path, (0, 0))
+    mine[2].symlink_to(mine[2])
+    monkeypatch.setenv("SQUEEZE_CACHE_GB", "0")
+    cache.bound()
+    code, out, _ = run(monkeypatch, capsys, "clean", "--all")
+    assert code == 0
+    assert NEW in out
+    assert [path.is_symlink() or path.is_dir() for path in mine] == [True] * 3
 
 
 def run(monkeypatch, capsys, *arguments):
@@ -144,9 +163,9 @@ def test_the_command_shows_sizes_by_kind_and_cleans_by_kind_age_and_size(full, m
     assert "--unused DAYS" in err
     _, out, _ = run(monkeypatch, capsys, "clean", "--unused", "15")
     assert "freed 1.0 MB" in out
-    assert left(full) == ["0-new", "1-old"]
+    assert left(full) == [NEW, OLD]
     run(monkeypatch, capsys, "clean", "--kind", "experiments", "--larger", "2")
-    assert left(full) == ["0-new", "1-old"]
+    assert left(full) == [NEW, OLD]
     run(monkeypatch, capsys, "clean", "--kind", "experiments")
     assert left(full) == []
     assert (full / "models" / "m").is_dir()
@@ -155,8 +174,8 @@ def test_the_command_shows_sizes_by_kind_and_cleans_by_kind_age_and_size(full, m
 def test_what_a_process_is_at_is_kept(full, monkeypatch, capsys):
     from filelock import FileLock
 
-    (full / "experiments" / "1-old" / "dpo").mkdir()
-    with FileLock(full / "experiments" / "1-old" / "dpo" / "lock"):
+    (full / "experiments" / OLD / "dpo").mkdir()
+    with FileLock(full / "experiments" / OLD / "dpo" / "lock"):
         _, out, _ = run(monkeypatch, capsys, "clean", "--all")
-    assert "in use, kept: experiments/1-old" in out
-    assert left(full) == ["1-old"]
+    assert f"in use, kept: experiments/{OLD}" in out
+    assert left(full) == [OLD]

@@ -2,12 +2,21 @@
 
 import json
 import os
+from contextlib import nullcontext
 
 import pytest
 from pydantic import TypeAdapter
 
 from squeeze.errors import InputError
-from squeeze.files import read_as, read_json, replacing, require_ours, write_json, write_text
+from squeeze.files import (
+    read_as,
+    read_json,
+    replacing,
+    require_ours,
+    require_output,
+    write_json,
+    write_text,
+)
 
 pytestmark = pytest.mark.cpu
 
@@ -92,3 +101,30 @@ def test_a_strangers_page_is_not_overwritten_and_ours_is(tmp_path):
     page.write_text("<title>mine</title>")
     with pytest.raises(InputError, match="give --pages another directory"):
         require_ours(page, "--pages")
+
+
+@pytest.mark.parametrize(
+    ("name", "held", "said"),
+    [
+        ("a.md", b"squeeze", "is what is read"),
+        ("b.md", b"my notes", "no file of squeeze"),
+        ("b.png", b"my notes", "no file of squeeze"),
+        ("b.json", b'{"dpo-squeeze": 1}', ""),
+        ("c.png", b"\x89PNG", ""),
+        ("new.md", None, ""),
+    ],
+)
+def test_an_output_is_no_input_and_no_strangers_file(tmp_path, name, held, said):
+    (tmp_path / "a.md").write_text("squeeze")
+    if held is not None:
+        (tmp_path / name).write_bytes(held)
+    with pytest.raises(InputError, match=said) if said else nullcontext():
+        require_output(tmp_path / name, "--out", tmp_path / "a.md", None)
+
+
+def test_a_pipe_or_device_is_never_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(InputError, match="pipe or device of that name"):
+            write_text(path, "x")
+    assert (tmp_path / "pipe").is_fifo()

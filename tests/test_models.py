@@ -3,6 +3,7 @@
 import hashlib
 import json
 import multiprocessing
+import os
 import zipfile
 
 import pytest
@@ -126,6 +127,18 @@ def _cut(directory):
     shard.write_bytes(shard.read_bytes()[:-100])
 
 
+def _pipe(directory):
+    shard = next(directory.glob("*.safetensors"))
+    shard.unlink()
+    os.mkfifo(shard)
+
+
+def _whole(directory):
+    for shard in directory.glob("*.safetensors"):
+        tensors = load_file(shard)
+        save_file({k: v.to(torch.int8) for k, v in tensors.items()}, shard, {"format": "pt"})
+
+
 def _pickle(directory):
     for shard in directory.glob("*.safetensors*"):
         shard.unlink()
@@ -149,6 +162,13 @@ BROKEN = {
         lambda d: _edit(d, num_hidden_layers=10**6),
         "says 1000000 layers, and its weights are",
     ),
+    "layers that are not told of": (
+        lambda d: _edit(d, num_hidden_layers=0),
+        "weights of layers that its config.json does not tell of",
+    ),
+    "labels without end": (lambda d: _edit(d, num_labels=10**10), "10000000000 labels"),
+    "whole numbers for weights": (_whole, "no floating-point numbers"),
+    "a pipe for a shard": (_pipe, "is a pipe or a device"),
     "no heads": (lambda d: _edit(d, num_attention_heads=0), "could not be loaded"),
     "shapes that do not fit": (lambda d: _edit(d, hidden_size=48), "could not be loaded"),
     "code of its own": (

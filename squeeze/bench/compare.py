@@ -68,6 +68,13 @@ class _Machine(TypedDict):
 
 
 @with_config(_AS_WRITTEN)
+class _Peer(TypedDict):
+    name: str
+    gives: str
+    needs: str
+
+
+@with_config(_AS_WRITTEN)
 class _Report(TypedDict):
     """The JSON of the benchmark: what tables, plots and comparisons use of it."""
 
@@ -76,7 +83,7 @@ class _Report(TypedDict):
     not_measured: dict[str, str]
     partial: NotRequired[bool]
     note: NotRequired[str]
-    peers: NotRequired[list[dict[str, str]]]
+    peers: NotRequired[list[_Peer]]
 
 
 _REPORT: TypeAdapter[Any] = TypeAdapter(_Report)

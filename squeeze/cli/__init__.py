@@ -1,5 +1,6 @@
 """The `squeeze` command: a module for each subcommand, heavy imports inside its functions."""
 
+import signal
 import sys
 import traceback
 
@@ -22,6 +23,7 @@ from squeeze.cli.terminal import guard_streams, visible
 from squeeze.distributed import EverywhereError, is_main, leave
 from squeeze.errors import InputError, refused_by_system
 from squeeze.extras import way_out
+from squeeze.interrupt import Terminated, terminable
 
 __all__ = ["app", "main"]
 
@@ -40,7 +42,15 @@ def main() -> None:
     """
     guard_streams()
     try:
-        app()
+        with terminable():
+            app()
+    except Terminated:
+        _say("stopped by SIGTERM; nothing half written is left")
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # typer ends with 1, which is a verdict
+            raise SystemExit(2) from None
+        raise
     except InputError as error:
         everywhere = isinstance(error, EverywhereError)
         if is_main() or not everywhere:

@@ -11,7 +11,7 @@ import typer
 
 from squeeze.cli.app import LOOK, app
 from squeeze.errors import InputError
-from squeeze.files import write_text
+from squeeze.files import require_output, write_text
 
 bench = typer.Typer(help="Measure our code beside other people's.", no_args_is_help=True)
 app.add_typer(bench, name="bench", rich_help_panel=LOOK)
@@ -73,10 +73,12 @@ def kernels(
     from squeeze.bench.kernels import run_cases
     from squeeze.tables import print_table
 
+    kernel_file = None if own is None else Path(own.rpartition(":")[0])
+    _require_outputs(json_path, markdown_path, plot_path, roofline_path, against, kernel_file)
     used = torch.device(_device(device))
     earlier = None if against is None else compare.read_report(against)
     kernel = None if own is None else _checked(own, used)
-    cases = select_cases(used, quick=quick, shapes=shapes.split(",") if shapes else None)
+    cases = select_cases(used, quick=quick, shapes=None if shapes is None else shapes.split(","))
     if kernel is not None:
         cases = [case for case in cases if kernel.takes(case)]
         if not cases:
@@ -133,11 +135,28 @@ def draw(
     from squeeze.bench import compare
 
     report = compare.read_report(json_path)
+    _require_outputs(None, markdown_path, plot_path, roofline_path, json_path)
     if plot_path is None and markdown_path is None and roofline_path is None:
         raise InputError("nothing to draw; give --plot, --roofline (FILE.png) or --markdown.")
     if roofline_path is not None:
         compare.roofline(report, roofline_path)
     _write(report if note is None else {**report, "note": note}, None, markdown_path, plot_path)
+
+
+def _require_outputs(
+    json_path: Path | None,
+    markdown: Path | None,
+    plot: Path | None,
+    roofline: Path | None,
+    *inputs: Path | None,
+) -> None:
+    """Raise `InputError`, before any work, for an output that is an input or somebody else's."""
+    for path, flag in ((json_path, "--json"), (markdown, "--markdown")):
+        require_output(path, flag, *inputs)
+    for path, flag in ((plot, "--plot"), (roofline, "--roofline")):
+        require_output(path, flag, *inputs)
+        if path is not None and path.suffix != ".png":
+            raise InputError(f"{flag} {path} must end with .png")
 
 
 def _checked(place: str, device: Any) -> Any:

@@ -120,7 +120,7 @@ def list_data() -> None:
 @data_app.command("show")
 def show(
     name: Annotated[str, typer.Argument(help="Embedded name or data file.")] = "enthusiastic_en",
-    n: Annotated[int, typer.Option("--n", min=1, help="How many to show.")] = 3,
+    n: Annotated[int, typer.Option("--n", min=1, max=10**6, help="How many to show.")] = 3,
     model: Annotated[str, typer.Option(help="Whose tokens to count.")] = "smollm2-135m",
     from_: Annotated[str | None, typer.Option("--from", help="Name the file's format.")] = None,
 ) -> None:

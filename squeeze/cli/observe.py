@@ -143,10 +143,13 @@ def _seeds(text: str, evaluation: tuple[int, ...], development: tuple[int, ...])
     if text in named:
         return named[text]
     try:
-        return tuple(int(part) for part in text.split(","))
+        found = tuple(int(part) for part in text.split(","))
+        if len(set(found)) < len(found) or not all(0 <= seed < 2**32 for seed in found):
+            raise ValueError
+        return found
     except ValueError:
         raise InputError(
-            f"--seeds must be evaluation, development or numbers such as 0,1, not {text!r}"
+            f"--seeds must be evaluation, development or distinct numbers such as 0,1, not {text!r}"
         ) from None
 
 

@@ -9,6 +9,7 @@ import typer
 
 from squeeze.cli.app import JUDGE, app
 from squeeze.errors import InputError
+from squeeze.files import require_output
 
 if TYPE_CHECKING:
     from squeeze.verify.types import Result
@@ -36,11 +37,11 @@ def verify_command(
     model: Annotated[
         str | None, Option(help="Model directory; with --data also an embedded name or hub id.")
     ] = None,
-    max_length: Annotated[int, Option(help="Preflight: truncation; 0 is none.")] = 1024,
+    max_length: Annotated[int, Option(min=0, help="Preflight: truncation; 0 is none.")] = 1024,
     template: Annotated[
         str | None, Option(help="Preflight: the chat template of training (a name or a file).")
     ] = None,
-    limit: Annotated[int | None, Option(help="Preflight: the first rows only.")] = None,
+    limit: Annotated[int | None, Option(min=1, help="Preflight: the first rows only.")] = None,
     xfails: Annotated[
         Path | None, Option(help="Expected failures: a check's id a line, then # and why.")
     ] = None,
@@ -56,6 +57,8 @@ def verify_command(
     _require_one(subject, trl, data)
     if out is not None and out.suffix not in (".json", ".md"):
         raise InputError(f"--out {out} must end with .json or .md")
+    given = [None if word is None else Path(word) for word in (data, template, subject)]
+    require_output(out, "--out", xfails, *given)
     quiet()
     expected = {} if xfails is None else read_xfails(xfails)
     asked = _subject(

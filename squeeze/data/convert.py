@@ -218,6 +218,9 @@ def convert(
         raise InputError(f"{target} exists; choose another output, or overwrite it with --force")
     _check_side(side_path(target), path)
     source = open_source(path, format, name, columns=columns, rules=rules)
+    if _same(target, source.reader.path):  # which a dataset_info.json names
+        raise InputError(f"{target} holds the rows; choose another output")
+    _check_side(side_path(target), source.reader.path)
     summary = Summary(source.format, to, rows_per_example=source.rows_per_example)
     summary.pairs_by = source.pairs_by()
     with ExitStack() as stack:

@@ -278,6 +278,9 @@ class Layout:
         if self.columns.prompt:  # else each answer is a conversation with the question in it
             said = required(row, self.columns.prompt)
             if self.columns.answers.startswith(f"{self.columns.prompt}.-1."):
+                if not isinstance(said, list):
+                    detail = f"has no list of messages in {self.columns.prompt!r}"
+                    raise RowError("not messages", detail)
                 said = said[:-1]  # the last message holds the answers
             if not _is_texts(said):
                 asked, dialogue = self._asked(row, said)

@@ -71,14 +71,18 @@ def trained_template(name_or_path: str, format: str | None = None) -> str:
     return known.text if known and known.text and not embedded else "model"
 
 
+def data_files(name_or_path: str) -> list[Path]:
+    """The files that hold the rows; `InputError` as `resolve`."""
+    path, entry = resolve(name_or_path)
+    if not is_dataset_info(path):
+        return [path]
+    names = [*entry.split(",")] if entry else [None]
+    return [choose(path, name, preference=False).file or path for name in names]
+
+
 def data_sha256(name_or_path: str) -> str:
     """Checksum of the file that holds the rows, as lowercase hex; `InputError` as `resolve`."""
-    path, entry = resolve(name_or_path)
-    files = [path]
-    if is_dataset_info(path):
-        names = [*entry.split(",")] if entry else [None]
-        files = [choose(path, name, preference=False).file or path for name in names]
-    digests = [file_sha256(file) for file in files]
+    digests = [file_sha256(file) for file in data_files(name_or_path)]
     if len(digests) == 1:
         return digests[0]
     return hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -27,6 +27,7 @@ _TEXTS = {
     **{"preferred": True, "non-preferred": False},
 }
 _NO_ONE = ("tie", "tied", "both", "neither", "none", "same", "equal")
+MOST_ANSWERS = 500  # of a prompt, for all their pairs
 _COMPARED = re.compile(r"\W*(\w{1,40})\s?([<>=])\2{0,2}\s?(\w{1,40})\W*")  # "A>B", "[[B>>A]]"
 
 
@@ -160,8 +161,15 @@ def pairs(
     if rule == "best-worst":
         (_, best), *between, (_, worst) = ordered
         return [(best, worst, [answer for _, answer in between])], 0
-    couples = list(combinations(ordered, 2))
     if rule == "first-rest":
-        couples = couples[: len(ordered) - 1]
+        couples = [(ordered[0], other) for other in ordered[1:]]
+    elif len(ordered) > MOST_ANSWERS:
+        raise RowError(
+            "too many answers",
+            f"has {len(ordered):,} rated answers, and at most {MOST_ANSWERS} are paired all with "
+            "all; take --pairs-by best-worst or first-rest",
+        )
+    else:
+        couples = list(combinations(ordered, 2))
     decided = [(a, b, list[Answer]()) for (high, a), (low, b) in couples if high > low]
     return decided, len(couples) - len(decided)

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from squeeze.data import containers
 from squeeze.errors import InputError
+from squeeze.parquet import require_bounded
 
 Row = dict[str, Any]
 _BLOCK = 1 << 20
@@ -137,15 +138,16 @@ class RowReader:
         try:
             if self.kind == "parquet":
                 self.extent = pyarrow.parquet.read_metadata(self.path).num_rows
+                require_bounded(self.path)
             else:
                 with pyarrow.OSFile(str(self.path)) as file:
                     pyarrow.ipc.open_stream(file).schema  # noqa: B018
-        except pyarrow.ArrowInvalid as error:
+        except ValueError as error:  # pyarrow's ArrowInvalid is one
             raise InputError(
-                f"{self.path} is not a file of {self.kind.capitalize()} ({error})"
+                f"{self.path} is not a file of {self.kind.capitalize()} that can be read ({error})"
             ) from error
-        rows = load_dataset(self.kind, data_files=str(self.path), split="train", streaming=True)
         try:
+            rows = load_dataset(self.kind, data_files=str(self.path), split="train", streaming=True)
             for number, row in enumerate(rows, start=1):
                 self.position = number
                 yield number, row

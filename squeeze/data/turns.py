@@ -200,7 +200,7 @@ DIALOGUES = (
     Dialogue(
         "zephyr",
         re.compile(r"<\|(system|user|assistant)\|>\n"),
-        re.compile(r"(?:</s>|<\|end\|>|<\|endoftext\|>)?\s*\Z"),
+        re.compile(r"(?:</s>|<\|end\|>|<\|endoftext\|>)\s*\Z|(?<!\s)\s+\Z"),
     ),
 )
 

@@ -30,7 +30,7 @@ from squeeze.diagnosis.series import (
 from squeeze.errors import InputError
 from squeeze.files import read_json, write_json
 from squeeze.generation import generate_answers
-from squeeze.models import load_model, load_tokenizer, model_sha256
+from squeeze.models import load_model, load_tokenizer, model_sha256, with_adapter
 from squeeze.provenance import environment
 from squeeze.run_directory import now
 from squeeze.scoring import score_responses
@@ -222,26 +222,12 @@ def _require_vocabulary(model: Any, items: Sequence[EncodedItem], name: str) -> 
 
 
 def _with_adapter(model: PreTrainedModel, base: str, adapter: str) -> Any:
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import SafetensorError, safe_open
-
-    weights = Path(adapter) / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise InputError(f"--tuned {adapter} has no adapter_model.safetensors; save it with PEFT")
     try:
-        with safe_open(weights, framework="pt") as file:
-            stored = set(file.keys())
-        tuned: Any = PeftModel.from_pretrained(model, adapter)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"--tuned {adapter} cannot be read ({_first_line(error)})") from error
+        return with_adapter(model, adapter)
+    except InputError as error:
+        raise InputError(f"--tuned {error}") from error
     except Exception as error:  # PEFT raises anything, for a pattern re.error
         raise InputError(_misfit(base, adapter, _first_line(error))) from error
-    if tuned.active_peft_config.is_prompt_learning:
-        raise InputError(f"--tuned {adapter} is a prompt adapter, which is not supported")
-    unused = stored - set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
-    if unused:
-        raise InputError(_misfit(base, adapter, f"{min(unused)} has no place in it"))
-    return tuned
 
 
 def _misfit(base: str, adapter: str, why: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from squeeze.diagnosis.readers import load
@@ -41,6 +42,7 @@ def _state(path: Path) -> object:
     files = sorted(path.glob("*")) if path.is_dir() else [path]
     found = []
     for file in (*files, *(path.glob("checkpoint-*/trainer_state.json") if path.is_dir() else ())):
-        about = file.stat()
-        found.append((str(file), about.st_size, about.st_mtime_ns))
+        with suppress(OSError):  # gone meanwhile, or a link to nothing
+            about = file.stat()
+            found.append((str(file), about.st_size, about.st_mtime_ns))
     return tuple(found)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from squeeze.diagnosis import series as q
 from squeeze.diagnosis.output import SCHEMA, to_json
@@ -29,6 +30,22 @@ from squeeze.report.content import worst_of
 from squeeze.report.style import ARGMAX
 
 _RECORD = TypeAdapter(dict[str, Any])  # run.json, whose fields are checked where they are read
+
+
+_OURS = {"schema", "headline"}  # one of which every record of ours has
+
+
+class _Source(TypedDict):
+    source: str
+
+
+class _Judged(TypedDict):
+    """What a diagnosis.json says of the runs that it judges."""
+
+    runs: list[_Source]
+
+
+_JUDGED = TypeAdapter(_Judged)
 POINTS = 10_000  # logged values that a page draws, those of all its curves together
 _SCORED = ("squeeze trajectory", "checkpoints")  # formats with scores of single examples
 _SHOWN = {
@@ -78,11 +95,41 @@ def write_report(
     sources = {d.run.source for d in diagnoses}
     if formats == {"squeeze trajectory"} and len(sources) == 1:
         source = Path(diagnoses[0].run.source).parent
+        _require_scores_of(source, directory)
         for name in ("trajectory.parquet", "run.json", "samples.json", "verdicts.json"):
             if source.resolve() != directory.resolve() and (source / name).is_file():
                 with replacing(directory / name) as temporary:
                     shutil.copyfile(source / name, temporary)
     return finish_run(diagnoses, directory, ledger)
+
+
+def _require_scores_of(source: Path, directory: Path) -> None:
+    """Raise `InputError` if scores lie in the directory that were not copied from `source`."""
+    if source.resolve() == directory.resolve() or not (directory / "trajectory.parquet").exists():
+        return
+    judged = directory / "diagnosis.json"
+    known = read_as(judged, _JUDGED, "delete it")["runs"] if judged.exists() else []
+    if not any(Path(run["source"]).parent.resolve() == source.resolve() for run in known):
+        raise InputError(
+            f"{directory} holds the record of another run, which would be overwritten; give "
+            "--report a directory of its own"
+        )
+
+
+def _require_page_of_ours(directory: Path) -> None:
+    """Raise `InputError` if a file that the page is written to is somebody else's."""
+    for name in ("index.html", "report.md"):
+        require_ours(directory / name, "--report")
+    for name in ("run.json", "diagnosis.json"):
+        path = directory / name
+        if not path.exists():
+            continue
+        known = read_as(path, _RECORD, "put it back, or delete it")
+        if _OURS.isdisjoint(known):
+            raise InputError(
+                f"{path} is no file of squeeze and would be overwritten; give --report another "
+                "directory"
+            )
 
 
 def finish_run(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path | None = None) -> Path:
@@ -100,9 +147,7 @@ def finish_run(diagnoses: Sequence[Diagnosis], directory: Path, ledger: Path | N
             f"{directory} holds the record of another run, so its report would mix the two; give "
             "--report a directory of its own"
         )
-    if not (directory / "run.json").exists():
-        for name in ("index.html", "report.md"):
-            require_ours(directory / name, "--report")
+    _require_page_of_ours(directory)
     drawn = [] if scored else worst_of([VERDICTS.index(d.verdict) for d in diagnoses])
     runs = [
         to_json([d], ledger) | {"curves": _curves(d.run, len(drawn)) if i in drawn else []}

@@ -76,10 +76,16 @@ class Diagnosis:
     advice: str = ""
 
 
+def require_beta(beta: float | None) -> None:
+    """Raise `InputError` for a β that no training has: rewards at it would be no numbers."""
+    if beta is not None and not 1e-6 <= beta <= 1e6:
+        raise InputError(f"--beta must be between 1e-06 and 1e+06, not {beta:g}")
+
+
 def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
     """Return the verdict on a run; `beta` converts rewards to nats where the log does not tell.
 
-    Raises `InputError` if beta is not positive.
+    Raises `InputError` as `require_beta`.
 
     >>> from pathlib import Path
     >>> from squeeze import diagnose, load
@@ -90,8 +96,7 @@ def diagnose(run: RunSeries, *, beta: float | None = None) -> Diagnosis:
     >>> diagnose(run).verdict in ("displacement", "squeezing", "collapse")
     True
     """
-    if beta is not None and not beta > 0:
-        raise InputError(f"--beta must be positive, not {beta:g}")
+    require_beta(beta)
     findings = consistency.check(run, beta)
     splits = run.splits() or list(dict.fromkeys(s.split for s in run.series))
     views = [view(run, split, beta, findings) for split in splits]

@@ -20,7 +20,14 @@ from pydantic import TypeAdapter
 
 from squeeze.data.encoding import EncodedItem, apply_template
 from squeeze.data.examples import PreferenceExample
-from squeeze.data.loading import data_sha256, load_examples, open_data, resolve, trained_template
+from squeeze.data.loading import (
+    data_files,
+    data_sha256,
+    load_examples,
+    open_data,
+    resolve,
+    trained_template,
+)
 from squeeze.data.rows import RowError
 from squeeze.data.writing import WRITABLE, check_extension, open_writer, rows_of
 from squeeze.errors import InputError
@@ -43,7 +50,8 @@ def check_target(path: Path, flag: str, data: str, force: bool, suffixes: Sequen
     """Raise `InputError` unless `path` may be written: its ending, not DATA itself, not there."""
     if path.suffix not in suffixes:
         raise InputError(f"{flag} {path} must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
-    if path.resolve() == resolve(data)[0].resolve():
+    held = {resolve(data)[0], *data_files(data)}
+    if path.resolve() in {file.resolve() for file in held if file.exists()}:
         raise InputError(f"{flag} {path} is the data itself; give another file")
     if path.exists() and not force:
         raise InputError(f"{flag} {path} exists; add --force to overwrite it")

@@ -49,6 +49,20 @@ _ANSWERS = TypeAdapter(list[str])
 _AGAIN = "delete it, and it is sampled again"
 
 
+MOST_STEPS = 10**8  # of a phase: more than a day at a millisecond each
+
+
+def _require_possible(config: RunConfig) -> None:
+    """Raise `InputError` for a phase that no machine trains in a day."""
+    epochs = max(config.epochs, config.sft_epochs)
+    steps = epochs * config.pairs // (config.batch_size * config.accumulation)
+    if steps > MOST_STEPS:
+        raise InputError(
+            f"{epochs:,} epochs of {config.pairs:,} pairs are {steps:,} steps, more than a day "
+            "even at a millisecond a step; give fewer --epochs or --pairs"
+        )
+
+
 class Experiment:
     """Arms on `config.model` with the seed, sizes and recipe of `config` (its `arms` are ignored).
 
@@ -69,6 +83,7 @@ class Experiment:
         locks: bool = True,
         recorded: bool = False,
     ) -> None:
+        _require_possible(config)
         self.config, self.score, self._recorded = config, score, recorded
         self.tokenizer = load_tokenizer(config.model)
         apply_template(self.tokenizer, config.template)

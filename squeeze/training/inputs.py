@@ -103,8 +103,9 @@ def pretrained(config: RunConfig) -> PreTrainedModel:
 
 
 def _require_targets(model: PreTrainedModel, targets: str) -> None:
-    """Raise `InputError` unless every LoRA target is the name of a layer of the model."""
-    layers = dict(model.named_modules())
+    """Raise `InputError` unless every LoRA target is the name of a layer with a weight matrix."""
+    found = model.named_modules()
+    layers = {n: layer for n, layer in found if getattr(getattr(layer, "weight", 0), "ndim", 0) > 1}
     for target in () if targets == "all-linear" else targets.split(","):
         if not any(name == target or name.endswith(f".{target}") for name in layers):
             linear = [name for name, layer in layers.items() if isinstance(layer, torch.nn.Linear)]

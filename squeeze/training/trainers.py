@@ -23,7 +23,7 @@ from squeeze.distributed import main_only, on_main, processes, share_batch
 from squeeze.errors import InputError
 from squeeze.files import write_json
 from squeeze.losses import Loss, get_loss
-from squeeze.models import load_model, loading
+from squeeze.models import load_model, loading, with_adapter
 from squeeze.training.arms import TRAINED_BY_TRL, Phase
 from squeeze.training.config import RunConfig
 from squeeze.training.loss_trainer import RegisteredLossTrainer
@@ -207,8 +207,6 @@ def load_merged(name: str, adapters: str | None) -> PreTrainedModel:
 
     Raises `InputError` naming the model or the adapter that cannot be loaded.
     """
-    from peft import PeftModel
-
     model: Any = load_model(name)
     for path in adapter_paths(adapters):
         if not (Path(path) / "adapter_config.json").is_file():
@@ -217,7 +215,7 @@ def load_merged(name: str, adapters: str | None) -> PreTrainedModel:
                 "that PEFT's save_pretrained wrote"
             )
         with loading(path):
-            model = PeftModel.from_pretrained(model, path).merge_and_unload()
+            model = with_adapter(model, path).merge_and_unload()
     return model  # type: ignore[no-any-return]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from squeeze.provenance import versions
@@ -32,12 +33,16 @@ def count(results: Sequence[Result]) -> str:
     return ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
 
 
+def _versions() -> dict[str, str]:
+    return {"dpo-squeeze": version("dpo-squeeze")} | versions()
+
+
 def to_json(name: str, results: Sequence[Result]) -> dict[str, Any]:
     """Everything, strict JSON: `deviation` is null where nothing was measured or it is infinite."""
     return {
         "schema": SCHEMA,
         "subject": name,
-        "versions": versions(),
+        "versions": _versions(),
         "summary": dict(Counter(r.outcome for r in results)),
         "checks": [
             {
@@ -61,7 +66,7 @@ def _finite(value: float | None) -> float | None:
 
 def to_markdown(name: str, results: Sequence[Result]) -> str:
     """A table, and below it what failed and what to do about it."""
-    used = ", ".join(f"{package} {number}" for package, number in versions().items())
+    used = ", ".join(f"{package} {number}" for package, number in _versions().items())
     lines = [
         f"## {name}",
         "",

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from squeeze.errors import InputError
 from squeeze.training.trl_compat import unheard
+from squeeze.user_code import users_code
 from squeeze.verify.families import Family, Metrics, family_of
 from squeeze.verify.scorer import Answer, Scores, gradient, moved, score_answers
 from squeeze.verify.tiny import save_tiny, tiny_rows
@@ -246,13 +247,14 @@ class TrainerSubject:
         `change` alters the collated batch. Leaves random state, mode and log as they were.
         """
         model = trainer.model
-        batch = change(dict(trainer.data_collator([dict(row) for row in rows])))
+        with users_code("the trainer's data_collator"):
+            batch = change(dict(trainer.data_collator([dict(row) for row in rows])))
         device = next(model.parameters()).device
         batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         was_training = model.training
         model.train(training)
         try:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), users_code("the trainer's compute_loss"):
                 take_log(trainer)
                 loss = trainer.compute_loss(model, batch)
                 logged = take_log(trainer)

@@ -278,3 +278,11 @@ def test_the_roofline_places_cases_by_bytes_and_operations(
     del report["machine"]["rates"]
     with pytest.raises(InputError, match="no measured rates"):
         compare.roofline(report, tmp_path / "roof.png")
+
+
+def test_a_report_whose_peers_say_nothing_is_refused(tmp_path: Path) -> None:
+    docs = Path(__file__).parents[2] / "docs" / "kernels-cpu.json"
+    value = json.loads(docs.read_text()) | {"peers": [{"name": "x"}]}
+    (tmp_path / "k.json").write_text(json.dumps(value))
+    with pytest.raises(InputError, match="peers"):
+        compare.read_report(tmp_path / "k.json")

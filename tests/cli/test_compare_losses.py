@@ -121,6 +121,7 @@ def test_force_removes_experiments_alone_and_none_of_a_live_run(tmp_path, tiny_d
         (["--seeds", "a"], "whole numbers"),
         (["--plugin", "nowhere.py"], "nowhere.py is not a file"),
         (["--pairs", "0"], "--pairs must be positive"),
+        (["--epochs", "1000000000"], "more than a day even at a millisecond"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, words):

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.cpu
         ("finetunig=full", "did you mean 'finetuning'?"),
         ("learning_rate=fast", "--learning-rate"),
         ("data=nowhere.jsonl", "nowhere.jsonl"),
+        ("epochs=1000000000000", "more than a day"),
     ],
 )
 def test_a_replaced_field_of_the_recipe_is_checked_like_any(given, said, tmp_path):
@@ -23,6 +24,13 @@ def test_a_replaced_field_of_the_recipe_is_checked_like_any(given, said, tmp_pat
     result = CliRunner().invoke(cli.app, [*arguments, "--out", str(tmp_path)])
     assert said in str(result.exception or result.output)
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("seeds", ["", "1,1", "-1", "4294967296", "0.5"])
+def test_seeds_are_distinct_and_numpys(seeds, tmp_path):
+    """The same seed twice would count as two: an interval from nothing."""
+    arguments = ["observe", "tiny", "--seeds", seeds, "--out", str(tmp_path)]
+    assert "--seeds must be" in str(CliRunner().invoke(cli.app, arguments).exception)
 
 
 @pytest.mark.parametrize("given", [("--set", "epochs=1"), ("--model", "gemma3-270m")])

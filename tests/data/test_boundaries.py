@@ -6,18 +6,23 @@ import gzip
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from squeeze.data import rows
+from squeeze.data import rating, rows
 from squeeze.data.convert import convert, side_path
 from squeeze.data.loading import load_examples
-from squeeze.data.rows import RowReader
+from squeeze.data.rows import RowError, RowReader
 from squeeze.data.sources import open_source
+from squeeze.data.turns import DIALOGUES
 from squeeze.errors import InputError
 from squeeze.jsonc import strip_comments
-from squeeze.scan.files import _kept
+from squeeze.scan.files import _kept, check_target
+from squeeze.trajectory import Trajectory
 
 pytestmark = pytest.mark.cpu
 
@@ -118,3 +123,72 @@ def test_comments_are_stripped_in_time_that_grows_with_the_length(piece: str) ->
         return time.process_time() - start
 
     assert seconds(80_000) < 24 * max(seconds(10_000), 0.01)
+
+
+def _repeated_rows(path: Path) -> None:
+    rows = pa.table({name: [name] * 600_000 for name in ("prompt", "chosen", "rejected")})
+    with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
+        for _ in range(2):
+            writer.write_table(rows)
+
+
+def _repeated_cells(path: Path) -> None:
+    cells = pa.DictionaryArray.from_arrays(pa.array([0] * 2000), pa.array(["x" * 10**6]))
+    texts = pa.array(["no"] * 2000)
+    pq.write_table(pa.table({"prompt": cells, "chosen": texts, "rejected": texts}), path)
+
+
+def _repeated_messages(path: Path) -> None:
+    cells = pa.DictionaryArray.from_arrays(
+        pa.array([0] * 2000, pa.int32()), pa.array(["x" * 10**6])
+    )
+    turns = pa.StructArray.from_arrays([cells], ["content"])
+    lists = pa.ListArray.from_arrays(pa.array(range(2001), pa.int32()), turns)
+    pq.write_table(pa.table({"prompt": lists}), path)
+
+
+@pytest.mark.parametrize("write", [_repeated_rows, _repeated_cells, _repeated_messages])
+def test_parquet_that_unpacks_to_far_more_than_it_is_is_refused(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "bomb.parquet"
+    write(path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(InputError, match=r"rows in|unpack to more"):
+        next(iter(RowReader(path)))
+    with pytest.raises(InputError, match=r"rows in|unpack to more"):
+        Trajectory.read(path)
+
+
+def test_a_type_that_no_row_has_is_one_sentence(tmp_path: Path) -> None:
+    maps = pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int32()))
+    pq.write_table(pa.table({"prompt": ["q"], "more": maps}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="cannot be read"):
+        list(RowReader(tmp_path / "a.parquet"))
+
+
+def test_rows_behind_a_dataset_info_are_never_the_output(tmp_path: Path) -> None:
+    rows, info = tmp_path / "rows.jsonl", tmp_path / "dataset_info.json"
+    rows.write_text(json.dumps({**json.loads(GOOD), "instruction": "Q?"}) + "\n")
+    kept = rows.read_text()
+    info.write_text(json.dumps({"mine": {"file_name": "rows.jsonl", "ranking": True}}))
+    with pytest.raises(InputError, match="holds the rows"):
+        convert(info, rows, "trl", name="mine", force=True)
+    with pytest.raises(InputError, match="is the data itself"):
+        check_target(rows, "--out", f"{info}:mine", True, (".jsonl", ".csv"))
+    assert rows.read_text() == kept
+
+
+def test_an_end_of_many_blanks_is_read_at_once() -> None:
+    """A pattern that tried the end from each of them would take minutes."""
+    said = DIALOGUES[-1].said("yes" + " " * 200_000 + "x")
+    assert said.endswith("x")
+    assert DIALOGUES[-1].said("yes </s> \n") == "yes "
+    assert DIALOGUES[-1].said("yes \n ") == "yes"
+
+
+def test_pairs_of_all_with_all_are_bounded() -> None:
+    rated = [(float(n), (str(n), {})) for n in range(rating.MOST_ANSWERS + 1)]
+    with pytest.raises(RowError, match="take --pairs-by best-worst"):
+        rating.pairs(rated, "all")
+    assert len(rating.pairs(rated, "first-rest")[0]) == rating.MOST_ANSWERS

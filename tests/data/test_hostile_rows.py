@@ -160,3 +160,10 @@ def test_a_directory_lists_its_files_and_capitals_in_the_extension_do_not_matter
     with pytest.raises(InputError, match=r"is a directory; give one of its files \(DATA\.JSONL\)"):
         RowReader(tmp_path)
     assert len(list(RowReader(tmp_path / "DATA.JSONL"))) == 1
+
+
+@pytest.mark.parametrize("messages", [{"-1": {"candidates": [{}, {}]}}, {"a": 1}])
+def test_a_mapping_in_the_place_of_messages_is_refused(messages: Any) -> None:
+    layout = next(f for f in FORMATS.values() if ".-1." in f.layout.columns.answers).layout
+    with pytest.raises(RowError, match="no list of messages"):
+        layout.examples({"messages": messages})

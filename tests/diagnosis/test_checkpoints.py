@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from squeeze.cli import app
@@ -154,6 +155,10 @@ def damaged(kind: str, directory: Path, base: Path, adapter: Path) -> Checkpoint
         (broken / "adapter_model.safetensors").unlink()
     elif kind == "adapter cut off":
         (broken / "adapter_model.safetensors").write_bytes(b"\x00" * 20)
+    elif kind == "adapter with half its weights":
+        weights = load_file(broken / "adapter_model.safetensors")
+        kept = {name: tensor for name, tensor in weights.items() if "lora_B" not in name}
+        save_file(kept, broken / "adapter_model.safetensors")
     elif kind == "adapter with a broken pattern":
         config = json.loads((broken / "adapter_config.json").read_text())
         text = json.dumps(config | {"target_modules": "(q_proj"})
@@ -181,6 +186,7 @@ def damaged(kind: str, directory: Path, base: Path, adapter: Path) -> Checkpoint
         ("wider base", "does not fit --base .*size mismatch.*it was trained on"),
         ("shorter base", "does not fit --base .*has no place in it"),
         ("adapter without weights", "no adapter_model.safetensors"),
+        ("adapter with half its weights", "lora_B.* is not among its weights"),
         ("adapter cut off", "cannot be read"),
         ("adapter with a broken pattern", r"does not fit --base .*unterminated subpattern"),
         ("weights cut off", "--tuned: model .*could not be loaded"),

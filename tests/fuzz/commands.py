@@ -85,7 +85,8 @@ def _log(place: Path, random: Random, name: str = "log") -> Path:
         path.write_text("".join(f"{r}\n" for r in _RECORDS))
         if form == "ipynb":
             cell = {"cell_type": "code", "outputs": [{"text": path.read_text().splitlines(True)}]}
-            path.write_text(json.dumps({"cells": [cell]}))
+            path.write_bytes(damage.json_bytes({"cells": [cell]}, random))
+            return path
     if random.random() < 0.8:
         path.write_bytes(damage.bytes_of(path.read_bytes(), random))
     return path

@@ -19,6 +19,14 @@ from squeeze.training.inputs import Pairs, pretrained
 pytestmark = pytest.mark.cpu
 
 
+@pytest.mark.parametrize("target", ["", "(a*)*b", "model", "input_layernorm", "q_proj,nope"])
+def test_a_target_of_lora_is_a_layer_with_a_matrix(tiny_directory, target):
+    """PEFT would find no module, or one that it cannot adapt."""
+    config = make_config({"model": str(tiny_directory), "lora_targets": target})
+    with pytest.raises(InputError, match="the model has no layer"):
+        pretrained(config)
+
+
 def pair(name: str, prompt: str = "Is it?", chosen: str = "Yes!", rejected: str = "No.") -> object:
     return PreferenceExample(name, (Message("user", prompt),), chosen, rejected)
 

@@ -169,3 +169,8 @@ def test_a_checkpoint_whose_probe_is_missing_is_not_gone_on_from(tmp_path):
     place.mark_between(2)
     assert place.resume_step([1]) == 2
     assert place.resume_step([]) == 2
+
+
+def test_a_run_is_gone_on_with_or_started_over_and_not_both(tmp_path):
+    with pytest.raises(InputError, match="--resume goes on with a run and --force"):
+        RunDirectory(tmp_path).open(CONFIG, resume=True, force=True)

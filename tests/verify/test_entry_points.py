@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from squeeze import SqueezeCallback
 from squeeze.cli import app
 from squeeze.errors import InputError
+from squeeze.files import require_output
 from squeeze.verify import report
 from squeeze.verify.cheap import cheap_checks
 from squeeze.verify.loading import load_subject, subject_from
@@ -256,3 +257,34 @@ def test_one_fault_is_one_red_line(plain_directory):
     assert result.check.id == "one-bos"  # does not apply: the tokenizer has no such token
     assert [r.outcome for r in rest] == ["fails", *["does not apply"] * (len(rest) - 1)]
     assert rest[-1].what == "presupposes prompt-masked, which fails"
+
+
+def test_a_trainer_that_raises_is_one_sentence():
+    result = CliRunner().invoke(app, ["verify", "--trl", "dpo", "--loss-type", "nope"])
+    assert isinstance(result.exception, InputError)
+    assert "nope" in str(result.exception)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".md"])
+def test_a_report_of_ours_may_be_written_again(tmp_path, suffix):
+    out = tmp_path / f"report{suffix}"
+    document = report.to_json("x", [])
+    out.write_text(json.dumps(document) if suffix == ".json" else report.to_markdown("x", []))
+    require_output(out, "--out")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verify", "--data", "x", "--limit", "-1"),
+        ("verify", "--data", "x", "--max-length", "-5"),
+        ("stories", "--seed", "-1"),
+        ("stories", "--seed", str(2**32)),
+        ("data", "show", "--n", str(10**20)),
+        ("diagnose", "x", "--watch", "inf"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_by_its_option(arguments):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "Invalid value for" in result.output

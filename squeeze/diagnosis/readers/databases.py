@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,10 +11,14 @@ from typing import Any
 from squeeze.diagnosis.readers.records import Table
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.errors import InputError
+from squeeze.files import parse_json
 
 _SQLITE = b"SQLite format 3\0"
 MOST_RUNS = 500
 MOST_VALUES = 2_000_000
+_LONGEST = 2**24  # bytes of a cell
+_STEPS, _PATIENCE = 10**6, 1000  # of SQLite's machine, so many times: some 20 s
+_TABLE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'metrics'"
 
 
 def _is_sqlite(source: Source) -> bool:
@@ -31,7 +34,10 @@ def read(source: Source) -> list[Table]:
     path = source.path
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as opened:
-            columns = {row[1] for row in opened.execute("PRAGMA table_info(metrics)")}
+            _bound(opened)
+            stored = opened.execute(_TABLE).fetchone()  # a view may calculate without end
+            about = opened.execute("PRAGMA table_info(metrics)") if stored else ()
+            columns = {row[1] for row in about}
             if {"run_name", "step", "metrics"} <= columns:
                 return _tables(path, "trackio", _trackio(opened))
             if {"key", "value", "run_uuid", "step"} <= columns:
@@ -44,11 +50,18 @@ def read(source: Source) -> list[Table]:
     )
 
 
+def _bound(opened: sqlite3.Connection) -> None:
+    """Limits on what a database may ask of this process, whatever stands in it."""
+    opened.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+    looks = iter(range(_PATIENCE))
+    opened.set_progress_handler(lambda: next(looks, None) is None, _STEPS)
+
+
 def _trackio(opened: sqlite3.Connection) -> Iterator[tuple[str, dict[str, Any]]]:
     """A row a logged line, its metrics as JSON."""
     found = opened.execute("SELECT run_name, step, metrics FROM metrics ORDER BY run_name, step")
     for name, step, metrics in found:
-        logged = json.loads(metrics) if isinstance(metrics, (str, bytes)) else {}
+        logged = parse_json(metrics) if isinstance(metrics, (str, bytes)) else {}
         if isinstance(logged, dict):
             # trackio's step counts logged lines, unless the trainer logged its own beside.
             yield (

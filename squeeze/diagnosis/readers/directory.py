@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from squeeze.diagnosis.readers.registry import Found, Source, reader, readers
-from squeeze.diagnosis.readers.text import require_file
+from squeeze.diagnosis.readers.text import regular, require_file
 from squeeze.errors import InputError
 
 _LOG_SUFFIXES = (".jsonl", ".csv", ".tsv", ".json", ".log", ".txt", ".out", ".md", ".ipynb")
@@ -62,7 +62,7 @@ def log_in(directory: Path) -> Path:
             return directory / name
     logs = [
         p
-        for p in sorted(directory.iterdir())
+        for p in regular(directory.iterdir())
         if p.suffix in _LOG_SUFFIXES and "config" not in p.name
     ]
     if len(logs) == 1:

@@ -29,9 +29,12 @@ def read(source: Source) -> list[Table]:
     Raises `InputError` if no output tells of a run, and asks which where several do.
     """
     try:
-        cells = source.document["cells"]
-    except (ValueError, KeyError, TypeError) as error:
+        document = source.document
+    except ValueError as error:
         raise InputError(f"{source.path} is no notebook that can be read ({error})") from error
+    cells = document.get("cells") if isinstance(document, Mapping) else None
+    if not isinstance(cells, list):
+        raise InputError(f"{source.path} is no notebook that can be read (it lists no cells)")
     found = [
         (number, table)
         for number, cell in enumerate(cells, 1)
@@ -58,9 +61,10 @@ def read(source: Source) -> list[Table]:
 
 def _tables(path: Path, cell: Any) -> Iterator[Table]:
     """The tables of one cell; of HTML and text of the same output the first that has one."""
-    outputs = cell.get("outputs", []) if isinstance(cell, Mapping) else []
-    streamed = "".join(_text(o.get("text")) for o in outputs if isinstance(o, Mapping))
-    kept = [o.get("data") for o in outputs if isinstance(o, Mapping)]
+    listed = cell.get("outputs") if isinstance(cell, Mapping) else None
+    outputs = [o for o in listed if isinstance(o, Mapping)] if isinstance(listed, list) else []
+    streamed = "".join(_text(o.get("text")) for o in outputs)
+    kept = [o.get("data") for o in outputs]
     shown = [data for data in kept if isinstance(data, dict)]
     for data in shown:
         yield from _first(path, _text(data.get("text/html")), _text(data.get("text/plain")))
@@ -82,4 +86,4 @@ def _first(path: Path, html: str, text: str) -> Iterator[Table]:
 
 
 def _text(value: Any) -> str:
-    return "".join(value) if isinstance(value, list) else str(value or "")
+    return "".join(map(str, value)) if isinstance(value, list) else str(value or "")

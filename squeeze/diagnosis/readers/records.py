@@ -75,8 +75,13 @@ def missing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value.strip().lower() in _MISSING)
 
 
+_INFINITE = 2.0**128  # trainers log float32s, which end below it
+
+
 def number(value: Any, where: str, column: str) -> float:
     """Return a logged value as a float; NaN for what loggers write for it, shares for percents.
+
+    What no float32 holds is infinite.
 
     Raises `InputError` if it is no number.
     """
@@ -87,15 +92,16 @@ def number(value: Any, where: str, column: str) -> float:
             f"{where}: {column!r} is {type(value).__name__}, not a number; is this a training log?"
         )
     try:
-        return _parsed(value) if isinstance(value, str) else float(value)
+        found = _parsed(value) if isinstance(value, str) else float(value)
     except OverflowError:
-        return math.inf
+        found = math.inf if value > 0 else -math.inf  # type: ignore[operator]
     except ValueError:
         shown = str(value)[:40]
         raise InputError(
             f"{where}: {column!r} is {shown!r}, not a number; is this a training log? "
             "(preference data belongs to --data)"
         ) from None
+    return math.copysign(math.inf, found) if abs(found) >= _INFINITE else found
 
 
 # Thousands apart: 1 200, 1'200, 1,200.5.

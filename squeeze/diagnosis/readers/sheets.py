@@ -17,7 +17,7 @@ from squeeze.diagnosis.names import is_step, recognise
 from squeeze.diagnosis.readers.columns import MOST_COLUMNS
 from squeeze.diagnosis.readers.records import Table, spread, with_points
 from squeeze.diagnosis.readers.registry import Source, reader
-from squeeze.diagnosis.readers.text import Lines, read_lines
+from squeeze.diagnosis.readers.text import Lines, read_lines, regular
 from squeeze.errors import InputError
 
 DELIMITERS = ",\t;"
@@ -81,7 +81,7 @@ def _exports(source: Source) -> list[Path]:
     """The CSV files of a directory that are charts: TensorBoard's, or W&B's of the same runs."""
     if not source.is_directory:
         return []
-    files = sorted(source.path.glob("*.csv"))
+    files = regular(source.path.glob("*.csv"))
     return [p for p in files if _is_scalar(p)] or [p for p in files if _is_chart(p)]
 
 

@@ -5,6 +5,7 @@ The format is TFRecord (length, checksum, bytes, checksum) of `tensorflow.Event`
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,14 @@ from typing import Any
 from squeeze.diagnosis.readers.columns import tells
 from squeeze.diagnosis.readers.records import Table
 from squeeze.diagnosis.readers.registry import Source, reader
+from squeeze.diagnosis.readers.text import regular
 from squeeze.diagnosis.readers.wire import fields, floating, text
 from squeeze.errors import InputError
 
 _PREFIX = "events.out.tfevents"
 _LONGEST = 2**26  # bytes of one event; images are that large, scalars are not
+MOST_EVENTS = 2_000_000
+MOST_FILES = 100_000  # below a directory
 _FLOAT, _DOUBLE = 1, 2  # tensorflow.DataType
 # Field numbers of tensorflow.Event, Summary.Value and TensorProto.
 _STEP, _SUMMARY = 2, 5
@@ -31,8 +35,21 @@ def _event_files(source: Source) -> list[Path]:
         return [source.path] if source.path.name.startswith(_PREFIX) else []
     if (source.path / "trainer_state.json").exists():
         return []
-    found = sorted(source.path.rglob(f"{_PREFIX}*"))
-    return [] if any(source.path.glob("checkpoint-*/trainer_state.json")) else found
+    if any(source.path.glob("checkpoint-*/trainer_state.json")):
+        return []
+    return regular(p for p in _below(source.path) if p.name.startswith(_PREFIX))
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    """The files below a directory, those that cannot be listed left out."""
+    files = (Path(place, name) for place, _, names in os.walk(directory) for name in names)
+    for n, path in enumerate(files):
+        if n == MOST_FILES:
+            raise InputError(
+                f"{directory} has more than {MOST_FILES:,} files below it; give the directory of "
+                "the run, or its log"
+            )
+        yield path
 
 
 @reader("TensorBoard event files", recognise=lambda s: len(_event_files(s)) > 0, order=20)
@@ -74,11 +91,14 @@ def _scalars(path: Path, notes: list[str]) -> Iterator[tuple[int, str, float]]:
 
 
 def _records(path: Path, notes: list[str]) -> Iterator[bytes]:
+    n = 0
     with path.open("rb") as file:
         while header := file.read(12):
             length = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else _LONGEST
-            if length >= _LONGEST:
+            if not 0 < length < _LONGEST:
                 raise ValueError("a record has no sensible length")
+            if (n := n + 1) > MOST_EVENTS:
+                raise ValueError(f"it has more than {MOST_EVENTS:,} events")
             data = file.read(length)
             if len(data) < length or len(file.read(4)) < 4:
                 notes.append(f"{path.name} ends in mid-record (a run that goes on, or was killed)")

@@ -12,7 +12,7 @@ import json
 import re
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,11 +64,18 @@ def read_text(path: Path) -> str:
 
 
 def require_file(path: Path) -> None:
-    """Raise `InputError` for a pipe, a device or a socket, which may never end."""
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
+    """Raise `InputError` for a pipe, a device or a socket, which may never end, and nothing."""
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        kind = "a pipe" if stat.S_ISFIFO(about.st_mode) else "a device or socket"
         raise InputError(f"{path} is {kind}; write what it gives into a file, and give that")
+    if about.st_size == 0:  # or of /proc, where reading may wait for ever
+        raise InputError(f"{path} is empty")
+
+
+def regular(paths: Iterable[Path]) -> list[Path]:
+    """Those that are files, sorted: opening a pipe of the same name would wait for ever."""
+    return sorted(path for path in paths if path.is_file())
 
 
 def _thinned(path: Path) -> tuple[Lines, int, int]:

@@ -6,7 +6,6 @@ messages, of which history and run records are read.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +13,15 @@ from typing import Any
 
 from squeeze.diagnosis.readers.records import Table
 from squeeze.diagnosis.readers.registry import Source, reader
+from squeeze.diagnosis.readers.text import regular
 from squeeze.diagnosis.readers.wire import Value, fields, text
 from squeeze.errors import InputError
+from squeeze.files import parse_json
 
 _MAGIC = b":W&B"
 _BLOCK, _HEADER = 32 * 1024, 7
+_LONGEST = 2**26  # bytes of a record
+MOST_RECORDS = 2_000_000
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 # Field numbers of wandb_internal.Record, HistoryRecord, HistoryItem and RunRecord.
 _HISTORY, _RUN = 2, 17
@@ -28,12 +31,12 @@ _DISPLAY_NAME = 8
 
 def _run_files(source: Source) -> list[Path]:
     if source.is_directory:
-        own = sorted(source.path.glob("*.wandb"))
-        runs = source.path.glob("wandb/*run-*/*.wandb")
+        own = regular(source.path.glob("*.wandb"))
+        runs = regular(source.path.glob("wandb/*run-*/*.wandb"))
         if own:
             return own
-        held = sorted(source.path.glob("*run-*/*.wandb"))
-        return held or ([] if (source.path / "trainer_state.json").exists() else sorted(runs))
+        held = regular(source.path.glob("*run-*/*.wandb"))
+        return held or ([] if (source.path / "trainer_state.json").exists() else runs)
     return [source.path] if source.suffix == ".wandb" else []
 
 
@@ -49,6 +52,8 @@ def _table(path: Path) -> Table:
     name, notes = path.stem, list[str]()
     try:
         for message in _messages(path):
+            if len(records) == MOST_RECORDS:
+                raise ValueError(f"it has more than {MOST_RECORDS:,} history records")
             for number, value in fields(message):
                 if number == _HISTORY and isinstance(value, bytes):
                     records.append(_history(value))
@@ -82,7 +87,7 @@ def _item(message: bytes) -> tuple[str, Any]:
         elif number == _JSON:
             raw = value
     try:
-        return "/".join(names), json.loads(text(raw))
+        return "/".join(names), parse_json(text(raw))
     except ValueError:
         return "", None
 
@@ -94,6 +99,7 @@ def _messages(path: Path) -> Iterator[bytes]:
             raise ValueError("it does not begin as one")
         at = _HEADER
         parts: list[bytes] = []
+        size = 0
         while True:
             left = _BLOCK - at % _BLOCK
             if left < _HEADER:
@@ -111,6 +117,12 @@ def _messages(path: Path) -> Iterator[bytes]:
                 raise EOFError
             if kind not in (_FULL, _FIRST, _MIDDLE, _LAST):
                 raise ValueError(f"a part of the unknown kind {kind}")
-            parts = [data] if kind in (_FULL, _FIRST) else [*parts, data]
+            if kind in (_FULL, _FIRST):
+                parts, size = [], 0
+            parts.append(data)
+            size += length
+            if size > _LONGEST:
+                raise ValueError("a record has no sensible length")
             if kind in (_FULL, _LAST):
                 yield b"".join(parts)
+                parts, size = [], 0

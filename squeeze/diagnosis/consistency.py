@@ -50,7 +50,7 @@ LEADING = ("diverged", "no loss", "saturated", "reference")
 
 @dataclass(frozen=True)
 class _Columns:
-    """The series of one split, any of them at the steps that they share, and β where it is known."""
+    """The series of one split, any of them at the steps that they share, and β if it is known."""
 
     run: RunSeries
     split: str

@@ -264,7 +264,7 @@ _TABLE = (
         text="hh",
     ),
     _format(
-        *("rendered", "texts of a chat template (ChatML, Llama 2 and 3, Mistral, Gemma, Zephyr, NeMo)"),
+        *("rendered", "texts of a chat template (ChatML, Llama, Mistral, Gemma, Zephyr, NeMo)"),
         [
             f"prompt:rendered {PAIR} {_NO_OTHER}",
             f"prompt:absent chosen:rendered rejected:text {_NO_OTHER}",

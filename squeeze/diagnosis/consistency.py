@@ -18,7 +18,8 @@ from squeeze.diagnosis import series as q
 from squeeze.diagnosis.series import Array, Finding, RunSeries, Series
 
 AT_REFERENCE = math.log(2)  # DPO's loss where policy = reference (claim DP-1)
-OTHER_STARTS = {1.0: "hinge", 0.5: "KTO", 25.0: "IPO at β = 0.1"}
+OTHER_STARTS = {1.0: "hinge", 0.5: "KTO"}
+USUAL_BETA = 0.1
 NOT_REFERENCED = ("orpo", "simpo", "cpo", "sft", "reward model", "reward model?")
 FAR_REWARD = 0.5  # of a first line: 5 nats at β = 0.1
 FAR_OF_PACE = 3.0  # times what the next lines move or scatter by
@@ -33,8 +34,9 @@ _AGREE = 0.05  # of two numbers that should be one, as trainers round them
 def check(run: RunSeries, beta: float | None = None) -> tuple[Finding, ...]:
     """Everything that is certain or inconsistent in the run, leading findings first."""
     found = list(run.findings)
+    fitted = fitted_beta(run) if beta is None else None
     for split in dict.fromkeys(s.split for s in run.series):
-        columns = _Columns(run, split)
+        columns = _Columns(run, split, fitted[0] if fitted else beta)
         for test in _CHECKS:
             found += [finding for finding in test(columns) if finding is not None]
         found += _drift(columns, beta)
@@ -48,10 +50,11 @@ LEADING = ("diverged", "no loss", "saturated", "reference")
 
 @dataclass(frozen=True)
 class _Columns:
-    """The series of one split, and any of them at the steps that they share."""
+    """The series of one split, any of them at the steps that they share, and β if it is known."""
 
     run: RunSeries
     split: str
+    beta: float | None = None
 
     def get(self, quantity: str) -> Series | None:
         return self.run.get(quantity, self.split)
@@ -266,7 +269,7 @@ def _jensen(columns: _Columns) -> Iterator[Finding]:
     both = columns.together(q.LOSS, q.MARGIN)
     if both is None or columns.run.method or _proportional(columns):
         return
-    if _nothing(both):
+    if _nothing(both) or _other_start(columns):
         return
     steps, loss, margin = both
     bound = np.logaddexp(0.0, -margin)
@@ -294,10 +297,10 @@ def _first_loss(columns: _Columns) -> Iterator[Finding]:
     steps, loss, chosen, rejected = (float(v[0]) for v in both)
     if max(abs(chosen), abs(rejected)) > 0.01 or abs(loss - AT_REFERENCE) < _AGREE * AT_REFERENCE:
         return
-    known = [name for value, name in OTHER_STARTS.items() if abs(loss / value - 1) < 0.02]
+    known = _other_start(columns)
     times = loss / AT_REFERENCE
     if known:
-        cause = f"it is what {known[0]} starts from"
+        cause = f"it is what {known} starts from"
     elif round(times) in range(2, 129) and abs(times / round(times) - 1) < 0.02:
         cause = (
             f"it is {round(times)} times DPO's: the loss is summed over gradient accumulation or "
@@ -314,6 +317,19 @@ def _first_loss(columns: _Columns) -> Iterator[Finding]:
         cause,
         columns.split,
     )
+
+
+def _other_start(columns: _Columns) -> str:
+    """The loss other than DPO's that has the first loss's value at rewards of 0; "" if none."""
+    both = columns.together(q.LOSS, q.CHOSEN_REWARD, q.REJECTED_REWARD)
+    if both is None or max(abs(float(side[0])) for side in both[2:]) > 0.01:
+        return ""
+    beta = columns.beta or USUAL_BETA
+    starts = OTHER_STARTS | {
+        1 / (4 * beta**2): f"IPO at β = {beta:.3g}",
+        1 / (2 * beta**2): f"SPPO at β = {beta:.3g}",
+    }
+    return next((name for at, name in starts.items() if abs(both[1][0] / at - 1) < 0.02), "")
 
 
 def _same(columns: _Columns) -> Iterator[Finding]:
@@ -389,6 +405,20 @@ _CHECKS = (
     _same,
     _argmax,
 )
+
+
+def fitted_beta(run: RunSeries) -> tuple[float, Series, Series] | None:
+    """β from a fixed set, on which rewards = β · log-probs + constant exactly, and both series."""
+    for split in run.splits():
+        rewards, logps = run.get(q.CHOSEN_REWARD, split), run.get(q.CHOSEN, split)
+        if rewards is None or logps is None or len(rewards) != len(logps) or len(logps) < 3:
+            continue
+        if np.ptp(logps.values) == 0 or np.ptp(rewards.values) == 0:
+            continue
+        line = stats.linregress(logps.values, rewards.values)
+        if line.rvalue > 0.9995 and line.slope > 0:
+            return float(line.slope), rewards, logps
+    return None
 
 
 def _drift(columns: _Columns, beta: float | None) -> Iterator[Finding]:

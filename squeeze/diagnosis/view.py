@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from scipy import stats
 
 from squeeze.diagnosis import series as q
-from squeeze.diagnosis.consistency import NOT_REFERENCED, proportional
+from squeeze.diagnosis.consistency import NOT_REFERENCED, fitted_beta, proportional
 from squeeze.diagnosis.series import Array, Finding, RunSeries, Series
 from squeeze.diagnosis.trend import Change, Fit, fit
 
@@ -281,18 +280,13 @@ def _trained(run: RunSeries, split: str, phase: str, notes: list[str]) -> Series
 
 
 def _beta(run: RunSeries, notes: list[str]) -> float | None:
-    """β from an evaluation set, on which rewards = β · log-probs + constant exactly."""
-    for split in run.splits():
-        rewards, logps = run.get(q.CHOSEN_REWARD, split), run.get(q.CHOSEN, split)
-        if rewards is None or logps is None or len(rewards) != len(logps) or len(logps) < 3:
-            continue
-        if np.ptp(logps.values) == 0 or np.ptp(rewards.values) == 0:
-            continue
-        line = stats.linregress(logps.values, rewards.values)
-        if line.rvalue > 0.9995 and line.slope > 0:
-            notes.append(f"β = {line.slope:.3g} follows from {rewards.column} and {logps.column}")
-            return float(line.slope)
-    return None
+    """β where the log tells it, with a note."""
+    fitted = fitted_beta(run)
+    if fitted is None:
+        return None
+    beta, rewards, logps = fitted
+    notes.append(f"β = {beta:.3g} follows from {rewards.column} and {logps.column}")
+    return beta
 
 
 def _proportional(rewards: Series | None, logps: Series | None) -> bool:

@@ -69,8 +69,19 @@ def test_inconsistency_is_found_and_explained(
 
 def test_loss_of_hinge_is_named_by_where_it_starts() -> None:
     values = _changed(loss=lambda v: np.maximum(0, 1 - v["reward_margin"]) + 1e-3)
-    (first,) = (f for f in check(run(**values)) if f.kind == "first loss")
-    assert "hinge" in first.cause
+    (first,) = check(run(**values))  # nor is its loss held to DPO's bound
+    assert (first.kind, "hinge" in first.cause) == ("first loss", True)
+
+
+@pytest.mark.parametrize(("beta", "start", "name"), [(0.3, 4, "IPO"), (0.3, 2, "SPPO")])
+def test_first_loss_of_squared_losses_is_told_by_the_logs_own_beta(
+    beta: float, start: float, name: str
+) -> None:
+    values = _changed(loss=lambda v: 1 / (start * beta**2) / (1 + v["reward_margin"]))
+    logps = -150 + values["chosen_reward"] / beta
+    found = check(run(**values, chosen_logp=logps))
+    assert [f.kind for f in found] == ["first loss"]
+    assert f"{name} at β = 0.3" in found[0].cause
 
 
 def test_reference_that_drifts_is_found_on_a_fixed_set_only() -> None:

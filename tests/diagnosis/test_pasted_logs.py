@@ -136,6 +136,16 @@ def spreadsheet(separator: str, swaps: str, quote: str = "") -> str:
     return "\n".join([separator.join(["Step", *NAMES]), *lines])
 
 
+def header_again() -> str:
+    head, *rows = spreadsheet(",", ",.", '"').splitlines()
+    return "\n".join([head, *rows[:30], head, *rows[30:]])
+
+
+def tagged() -> str:
+    rows = [{"name": n, "step": r["step"], "value": r[n]} for r in RECORDS for n in NAMES]
+    return "\n".join(map(json.dumps, rows))
+
+
 def frame(orient: str) -> str:
     rows = [[r["step"], *(r[n] for n in NAMES)] for r in RECORDS]
     names = ["step", *NAMES]
@@ -180,6 +190,22 @@ PASTED: list[tuple[str, str, str]] = [
     ("a plot", "a.json", plot()),
     ("a frame that pandas wrapped", "a.txt", wrapped_frame()),
     ("reStructuredText", "a.rst", restructured()),
+    (
+        "a German console",
+        "a.txt",
+        shown(lambda r: ", ".join(f"{n}={r[n]:.4f}".replace(".", ",") for n in NAMES)),
+    ),
+    ("Excel's separator line", "a.csv", "sep=;\n" + spreadsheet(";", ",.").replace(",", "")),
+    ("columns between bars", "a.csv", spreadsheet("|", ",.")),
+    ("a header that comes again", "a.csv", header_again()),
+    ("objects one after the other", "a.json", "".join(json.dumps(r) for r in RECORDS)),
+    ("objects over several lines", "a.json", "\n".join(json.dumps(r, indent=1) for r in RECORDS)),
+    ("a tag and a value a line", "a.jsonl", tagged()),
+    (
+        "names and values between blanks",
+        "a.txt",
+        shown(lambda r: " ".join(f"{n} {r[n]:.4f}" for n in NAMES)),
+    ),
     (
         "a Chinese console",
         "a.txt",
@@ -468,3 +494,14 @@ def test_accuracy_alone_is_named_as_that(tmp_path: Path) -> None:
     rows = [{"step": i, "rewards/accuracies": 0.5} for i in range(9)]
     (run,) = load(jsonl(tmp_path / "a.jsonl", rows))
     assert diagnose(run).reason.startswith("the log holds rewards/accuracies only")
+
+
+def test_margins_of_unpaired_answers_that_are_never_numbers_are_no_divergence(
+    tmp_path: Path,
+) -> None:
+    gone = {"rewards/margins": "nan", "kl": 0.1}
+    sides = ({"rewards/chosen": "nan"}, {"rewards/rejected": "nan"}, {})
+    rows = [r | gone | sides[i % 3] for i, r in enumerate(RECORDS)]
+    (run,) = load(jsonl(tmp_path / "a.jsonl", rows))
+    d = diagnose(run)
+    assert (d.verdict, run.method, d.findings) == ("displacement", "kto", ())

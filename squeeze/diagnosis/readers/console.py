@@ -29,6 +29,7 @@ _NUMBER = (
 )
 _BRACE = re.compile(r"[{}]")
 _VALUE = re.compile(rf"\s{{0,3}}['\"]?({_NUMBER})(?![\w/:])", re.IGNORECASE)
+_DECIMALS = re.compile(r",(\d{1,18})(?=[\s,;|)\]}]|$)")  # behind a decimal comma
 _SEPARATOR = re.compile(r"[=:]")
 _NAME = re.compile(r"(?<![A-Za-z0-9_.])[A-Za-z_][A-Za-z0-9_/. \-]{0,60}\s{0,2}$")
 _SPOKEN = re.compile(
@@ -228,12 +229,14 @@ def _pairs(line: str) -> dict[str, Any]:
         value = _VALUE.match(line, mark.end())
         name = _NAME.search(line[max(0, mark.start() - 64) : mark.start()])
         if value is not None and name is not None:
-            found[_last_part(name[0])] = value[1].replace("\u2212", "-")
+            decimals = _DECIMALS.match(line, value.end()) if value[1][-1].isdigit() else None
+            whole = decimals is None or "." in value[1]
+            text = value[1] if whole else f"{value[1]}.{decimals[1]}"  # type: ignore[index]
+            found[_last_part(name[0])] = text.replace("\u2212", "-")
     if any(recognise(name) for name in found):
         return found
     for part in _PART.split(line):
-        spoken = _SPOKEN.search(part)
-        if spoken is not None:
+        for spoken in _SPOKEN.finditer(part):
             found[_unified(spoken[1])] = spoken[2].replace("\u2212", "-")
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from squeeze.diagnosis.readers.records import Table, flat
+from squeeze.diagnosis.readers.records import Table, flat, spread
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.readers.text import parse_json
 from squeeze.errors import InputError
@@ -54,7 +54,9 @@ def read(source: Source) -> list[Table]:
         nested = any(isinstance(v, dict) for v in value.values())
         records.append(flat(value) if nested else value)
         numbers.append(number)
-    if {"current_steps", "total_steps"} <= {c for record in records for c in record}:
+    columns = {c for record in records for c in record}
+    records = spread(records, columns)
+    if {"current_steps", "total_steps"} <= columns:
         return [_llamafactory(source, records, numbers, notes)]
     return [Table(path.stem, str(path), "JSON Lines", records, numbers, notes)]
 

@@ -20,7 +20,8 @@ from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.readers.text import Lines, read_lines, regular
 from squeeze.errors import InputError
 
-DELIMITERS = ",\t;"
+DELIMITERS = ",\t;|"
+_SEPARATOR = re.compile(r"sep=([,;\t|])")  # what Excel writes, and reads, before a header
 _SPREAD = ("__MIN", "__MAX")
 # SwanLab's columns: the experiment's name, a dash, the metric.
 _DASHED = re.compile(r"(.{1,200}?)-((?:train|eval|val|rewards|logps)/.+)")
@@ -127,8 +128,10 @@ def _rows(
     path: Path, numbered: Lines
 ) -> tuple[list[str], list[dict[str, str]], list[int], tuple[str, ...]]:
     """Header, records, their lines and notes."""
+    excels = _SEPARATOR.fullmatch(numbered[0][1].strip())
+    numbered = numbered[1:] if excels and len(numbered) > 1 else numbered
     first = numbered[0][1]
-    delimiter = max(DELIMITERS, key=first.count)
+    delimiter = excels[1] if excels else max(DELIMITERS, key=first.count)
     if first.count(delimiter) >= MOST_COLUMNS:
         raise InputError(
             f"{path} has {first.count(delimiter) + 1} columns; a log has at most {MOST_COLUMNS}: "
@@ -145,8 +148,8 @@ def _rows(
     # Where a semicolon separates fields, a comma separates decimals.
     body, notes = with_points(header, rows[1:], certain=delimiter != ";")
     for number, row in zip((n for n, _ in numbered[1:]), body, strict=False):
-        if not any(cell.strip() for cell in row):
-            continue
+        if not any(cell.strip() for cell in row) or [cell.strip() for cell in row] == header:
+            continue  # a run that goes on in the same file writes its header again
         if len(row) != len(header):
             if number == numbered[-1][0] and records and len(row) < len(header):
                 note = f"line {number}, the last, is cut off and was left out"

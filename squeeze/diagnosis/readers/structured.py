@@ -6,6 +6,7 @@ names a series by something `names` recognises, as a list or as a list of record
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from squeeze.errors import InputError
 _DEPTH = 4
 
 
+_BLANK = re.compile(r"[\s,]*")
 # What else begins with a bracket: a printed dict, or a logger's "[2024-05-01 12:00:00] ".
 _BEGINS_JSON = re.compile(r'\s*(\{\s*["}]|\[\s*(\{\s*["}]|[\[\]]))')
 
@@ -34,6 +36,9 @@ def read(source: Source) -> list[Table] | None:
     try:
         document = source.document
     except ValueError as error:
+        records = _one_by_one(source.text)
+        if records:
+            return read_document(source.path, records)
         if _BEGINS_JSON.match(source.text[:1000]) and not _is_printed(source):
             raise InputError(
                 f"{source.path} is cut off or not JSON ({error}); copy it again from the machine "
@@ -41,6 +46,18 @@ def read(source: Source) -> list[Table] | None:
             ) from error
         return None
     return [t.noted(*source.notes) for t in read_document(source.path, document)]
+
+
+def _one_by_one(text: str) -> list[Any]:
+    """Objects that follow each other, on lines of their own or not; none if anything else does."""
+    decoder, at, found = json.JSONDecoder(), 0, list[Any]()
+    while (begin := _BLANK.match(text, at).end()) < len(text):  # type: ignore[union-attr]
+        try:
+            value, at = decoder.raw_decode(text, begin)
+        except (ValueError, RecursionError):
+            return []
+        found.append(value)
+    return found
 
 
 def _is_printed(source: Source) -> bool:

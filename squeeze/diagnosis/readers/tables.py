@@ -31,6 +31,7 @@ from squeeze.diagnosis.series import (
     DIVERGES,
     LOG_PROBS,
     LOSS,
+    MARGIN,
     NLL,
     OTHER,
     REJECTED,
@@ -210,6 +211,8 @@ def _counts_as_end(b: _Broken, found: Mapping[tuple[str, str], Series], unpaired
     if losses.size == 0 or not losses.all():  # 0 is what transformers logs for NaN
         return True
     others = [s for (quantity, at), s in found.items() if at == split and quantity in sides]
+    if unpaired and b.meaning.quantity == MARGIN:
+        return not any(np.isin(s.steps, b.steps).any() for s in others)
     return not any(_all_at(s, b.steps).size for s in others)
 
 
@@ -272,7 +275,7 @@ def _without_another_phase(
         (i for i, r in enumerate(table.records) if any(not missing(r.get(c)) for c in telling)), 0
     )
     before = steps[:first][np.isfinite(steps[:first])]
-    if before.size == 0 or not steps[first] <= before.max():
+    if before.size == 0 or not steps[first] < before.max():
         return table, steps
     rest = range(first, len(table.records))
     note = f"the {first} lines before {table.at(first)} are of another training and were left out"

@@ -173,7 +173,9 @@ def _seeds(text: str) -> list[int]:
     from squeeze.errors import InputError
 
     try:
-        found = list(dict.fromkeys(int(part) for part in text.split(",")))
+        found = [int(part) for part in text.split(",")]
+        if len(set(found)) < len(found):
+            raise ValueError
     except ValueError:
-        raise InputError(f"--seeds must be whole numbers with commas, not {text!r}") from None
+        raise InputError(f"--seeds must be distinct numbers such as 0,1, not {text!r}") from None
     return found

@@ -247,7 +247,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _load_yaml(text: str) -> Any:
-    """The document's value; `ValueError` where its aliases would make too much of it."""
+    """The document's value; `ValueError` for a key named twice, or aliases that make too much."""
     loader = yaml.SafeLoader(text)
     try:
         root = loader.get_single_node()
@@ -255,6 +255,7 @@ def _load_yaml(text: str) -> Any:
             return None
         if _size(root, {}) > MOST_VALUES:
             raise ValueError(f"it has more than {MOST_VALUES:,} values, aliases resolved")
+        _require_distinct(root, set())
         return loader.construct_document(root)
     finally:
         loader.dispose()
@@ -268,3 +269,20 @@ def _size(node: yaml.Node, known: dict[int, float]) -> float:
         parts = (part for item in below for part in (item if isinstance(item, tuple) else (item,)))
         known[id(node)] = 1 + sum(_size(part, known) for part in parts)
     return known[id(node)]
+
+
+def _require_distinct(node: yaml.Node, seen: set[int]) -> None:
+    """Raise `ValueError` for a key that a mapping names twice: YAML would keep the last."""
+    if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+        return
+    seen.add(id(node))
+    pairs = node.value if isinstance(node, yaml.MappingNode) else [(item,) for item in node.value]
+    known: dict[Any, int] = {}
+    for pair in pairs:
+        key, line = pair[0].value, pair[0].start_mark.line + 1
+        if len(pair) == 2 and isinstance(key, str):
+            if key in known:
+                raise ValueError(f"it names {key!r} twice, at lines {known[key]} and {line}")
+            known[key] = line
+        for part in pair:
+            _require_distinct(part, seen)

@@ -11,12 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import yaml
 from torch import Tensor
 from transformers import TrainerCallback
 
 from squeeze.errors import InputError
 from squeeze.losses import get_loss
+from squeeze.training.config import read_config
 from squeeze.training.trl_compat import calling_trainer
 from squeeze.verify.families import Metrics, Pairs, logged_of_pairs, pairs_of
 from squeeze.verify.scorer import Scores
@@ -139,11 +139,8 @@ def llamafactory_subject(file: str) -> LlamaFactorySubject:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"cannot read the configuration {path}: {error}") from error
-    if not isinstance(values, dict) or "model_name_or_path" not in values:
+    values = read_config(path)
+    if "model_name_or_path" not in values:
         raise InputError(
             f"{path} is no configuration of LLaMA-Factory: model_name_or_path is not set"
         )

@@ -120,6 +120,14 @@ def test_aliases_of_an_honest_size_are_read(tmp_path):
     assert read_config(path)["more"]["epochs"] == 3
 
 
+@pytest.mark.parametrize("text", ["beta: 0.1\nbeta: 0.2\n", '{"beta": 0.1,\n "beta": 0.2}'])
+def test_a_field_named_twice_is_refused_with_both_lines(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match="names 'beta' twice, at lines 1 and 2"):
+        read_config(path)
+
+
 def test_a_pipe_is_no_configuration(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="must be a file"):

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 
 from benchmarks.diagnosis_calibration import LEVEL
@@ -30,10 +32,13 @@ def p_of_a_level_log(evaluations: int, memory: float, run: int) -> float:
 
 def main() -> None:
     """Print a row a length, a column a memory."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, help="a cell, in place of the table's numbers")
+    given = parser.parse_args().runs
     print("| evaluations |", " | ".join(f"memory {memory:g}" for memory in RUNS), "|")
     for evaluations in LENGTHS:
         shares = [
-            np.mean([p_of_a_level_log(evaluations, m, run) <= FALL_P for run in range(runs)])
+            np.mean([p_of_a_level_log(evaluations, m, n) <= FALL_P for n in range(given or runs)])
             for m, runs in RUNS.items()
         ]
         print(f"| {evaluations} |", " | ".join(f"{share:.1%}" for share in shares), "|", flush=True)

@@ -146,6 +146,7 @@ INSTEAD: dict[str, dict[str, list[str]]] = {
         "python benchmarks/convert_rows.py --rows 10000000": [
             "python benchmarks/convert_rows.py --rows 2000"
         ],
+        "python -m benchmarks.p_of_a_fall": ["python -m benchmarks.p_of_a_fall --runs 2"],
         "python -m benchmarks.watching": ["python -m benchmarks.watching --runs 1"],
         "python -m benchmarks.grpo_entropy": [
             "python -m benchmarks.grpo_entropy --seeds 0 --steps 2"

@@ -18,7 +18,8 @@ from squeeze.diagnosis import series as q
 from squeeze.diagnosis.series import Array, Finding, RunSeries, Series
 
 AT_REFERENCE = math.log(2)  # DPO's loss where policy = reference (claim DP-1)
-OTHER_STARTS = {1.0: "hinge", 0.5: "KTO"}
+HINGE = "hinge"
+OTHER_STARTS = {1.0: HINGE, 0.5: "KTO"}
 USUAL_BETA = 0.1
 NOT_REFERENCED = ("orpo", "simpo", "cpo", "sft", "reward model", "reward model?")
 FAR_REWARD = 0.5  # of a first line: 5 nats at β = 0.1
@@ -265,14 +266,16 @@ def _accuracy(columns: _Columns) -> Iterator[Finding]:
 
 
 def _jensen(columns: _Columns) -> Iterator[Finding]:
-    """DPO's loss is convex in the margin, so its mean is at least the mean margin's loss."""
+    """DPO's loss and the hinge are convex in the margin: the mean is at least the mean's loss."""
     both = columns.together(q.LOSS, q.MARGIN)
     if both is None or columns.run.method or _proportional(columns):
         return
-    if _nothing(both) or _other_start(columns):
+    other = _other_start(columns)
+    if _nothing(both) or other not in ("", HINGE):  # others' losses are not of the margin alone
         return
     steps, loss, margin = both
-    bound = np.logaddexp(0.0, -margin)
+    bound = np.maximum(0.0, 1 - margin) if other else np.logaddexp(0.0, -margin)
+    known = "the hinge" if other else "DPO's (hinge, IPO, a scaled one)"
     off = loss < bound - 0.01 - _AGREE * bound
     if off.sum() < max(2, 0.1 * off.size):
         return
@@ -282,7 +285,7 @@ def _jensen(columns: _Columns) -> Iterator[Finding]:
         f"the loss is {loss[at]:.3g}, below the {bound[at]:.3g} that a margin of {margin[at]:.3g} "
         f"allows (Jensen), on {int(off.sum())} of {off.size} lines",
         columns.at(steps[at]),
-        "another loss than DPO's (hinge, IPO, a scaled one), or loss and margin of other batches",
+        f"another loss than {known}, or loss and margin of other batches",
         columns.split,
     )
 

@@ -69,8 +69,14 @@ def test_inconsistency_is_found_and_explained(
 
 def test_loss_of_hinge_is_named_by_where_it_starts() -> None:
     values = _changed(loss=lambda v: np.maximum(0, 1 - v["reward_margin"]) + 1e-3)
-    (first,) = check(run(**values))  # nor is its loss held to DPO's bound
+    (first,) = check(run(**values))  # its loss is not held to DPO's bound
     assert (first.kind, "hinge" in first.cause) == ("first loss", True)
+
+
+def test_loss_of_hinge_is_held_to_its_own_bound() -> None:
+    values = _changed(loss=lambda v: np.maximum(0, 1 - 1.5 * v["reward_margin"]) + 1e-3)
+    below = next(f for f in check(run(**values)) if f.kind == "loss bound")
+    assert "another loss than the hinge" in below.cause
 
 
 @pytest.mark.parametrize(("beta", "start", "name"), [(0.3, 4, "IPO"), (0.3, 2, "SPPO")])

@@ -177,5 +177,7 @@ def _seeds(text: str) -> list[int]:
         if len(set(found)) < len(found):
             raise ValueError
     except ValueError:
-        raise InputError(f"--seeds must be distinct numbers such as 0,1, not {text!r}") from None
+        raise InputError(
+            f"--seeds must be distinct whole numbers such as 0,1, not {text!r}"
+        ) from None
     return found

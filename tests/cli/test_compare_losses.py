@@ -119,6 +119,7 @@ def test_force_removes_experiments_alone_and_none_of_a_live_run(tmp_path, tiny_d
         (["--losses", "ipo:tau=much"], "'much' is no number"),
         (["--model", ","], "at least one model"),
         (["--seeds", "a"], "whole numbers"),
+        (["--seeds", "1,1"], "distinct whole numbers"),
         (["--plugin", "nowhere.py"], "nowhere.py is not a file"),
         (["--pairs", "0"], "--pairs must be positive"),
         (["--epochs", "1000000000"], "more than a day even at a millisecond"),

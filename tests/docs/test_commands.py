@@ -241,6 +241,8 @@ NOT_RUN: dict[str, list[str]] = {
         *(
             "squeeze observe pretrained --claims DO-5 --seeds 7",
             "squeeze observe pretrained --claims GR-1,GR-2 --seeds development",
+            "squeeze observe pretrained --claims EX-1 --seeds 105 --set finetuning=full "
+            "--set learning_rate=1e-5 --set sft_learning_rate=2e-5",
             f"squeeze observe pretrained --claims GR-1,GR-2 {RECORDS}",
         ),
     ],

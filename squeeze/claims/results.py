@@ -101,7 +101,7 @@ def results_of(rows: Sequence[Entry]) -> list[Result]:
         for level in LEVELS:
             here = [entry for entry in entries if entry.verdict.level == level]
             row = primary([entry.verdict for entry in here])
-            if row is None or not (row.ran or row.reason.removeprefix(NEVER_RUN)):
+            if row is None or not (row.ran or row.reason not in ("", NEVER_RUN)):
                 continue
             of_role = [entry.verdict for entry in here if entry.verdict.role == "primary"]
             found.append(
@@ -134,11 +134,8 @@ def write_results(path: Path, rows: Sequence[Entry]) -> int:
     before = read_as(path, _FILE, _ANOTHER) if path.exists() else _File(claims={}, results=[])
     kept = {(r.claim, r.level): r for r in before["results"]}
     ran = {key for key, result in kept.items() if result.outcome != "not run"}
-    merged = kept | {
-        (result.claim, result.level): result
-        for result in results_of(rows)
-        if result.outcome != "not run" or (result.claim, result.level) not in ran
-    }
+    new = {(r.claim, r.level): r for r in results_of(rows)}
+    merged = kept | {key: r for key, r in new.items() if r.outcome != "not run" or key not in ran}
     ordered = [merged[key] for key in sorted(merged, key=lambda k: (k[0], LEVELS.index(k[1])))]
     compact = [{k: v for k, v in asdict(r).items() if v not in (None, "", 0)} for r in ordered]
     words = {

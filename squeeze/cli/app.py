@@ -36,6 +36,19 @@ def squeeze(
     """State how finetuning moves a language model's probabilities, and judge your own runs."""
 
 
+def seed_numbers(text: str, said: str) -> list[int]:
+    """Distinct seeds with commas; `InputError` with what --seeds may be, `said`."""
+    from squeeze.errors import InputError
+
+    try:
+        found = [int(part) for part in text.split(",")]
+        if len(set(found)) == len(found) and all(0 <= seed < 2**32 for seed in found):
+            return found
+    except ValueError:
+        pass
+    raise InputError(f"--seeds must be {said} such as 0,1, not {text!r}")
+
+
 def load_plugin(path: Path | None) -> None:
     """Run a file that registers losses; raises `InputError` if it is none, or if it fails."""
     import runpy

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from squeeze.cli.app import RUN, Plugin, app, load_plugin
+from squeeze.cli.app import RUN, Plugin, app, load_plugin, seed_numbers
 from squeeze.cli.engine import Address, Engines, GpusPerArm, Slurm, engine_of
 
 Option = typer.Option
@@ -62,7 +62,7 @@ def compare_losses(
     from squeeze.training.config import RunConfig, make_config
 
     check_engine(engine, address, slurm)
-    names, numbers = _losses(losses, plugin), _seeds(seeds)
+    names, numbers = _losses(losses, plugin), seed_numbers(seeds, "distinct whole numbers")
     models = _names(model or RunConfig.model, "--model needs at least one model")
     given = {
         "data": data,
@@ -167,17 +167,3 @@ def _losses(named: str, plugin: Path | None) -> list[str]:
     for name in names:
         get_loss(name.partition(":")[0])
     return names
-
-
-def _seeds(text: str) -> list[int]:
-    from squeeze.errors import InputError
-
-    try:
-        found = [int(part) for part in text.split(",")]
-        if len(set(found)) < len(found):
-            raise ValueError
-    except ValueError:
-        raise InputError(
-            f"--seeds must be distinct whole numbers such as 0,1, not {text!r}"
-        ) from None
-    return found

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from squeeze.cli.app import RUN, app
+from squeeze.cli.app import RUN, app, seed_numbers
 from squeeze.cli.engine import Address, Engines, GpusPerArm, Slurm, engine_of
 
 Option = typer.Option
@@ -137,20 +137,10 @@ def _field(text: str) -> tuple[str, str]:
 
 
 def _seeds(text: str, evaluation: tuple[int, ...], development: tuple[int, ...]) -> tuple[int, ...]:
-    from squeeze.errors import InputError
-
     named = {"evaluation": evaluation, "development": development}
     if text in named:
         return named[text]
-    try:
-        found = tuple(int(part) for part in text.split(","))
-        if len(set(found)) < len(found) or not all(0 <= seed < 2**32 for seed in found):
-            raise ValueError
-        return found
-    except ValueError:
-        raise InputError(
-            f"--seeds must be evaluation, development or distinct numbers such as 0,1, not {text!r}"
-        ) from None
+    return tuple(seed_numbers(text, "evaluation, development or distinct numbers"))
 
 
 def _published(logs: Path | None, out: Path) -> None:

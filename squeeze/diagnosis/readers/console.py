@@ -229,9 +229,9 @@ def _pairs(line: str) -> dict[str, Any]:
         value = _VALUE.match(line, mark.end())
         name = _NAME.search(line[max(0, mark.start() - 64) : mark.start()])
         if value is not None and name is not None:
-            decimals = _DECIMALS.match(line, value.end()) if value[1][-1].isdigit() else None
-            whole = decimals is None or "." in value[1]
-            text = value[1] if whole else f"{value[1]}.{decimals[1]}"  # type: ignore[index]
+            text, decimals = value[1], _DECIMALS.match(line, value.end())
+            if decimals is not None and text[-1].isdigit() and "." not in text:
+                text = f"{text}.{decimals[1]}"
             found[_last_part(name[0])] = text.replace("\u2212", "-")
     if any(recognise(name) for name in found):
         return found

@@ -64,7 +64,15 @@ STEP_NAMES = (
     *("training/global_step", "global_step/max_steps", "iters", "update", "training_step"),
     *("_step", "epoch", "epochs", "train/epoch", "epoca", "época"),
 )
-RUN_NAMES = ("run", "run_id", "run id", "run_name", "arm", "experiment", "exp_name")
+RUN_NAMES = (
+    *("run", "run_id", "run id", "run_name", "arm", "experiment", "exp_name"),
+    *("run.hash", "run hash", "experimentkey"),
+)
+# What says of each row whether it is of training or of an evaluation.
+SPLIT_NAMES = (
+    *("type", "split", "phase", "mode", "stage", "set", "subset"),
+    *("context.subset", "metric.context.subset"),
+)
 # What tells rows of different runs apart in a table of results, which has no steps.
 SETTINGS = ("model", "method", "variant", "setting", "name", "beta", "β", "alpha", "seed")
 
@@ -121,6 +129,11 @@ def says_logp(column: str) -> bool:
 def is_step(column: str) -> bool:
     """Whether a column of that name counts training time."""
     return column.strip().lower() in STEP_NAMES
+
+
+def is_split(word: str) -> bool:
+    """Whether a word names a split, and nothing else."""
+    return word.strip().lower() in _EVAL | _TRAIN
 
 
 def _words(text: str) -> list[str]:

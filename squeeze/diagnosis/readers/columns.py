@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from squeeze.diagnosis.consistency import stands
-from squeeze.diagnosis.names import Meaning, is_step, recognise, says_logp
+from squeeze.diagnosis.names import SPLIT_NAMES, Meaning, is_step, recognise, says_logp
 from squeeze.diagnosis.readers.records import Table, number
 from squeeze.diagnosis.series import (
     ACCURACY,
@@ -32,7 +32,6 @@ _TRAINER = re.compile(r"^(train/)?(learning_rate|lr|grad_norm|(rewards|logps|log
 # A trainer's own words; plain names (chosen, argmax) are somebody's evaluations.
 _BARE = {CHOSEN: CHOSEN_REWARD, REJECTED: REJECTED_REWARD}
 _NEAR_ZERO = 0.05
-_SPLIT_COLUMNS = {"type", "split", "phase", "mode", "stage", "set", "subset"}
 _TRAIN_ROWS = {"train", "training"}
 _EVAL_ROWS = {"eval", "evaluation", "val", "valid", "validation", "test"}
 _BATCHED = ("chosen_reward", "rejected_reward", "reward_margin", "reward_accuracy", LOSS)
@@ -99,7 +98,7 @@ def _require_usable(table: Table, columns: Sequence[str], found: Mapping[str, Me
     if quantities & set(TELLING) or any(m.startswith(OTHER) for m in quantities):
         return
     other = _other_trainer({_plain(c) for c in columns})
-    if other in ("grpo", REWARD_MODEL) and quantities & {LOSS, ENTROPY}:
+    if other in ("grpo", REWARD_MODEL) and quantities & {LOSS, ENTROPY, ACCURACY}:
         return
     if other:
         named = {"grpo": "a GRPO or RLOO run", "ppo": "a PPO run"}.get(other, f"a {other}")
@@ -143,10 +142,11 @@ def _numbers(table: Table, column: str) -> list[float]:
 def with_split_of_rows(table: Table) -> Table:
     """Where a column says of each line "Train" or "Eval", the eval lines' names say so instead."""
     for column in dict.fromkeys(c for record in table.records for c in record):
-        if str(column).strip().lower() not in _SPLIT_COLUMNS:
+        if str(column).strip().lower() not in SPLIT_NAMES:
             continue
         said = [str(record.get(column, "")).strip().lower() for record in table.records]
-        if not set(said) & _TRAIN_ROWS or not set(said) & _EVAL_ROWS:
+        both = set(said) & _TRAIN_ROWS and set(said) & _EVAL_ROWS
+        if not both and not set(said) <= _EVAL_ROWS:
             continue
         kept = [i for i, word in enumerate(said) if word in _TRAIN_ROWS | _EVAL_ROWS]
         part = table.only(kept)

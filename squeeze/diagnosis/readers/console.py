@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import html
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -36,10 +37,14 @@ _SPOKEN = re.compile(
     rf"\b([A-Za-z][A-Za-z/_]{{0,30}}(?: [a-z]{{1,20}}){{0,3}}) ({_NUMBER})(?![\w/:])"
 )
 _COUNT = re.compile(
-    r"\b(?P<name>step|iter|iteration|epoch)s?\b[:=\s]{0,12}(?P<at>\d{1,12})\b", re.IGNORECASE
+    r"\b(?P<name>step|iter|iteration|epoch)s?\b(?:\(\w{1,12}\))?[:=\s\[]{0,12}(?P<at>\d{1,12})\b",
+    re.IGNORECASE,
 )
+# "***** Evaluating rewards, Epoch 2/4 *****": the values of an evaluation follow.
+_EVALUATES = re.compile(r"\bevaluat(?:ing|ion)\b.{0,60}?\bepoch[:=\s]{1,3}(?P<at>\d{1,6})\b", re.I)
+_BETTER = re.compile(r"\s?\((?:higher|lower|bigger|larger|smaller) is better\)", re.IGNORECASE)
 _OF = re.compile(r"\((?P<at>\d{1,12})/\d{1,12}\)")
-_PART = re.compile(r"\s-\s|[,|;\u2022•]|\s{2,}")
+_PART = re.compile(r"\s-\s|[,|;\u2022•\u2502\u2503]|\s{2,}")
 # A scalar of another library, as its repr shows it: np.float64(0.1), tensor(0.1, device='cuda:0').
 _SCALAR = re.compile(
     r"\b(?:np\.|numpy\.|torch\.)?(?:float\d*|int\d*|tensor|array)\("
@@ -184,11 +189,12 @@ def _gathered(lines: Lines) -> Iterator[tuple[int, dict[str, Any]]]:
     head: dict[str, Any] = {}
     begun = last = 0
     headed = cut = False  # whether lines with a step head others; whether such a one was left out
+    evaluation: dict[str, Any] = {}  # the epoch of one whose values the next line holds
     for at, line in lines:
         if at - last > BLOCK:
             block, head, cut = {}, {}, headed
         last = at
-        line = line.translate(_WIDE)
+        line = _BETTER.sub("", line.translate(_WIDE))
         pairs = _pairs(line[:_SCANNED])
         count = _counted(line[:300])
         told = {n: value for n, value in pairs.items() if recognise(n) or names_trainer(n)}
@@ -199,8 +205,12 @@ def _gathered(lines: Lines) -> Iterator[tuple[int, dict[str, Any]]]:
             block, head, begun, cut = {}, count, at, False
         elif head and len(told) == 1 and not count:
             block |= told
-        elif _tells(told) and not (cut and len(told) == 1):
+        elif (_tells(told) or any(map(names_trainer, told))) and not (cut and len(told) == 1):
+            if evaluation and not count:
+                told = evaluation | {f"eval_{name}": value for name, value in told.items()}
             yield at, count | told
+        heading = _EVALUATES.search(line[:300])
+        evaluation = {"epoch": heading["at"]} if heading and not told else {}
     if _tells(block):
         yield begun, head | block
 
@@ -238,6 +248,11 @@ def _pairs(line: str) -> dict[str, Any]:
     for part in _PART.split(line):
         for spoken in _SPOKEN.finditer(part):
             found[_unified(spoken[1])] = spoken[2].replace("\u2212", "-")
+    parts = [part.strip() for part in _PART.split(line)]
+    for word, text in itertools.pairwise(parts):  # at a wide gap, or between bars
+        value = _VALUE.fullmatch(text)
+        if value is not None and recognise(word):
+            found[word] = value[1].replace("\u2212", "-")
     return found
 
 

@@ -20,7 +20,7 @@ def _recognise(source: Source) -> bool:
     """Whether a single line is a JSON object by itself, or half of the lines each begin one."""
     if source.is_directory or source.suffix in (".csv", ".tsv", ".md", ".ipynb"):
         return False
-    rows = [row for _, row in source.lines]
+    rows = [row for _, row in source.uncommented]
     if rows[0].lstrip()[0] == "[":
         return False
     if len(rows) == 1:
@@ -36,11 +36,11 @@ def read(source: Source) -> list[Table]:
     records: list[dict[str, Any]] = []
     numbers: list[int] = []
     notes = source.notes
-    for number, line in source.lines:
+    for number, line in source.uncommented:
         try:
             value = parse_json(line)
         except ValueError as error:
-            if number == source.lines[-1][0] and records:
+            if number == source.uncommented[-1][0] and records:
                 notes += (f"line {number}, the last, is cut off and was left out",)
                 break
             raise InputError(

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
-from squeeze.diagnosis.readers.records import Table, with_points
+from squeeze.diagnosis.readers.records import Table, upright, with_points
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.series import TELLING
 from squeeze.errors import InputError
@@ -69,6 +69,7 @@ def _has_html(source: Source) -> bool:
 def read_markdown(source: Source) -> list[Table] | None:
     """Read the first table of a text that has telling columns; several are a question."""
     found = [rows for rows in markdown_tables(source) if is_telling(rows)]
+    found = found or [rows for rows in turned_tables(source) if is_telling(rows)]
     return None if not found else [one_table(source, found, "Markdown table")]
 
 
@@ -91,6 +92,7 @@ def read_aligned(source: Source) -> list[Table] | None:
     """Read a table whose columns stand apart by blanks or tabs, with any text around it."""
     found = [rows for rows in _joined(aligned_tables(source)) if is_telling(rows)]
     found = found or [rows for rows in stacked_tables(source) if is_telling(rows)]
+    found = found or [rows for rows in turned_tables(source) if is_telling(rows)]
     return None if not found else [one_table(source, found, "table in a text")]
 
 
@@ -148,7 +150,7 @@ def markdown_tables(source: Source) -> Iterator[Rows]:
                 yield rows
             rows = []
         elif not _RULE.fullmatch(line[:2000]):
-            cells = [_plain(cell) for cell in line.strip().strip("|").split("|")]
+            cells = _barred(line)
             if rows and _is_header(cells):
                 yield rows
                 rows = []
@@ -232,6 +234,32 @@ def _joined(tables: Iterable[Rows]) -> list[Rows]:
     return found
 
 
+def turned_tables(source: Source) -> Iterator[Rows]:
+    """Tables with a metric a row and a step a column, between bars or blanks, turned."""
+    rows: Rows = []
+    for number, line in [*source.lines, (0, "")]:
+        line = _QUOTED.sub("", line[:20_000].translate(_BARS))
+        if rows and line and _RULE.fullmatch(line[:2000]):
+            continue
+        cells = _barred(line) if line.count("|") > 1 else _cut(line)[1]
+        if rows and len(rows[-1][1]) == len(cells) - 1 and not rows[1:]:
+            rows[-1][1].insert(0, "")  # pandas leaves the corner empty
+        if rows and len(cells) != len(rows[-1][1]):
+            yield from _turned(rows)
+            rows = []
+        if len(cells) > 2:
+            rows.append((number, cells))
+
+
+def _turned(rows: Rows) -> list[Rows]:
+    turned = upright(_cells(rows))
+    return [] if turned is None else [[(rows[0][0], row) for row in turned]]
+
+
+def _barred(line: str) -> list[str]:
+    return [_plain(cell) for cell in line.strip().strip("|").split("|")]
+
+
 def stacked_tables(source: Source) -> Iterator[Rows]:
     """Tables with a cell a line, as some browsers copy them: the names, then row after row."""
     head: list[str] = []
@@ -272,7 +300,7 @@ def html_tables(text: str) -> Iterator[Rows]:
     parser.close()
     for rows in parser.tables:
         if rows:
-            yield rows
+            yield from _turned(rows) or [rows]
 
 
 class _Tables(HTMLParser):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from squeeze.diagnosis.names import is_step
+from squeeze.diagnosis.names import RUN_NAMES, SETTINGS, SPLIT_NAMES, STEP_NAMES, is_step, recognise
 from squeeze.errors import InputError
 
 
@@ -119,6 +119,37 @@ def _parsed(text: str) -> float:
     return float(text)
 
 
+def is_numeric(cell: str) -> bool:
+    """Whether a cell holds a number, with a point or a comma."""
+    try:
+        number(cell.replace(",", "."), "", "")
+    except InputError:
+        return False
+    return True
+
+
+TURNED = "the table has a metric a row, and was turned"
+_AT = re.compile(r"(?:(?:step|epoch|iter|checkpoint)s?[ _-]{0,2})?(\d{1,12}(?:\.\d{1,6})?)", re.I)
+
+
+def upright(rows: Sequence[Sequence[str]]) -> list[list[str]] | None:
+    """A table with a metric a row and a step a column, turned; None if it is not such a one."""
+    width = len(rows[0]) if rows else 0
+    known = [row for row in rows if recognise(row[0].strip()) or is_step(row[0])] if width else []
+    cells = [cell for row in known for cell in row[1:]]
+    if width < 3 or len(known) < 2 or any(len(row) != width for row in rows):
+        return None
+    if known[0] is not rows[0]:  # the steps stand above, under any name or none
+        at = [_AT.fullmatch(cell.strip()) for cell in rows[0][1:]]
+        if not all(at) or rows[0][0].strip().lower() in SETTINGS:
+            return None
+        if not any(is_step(row[0]) for row in known):
+            known = [["step", *(m[1] for m in at if m is not None)], *known]
+    if not all(map(is_numeric, cells)):
+        return None
+    return [list(column) for column in zip(*known, strict=True)]
+
+
 _COMMAS_READ = "decimal commas were read as points"
 _COMMA = re.compile(r"([-+\u2212]?\d{1,18}),(\d{1,18})")
 _THOUSANDS = re.compile(r"[-+\u2212]?[1-9]\d{0,2}(?:,\d{3})+")
@@ -156,8 +187,13 @@ def _with_point(cell: str) -> str:
     return _COMMA.sub(r"\1.\2", cell) if _COMMA.fullmatch(cell) else cell
 
 
-_TAGS = ("tag", "metric", "key", "name", "metric_name", "metricname")
-_VALUES = ("value", "metric_value", "metricvalue")
+_TAGS = (
+    *("tag", "metric", "key", "name", "metric_name", "metricname", "metric.name"),
+    "attribute_path",
+)
+_VALUES = ("value", "metric_value", "metricvalue", "float_value")
+_PLACES = {*STEP_NAMES, *RUN_NAMES, *SPLIT_NAMES}
+Point = tuple[Mapping[str, Any], str, Any]  # its place (step, run, ...), column and value
 
 
 def spread(records: list[dict[str, Any]], columns: Iterable[str]) -> list[dict[str, Any]]:
@@ -167,8 +203,40 @@ def spread(records: list[dict[str, Any]], columns: Iterable[str]) -> list[dict[s
     value = next((lowered[name] for name in _VALUES if name in lowered), None)
     if tag is None or value is None:
         return records
-    return [
-        {k: v for k, v in record.items() if k not in (tag, value)}
-        | ({str(record[tag]): record[value]} if tag in record and value in record else {})
+    return joined(
+        (
+            {k: v for k, v in record.items() if k not in (tag, value)},
+            str(record[tag]),
+            record[value],
+        )
         for record in records
-    ]
+        if tag in record and value in record
+    )
+
+
+def joined(points: Iterable[Point]) -> list[dict[str, Any]]:
+    """Points as records in the order of their steps: one of each place.
+
+    A place that has a column twice (a run that was resumed) has two records.
+    """
+    records: list[dict[str, Any]] = []
+    at: dict[tuple[Any, ...], dict[str, Any]] = {}
+    steps: list[float] = []
+    for place, name, value in points:
+        key = tuple((c, _of_place(v)) for c, v in sorted(place.items()) if c.lower() in _PLACES)
+        record = at.get(key)
+        if record is None or name in record:
+            record = at[key] = dict(place)
+            records.append(record)
+            steps += [v for c, v in key if is_step(c) and isinstance(v, float)][:1]
+        record[name] = value
+    if len(steps) < len(records):
+        return records
+    return [records[i] for i in sorted(range(len(records)), key=steps.__getitem__)]
+
+
+def _of_place(value: Any) -> float | str:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value)

@@ -71,9 +71,14 @@ class Source:
         return "\n".join(line for _, line in self.lines)
 
     @cached_property
+    def uncommented(self) -> texts.Lines:
+        """The lines without those that are comments; all of them where every line is one."""
+        return [(n, line) for n, line in self.lines if not texts.is_comment(line)] or self.lines
+
+    @cached_property
     def document(self) -> Any:
         """The parsed JSON; raises `ValueError` if it is none."""
-        return texts.parse_json(self.text)
+        return texts.parse_json("\n".join(line for _, line in self.uncommented))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""CSV and the like: W&B's exports (a column a run and metric), TensorBoard's, plain tables.
-
-A directory of exports, a chart each, is one run, or several that each chart holds.
-"""
+"""CSV and the like: W&B's exports (a column a run and metric), TensorBoard's, plain tables."""
 
 from __future__ import annotations
 
@@ -13,18 +10,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from squeeze.diagnosis.names import is_step, recognise
+from squeeze.diagnosis.names import is_split, is_step, recognise
 from squeeze.diagnosis.readers.columns import MOST_COLUMNS
-from squeeze.diagnosis.readers.records import Table, spread, with_points
+from squeeze.diagnosis.readers.records import (
+    TURNED,
+    Table,
+    is_numeric,
+    missing,
+    spread,
+    upright,
+    with_points,
+)
 from squeeze.diagnosis.readers.registry import Source, reader
-from squeeze.diagnosis.readers.text import Lines, read_lines, regular
+from squeeze.diagnosis.readers.text import Lines
 from squeeze.errors import InputError
 
 DELIMITERS = ",\t;|"
 _SEPARATOR = re.compile(r"sep=([,;\t|])")  # what Excel writes, and reads, before a header
+_MARKS = ' "\ufeff'  # around a cell; the last is a byte order mark
+_SCALAR = "CSV of one scalar"
 _SPREAD = ("__MIN", "__MAX")
 # SwanLab's columns: the experiment's name, a dash, the metric.
 _DASHED = re.compile(r"(.{1,200}?)-((?:train|eval|val|rewards|logps)/.+)")
+
+_TIMES = {"wall time", "timestamp", "time", "relative time", "relative time (process)"}
 
 MOST_RUNS = 500  # in one export
 
@@ -36,21 +45,27 @@ def _is_csv(source: Source) -> bool:
 def _has_delimiters(source: Source) -> bool:
     if source.is_directory:
         return False
-    return any(mark in source.lines[0][1] for mark in DELIMITERS)
+    return any(mark in _without_comments(source.lines)[0][1] for mark in DELIMITERS)
 
 
 @reader("CSV", recognise=_is_csv, order=30)
 def read_file(source: Source) -> list[Table]:
-    """Read a table with a header."""
-    return [t.noted(*source.notes) for t in read_csv(source.path, source.lines)]
+    """Read a table with a header; raises `InputError` for a scalar that nothing names."""
+    found = read_csv(source.path, source.lines)
+    if found[0].format == _SCALAR and recognise(of_file(source.path)[1]) is None:
+        raise InputError(
+            f"{source.path} holds one metric, and its name does not say which; name the file for "
+            "it, such as run-NAME-tag-train_rewards_chosen.csv"
+        )
+    return [t.noted(*source.notes) for t in found]
 
 
 @reader("a table without a suffix", recognise=_has_delimiters, order=90)
 def read_unnamed(source: Source) -> list[Table] | None:
     """Read a table whose file has another name; None where no column is known."""
-    first = source.lines[0][1]
-    names = first.split(max(DELIMITERS, key=first.count))
-    if not any(recognise(name.strip(' "')) or is_step(name.strip(' "')) for name in names):
+    table = _without_comments(source.lines)
+    first = table[1 if _SEPARATOR.fullmatch(table[0][1].strip(_MARKS)) and len(table) > 1 else 0]
+    if not _names_known(first[1]):
         return None
     return [t.noted(*source.notes) for t in read_csv(source.path, source.lines)]
 
@@ -61,7 +76,7 @@ def read_csv(path: Path, numbered: Lines) -> list[Table]:
     Raises `InputError` for a missing header, a column that is there twice, or a row with more or
     fewer fields than the header.
     """
-    header, records, lines, notes = _rows(path, numbered)
+    header, table = _rows(path, numbered)
     runs = _wandb_runs(header)
     if len(runs) > MOST_RUNS:
         raise InputError(
@@ -69,53 +84,29 @@ def read_csv(path: Path, numbered: Lines) -> list[Table]:
             "chart's runs)"
         )
     if runs:
-        return [_wandb_table(path, name, columns, records, lines) for name, columns in runs.items()]
+        return [_wandb_table(table, name, columns) for name, columns in runs.items()]
     kept = [name for name in header if name and not name.endswith(_SPREAD)]
-    plain = [{name: record[name] for name in kept if record[name] != ""} for record in records]
-    lowered = {name.lower(): name for name in kept}
-    if lowered.keys() == {"wall time", "step", "value"}:
-        return [_tensorboard_table(path, plain, lines)]
-    return [Table(path.stem, str(path), "CSV", spread(plain, kept), lines, notes)]
+    plain = [{name: r[name] for name in kept if r[name] != ""} for r in table.records]
+    if _is_scalar(kept):
+        return [_scalar_table(replace(table, records=plain))]
+    records = spread(plain, kept)
+    return [replace(table, records=records, lines=table.lines if records is plain else ())]
 
 
-def _exports(source: Source) -> list[Path]:
-    """The CSV files of a directory that are charts: TensorBoard's, or W&B's of the same runs."""
-    if not source.is_directory:
-        return []
-    files = regular(source.path.glob("*.csv"))
-    return [p for p in files if _is_scalar(p)] or [p for p in files if _is_chart(p)]
+def is_scalar(path: Path) -> bool:
+    """Whether a file is one scalar's chart: steps and values, named by the file alone."""
+    names = _first_line(path).decode("utf-8-sig", "replace").strip().lower().split(",")
+    return _is_scalar([name.strip(' "') for name in names])
 
 
-@reader("a directory of exported charts", recognise=lambda s: len(_exports(s)) > 0, order=20)
-def read_charts(source: Source) -> list[Table]:
-    """Read exported charts, a metric each, joined by run and step."""
-    tables = [t for path in _exports(source) for t in read_csv(path, read_lines(path)[0])]
-    if all(t.format.startswith("TensorBoard") for t in tables):
-        tables = [replace(t, name=source.path.name) for t in tables]
-    joined: dict[str, Table] = {}
-    for table in tables:
-        known = joined.get(table.name)
-        records = [*known.records, *table.records] if known else table.records
-        joined[table.name] = replace(
-            table, source=str(source.path), records=_by_step(records), lines=(), unit="value"
-        )
-    return list(joined.values())
+def _is_scalar(names: Sequence[str]) -> bool:
+    lowered = {name.lower() for name in names}
+    steps = {name for name in lowered if is_step(name)}
+    return bool(steps) and "value" in lowered and lowered - steps <= {"value", *_TIMES}
 
 
-def _by_step(records: Sequence[Any]) -> list[dict[str, Any]]:
-    """Records of the same step as one."""
-    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for record in records:
-        key = tuple(sorted((k, str(v)) for k, v in record.items() if is_step(k)))
-        merged[key] = merged.get(key, {}) | record
-    return list(merged.values())
-
-
-def _is_scalar(path: Path) -> bool:
-    return _first_line(path).strip().lower() == b"wall time,step,value"
-
-
-def _is_chart(path: Path) -> bool:
+def is_chart(path: Path) -> bool:
+    """Whether a file is W&B's export of a chart of several runs."""
     return b" - " in _first_line(path) and b"__MIN" in _first_line(path)
 
 
@@ -124,11 +115,10 @@ def _first_line(path: Path) -> bytes:
         return file.readline(100_000)
 
 
-def _rows(
-    path: Path, numbered: Lines
-) -> tuple[list[str], list[dict[str, str]], list[int], tuple[str, ...]]:
-    """Header, records, their lines and notes."""
-    excels = _SEPARATOR.fullmatch(numbered[0][1].strip())
+def _rows(path: Path, numbered: Lines) -> tuple[list[str], Table]:
+    """The header, and a table of all its columns."""
+    numbered = _without_comments(numbered)
+    excels = _SEPARATOR.fullmatch(numbered[0][1].strip(_MARKS))
     numbered = numbered[1:] if excels and len(numbered) > 1 else numbered
     first = numbered[0][1]
     delimiter = excels[1] if excels else max(DELIMITERS, key=first.count)
@@ -141,19 +131,27 @@ def _rows(
         rows = list(csv.reader((line for _, line in numbered), delimiter=delimiter))
     except csv.Error as error:
         raise InputError(f"{path} is no CSV that can be read ({error})") from error
-    header = [name.strip() for name in rows[0]]
+    numbers, unit = [n for n, _ in numbered], "line"
+    notes: tuple[str, ...] = ()
+    if (turned := upright(rows)) is not None:
+        rows, numbers, unit, notes = turned, [*range(1, len(turned) + 1)], "column", (TURNED,)
+    header = [name.strip(_MARKS) for name in rows[0]]
     _require_header(path, header)
+    if len(rows) > 2 and len(rows[1]) == len(header) and _is_units(rows[1]):
+        notes = (*notes, f"{unit} {numbers[1]}, of units, was left out")
+        rows, numbers = [rows[0], *rows[2:]], [numbers[0], *numbers[2:]]
     records: list[dict[str, str]] = []
     lines: list[int] = []
     # Where a semicolon separates fields, a comma separates decimals.
-    body, notes = with_points(header, rows[1:], certain=delimiter != ";")
-    for number, row in zip((n for n, _ in numbered[1:]), body, strict=False):
+    body, commas = with_points(header, rows[1:], certain=delimiter != ";")
+    notes = (*notes, *commas)
+    for number, row in zip(numbers[1:], body, strict=False):
         if not any(cell.strip() for cell in row) or [cell.strip() for cell in row] == header:
             continue  # a run that goes on in the same file writes its header again
         if len(row) != len(header):
-            if number == numbered[-1][0] and records and len(row) < len(header):
-                note = f"line {number}, the last, is cut off and was left out"
-                return header, records, lines, (*notes, note)
+            if number == numbers[-1] and records and len(row) < len(header):
+                notes = (*notes, f"line {number}, the last, is cut off and was left out")
+                break
             raise InputError(
                 f"{path}, line {number} has {len(row)} fields, but the header has {len(header)}"
             )
@@ -161,7 +159,30 @@ def _rows(
         lines.append(number)
     if not records:
         raise InputError(f"{path} has a header but no values")
-    return header, records, lines, notes
+    return header, Table(path.stem, str(path), "CSV", records, lines, notes, unit)
+
+
+def _without_comments(numbered: Lines) -> Lines:
+    """A table's lines without comments; a header that is one (numpy's) without its mark."""
+    kept = [(n, line) for n, line in numbered if not line.lstrip(_MARKS).startswith("#")]
+    if not kept or len(kept) == len(numbered):
+        return numbered
+    before = [(n, line.lstrip(_MARKS + "#")) for n, line in numbered if n < kept[0][0]]
+    if before and not _names_known(kept[0][1]) and _names_known(before[-1][1]):
+        return [before[-1], *kept]
+    return kept
+
+
+def _names_known(line: str) -> bool:
+    """Whether a line has a name that a log's header has."""
+    cells = [cell.strip(_MARKS) for cell in line.split(max(DELIMITERS, key=line.count))]
+    return any(recognise(cell) or is_step(cell) for cell in cells)
+
+
+def _is_units(row: Sequence[str]) -> bool:
+    """Whether a row below the header says what the columns are measured in."""
+    said = [cell for cell in row if not missing(cell)]
+    return bool(said) and not any(map(is_numeric, said))
 
 
 def _require_header(path: Path, header: list[str]) -> None:
@@ -196,16 +217,10 @@ def _wandb_runs(header: list[str]) -> dict[str, dict[str, str]]:
     return runs
 
 
-def _wandb_table(
-    path: Path,
-    run: str,
-    columns: dict[str, str],
-    records: list[dict[str, str]],
-    lines: list[int],
-) -> Table:
+def _wandb_table(table: Table, run: str, columns: dict[str, str]) -> Table:
     kept: list[dict[str, Any]] = []
-    numbers: list[int] = []
-    for record, number in zip(records, lines, strict=True):
+    rows: list[int] = []
+    for i, record in enumerate(table.records):
         values = {metric: record[name] for name, metric in columns.items() if record[name] != ""}
         values = {k: v for k, v in values.items() if not is_step(k)}
         if values:
@@ -216,15 +231,25 @@ def _wandb_table(
                 if is_step(k) and v != ""
             }
             kept.append(steps | values)
-            numbers.append(number)
-    return Table(run, str(path), "W&B CSV export", kept, numbers)
+            rows.append(i)
+    return replace(table.only(rows, run), records=kept, format="W&B CSV export")
 
 
-def _tensorboard_table(path: Path, records: list[dict[str, str]], lines: list[int]) -> Table:
-    """The tag is in the file's name alone: "run-NAME-tag-train_rewards_chosen.csv"."""
-    tag = re.split("tag[-_]", path.stem)[-1]
-    named = [
-        {("step" if name.lower() == "step" else tag): value for name, value in record.items()}
-        for record in ({k: v for k, v in r.items() if k.lower() != "wall time"} for r in records)
+def of_file(path: Path) -> tuple[str, str]:
+    """Run and metric of a file: "run-NAME-tag-train_rewards_chosen.csv", or the metric alone."""
+    stem = re.sub(r" ?\(\d{1,3}\)$", "", path.stem)  # a browser's second download
+    before, tagged, tag = stem.rpartition("tag-")
+    if not tagged:
+        return "", re.split("tag[-_]", stem)[-1]
+    run = before.removeprefix("run-").strip("-_.")
+    return ("", f"{run}_{tag}") if is_split(run) else (run, tag)
+
+
+def _scalar_table(table: Table) -> Table:
+    run, tag = of_file(Path(table.source))
+    records = [
+        {tag if name.lower() == "value" else name: value for name, value in record.items()}
+        for record in table.records
     ]
-    return Table(path.stem, str(path), "TensorBoard CSV export", named, lines)
+    records = [{k: v for k, v in r.items() if k == tag or is_step(k)} for r in records]
+    return replace(table, name=run or table.name, records=records, format=_SCALAR)

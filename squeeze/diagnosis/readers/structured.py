@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
+from squeeze.diagnosis.readers import charts
 from squeeze.diagnosis.readers.records import Table, flat, spread
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.series import TELLING
 from squeeze.errors import InputError
 
 _DEPTH = 4
-
+Wanted = Callable[[str], bool]  # whether a column is looked for
 
 _BLANK = re.compile(r"[\s,]*")
 # What else begins with a bracket: a printed dict, or a logger's "[2024-05-01 12:00:00] ".
@@ -27,7 +28,7 @@ _BEGINS_JSON = re.compile(r'\s*(\{\s*["}]|\[\s*(\{\s*["}]|[\[\]]))')
 
 
 def _recognise(source: Source) -> bool:
-    return not source.is_directory and source.text.lstrip()[0] in "{["
+    return not source.is_directory and source.uncommented[0][1].lstrip()[0] in "{["
 
 
 @reader("JSON", recognise=_recognise, order=50)
@@ -69,9 +70,16 @@ def read_document(path: Path, document: Any) -> list[Table]:
     """Read a parsed JSON document into one table a run; raises `InputError` if it has no series."""
     if isinstance(document, Mapping) and "log_history" in document:
         return [_trainer_state(path, document)]
-    tables = _find(path, document, path.stem, _DEPTH)
+    tables = charts.tables(path, document) or _find(path, document, path.stem, _DEPTH, _telling)
     if not tables and isinstance(document, Mapping):
         tables = _single(path, document)
+    tables = tables or charts.tables(path, document, by_file=True)
+    tables = tables or _find(path, document, path.stem, _DEPTH, _known)[:1]
+    if not tables and charts.is_nameless(document):
+        raise InputError(
+            f"{path} is one chart and does not name its metric; give it the name that TensorBoard "
+            "gives, such as run-NAME-tag-train_rewards_chosen.json, or a directory of such files"
+        )
     if not tables:
         raise InputError(
             f"{path} holds no series that a diagnosis can use: neither log_history nor lists named "
@@ -110,41 +118,36 @@ def _single(path: Path, document: Mapping[str, Any]) -> list[Table]:
     return [Table(path.stem, str(path), "JSON with values", [record], unit="evaluation")]
 
 
-def _find(path: Path, node: Any, name: str, depth: int) -> list[Table]:
-    """Depth-first: the shallowest nodes that are a table of telling series."""
-    records = _records(node)
+def _find(path: Path, node: Any, name: str, depth: int, wanted: Wanted) -> list[Table]:
+    """Depth-first: the shallowest nodes that are a table of wanted series."""
+    records = _records(node, wanted)
     if records is not None:
         return [Table(name, str(path), "JSON with series", records, unit="evaluation")]
     if depth == 0 or not isinstance(node, Mapping):
         return []
-    return [
-        table for key, child in node.items() for table in _find(path, child, str(key), depth - 1)
-    ]
+    below = (_find(path, child, str(key), depth - 1, wanted) for key, child in node.items())
+    return [table for found in below for table in found]
 
 
-def _records(node: Any) -> list[dict[str, Any]] | None:
+def _records(node: Any, wanted: Wanted) -> list[dict[str, Any]] | None:
     if isinstance(node, list) and node and all(isinstance(r, Mapping) for r in node):
         rows = [flat(r) for r in node]
         rows = spread(rows, rows[0])
-        return rows if any(_telling(c) for r in rows for c in r) else None
+        return rows if _holds(rows, wanted) else None
     if not isinstance(node, Mapping):
         return None
-    keyed = _keyed_by_step(node)
-    return keyed if keyed is not None else _columns(_of_frame(node))
+    keyed = _keyed_by_step(node, wanted)
+    return keyed if keyed is not None else _columns(_of_frame(node), wanted)
 
 
 def _of_frame(node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A column as a list, where pandas or a plot wrote it otherwise; anything else as it is.
+    """A column as a list, where pandas wrote it otherwise; anything else as it is.
 
-    pandas: {"columns": [...], "data": [[...]]} or {"chosen": {"0": ..., "1": ...}}. Plots:
-    {"data": [{"name": "chosen", "x": [...], "y": [...]}]}.
+    {"columns": [...], "data": [[...]]} or {"chosen": {"0": ..., "1": ...}}.
     """
     names, data = node.get("columns"), node.get("data")
     if isinstance(names, list) and isinstance(data, list) and all(_fits(r, names) for r in data):
         return {str(name): [row[i] for row in data] for i, name in enumerate(names)}
-    traces = [t for t in data if isinstance(t, Mapping)] if isinstance(data, list) else []
-    if traces and all(_is_series(t.get("y")) and t.get("x") == traces[0].get("x") for t in traces):
-        return {"step": traces[0].get("x")} | {str(t.get("name")): t["y"] for t in traces}
     frame = [v for v in node.values() if isinstance(v, Mapping)]
     if len(frame) == len(node) and frame and all(v.keys() == frame[0].keys() for v in frame):
         return {str(k): list(v.values()) for k, v in node.items()} if _counted(frame[0]) else node
@@ -159,13 +162,13 @@ def _counted(column: Mapping[str, Any]) -> bool:
     return all(str(key).isdigit() for key in column)
 
 
-def _columns(node: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+def _columns(node: Mapping[str, Any], wanted: Wanted) -> list[dict[str, Any]] | None:
     """{"epoch": [...], "chosen": [...]}, possibly beside a config and nested one level."""
     lists = {str(k): v for k, v in node.items() if _is_series(v)}
     for key, value in node.items():
         if isinstance(value, Mapping):
             lists |= {f"{key}/{k}": v for k, v in value.items() if _is_series(v)}
-    telling = [k for k in lists if _telling(k)]
+    telling = [k for k in lists if wanted(k)]
     if not telling:
         return None
     lengths = {k: len(lists[k]) for k in telling}
@@ -185,7 +188,7 @@ def _columns(node: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     return [{k: v[i] for k, v in columns.items()} for i in range(n)]
 
 
-def _keyed_by_step(node: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+def _keyed_by_step(node: Mapping[str, Any], wanted: Wanted) -> list[dict[str, Any]] | None:
     """{"0": {"chosen": ...}, "4": {...}}: keys are the steps or epochs."""
     if len(node) < 1 or not all(isinstance(v, Mapping) for v in node.values()):
         return None
@@ -194,7 +197,11 @@ def _keyed_by_step(node: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     except ValueError:
         return None
     rows = [{"step": s} | flat(v) for s, v in zip(steps, node.values(), strict=True)]
-    return rows if any(_telling(c) for r in rows for c in r) else None
+    return rows if _holds(rows, wanted) else None
+
+
+def _holds(rows: Sequence[Mapping[str, Any]], wanted: Wanted) -> bool:
+    return any(wanted(c) and not isinstance(v, (dict, list)) for r in rows for c, v in r.items())
 
 
 def _is_series(value: Any) -> bool:
@@ -205,6 +212,10 @@ def _is_series(value: Any) -> bool:
             v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in value
         )
     )
+
+
+def _known(column: str) -> bool:
+    return recognise(column) is not None
 
 
 def _telling(column: str) -> bool:

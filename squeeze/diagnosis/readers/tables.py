@@ -388,7 +388,7 @@ def _require_log_probs(
         )
     kind = "probabilities" if values.max() <= 1 and values.min() >= 0 else "something else"
     if positive.size == values.size and values.max() > 1:
-        kind = "negative log-likelihoods (name the column nll/chosen or nll/rejected then)"
+        kind = "negative log-likelihoods or rewards (name the column nll/... or rewards/... then)"
     raise InputError(
         f"{where}: {column} is {value:g}, but a log-prob is never positive; "
         f"the column seems to hold {kind}"

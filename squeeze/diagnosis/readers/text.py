@@ -30,8 +30,15 @@ PACKED, RATIO = 64 * 2**20, 200  # a gzip file may unpack to as many bytes, or s
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _GZIP = b"\x1f\x8b"
 _CHUNK = 2**20
-# Strings are matched too, to be left as they are.
-_BARE = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w.])(-?)(nan|inf(?:inity)?)(?![\w.])', re.IGNORECASE)
+# What JSON has otherwise: Python's strings and words, commas before a bracket. JSON's own strings
+# are matched too, to be left as they are.
+_OTHERWISE = re.compile(
+    r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|,(?=\s*[}\]])'
+    r"|(?<![\w.])(-?)(nan|inf(?:inity)?|none|null|true|false)(?![\w.])",
+    re.IGNORECASE,
+)
+_IN_JSON = {"nan": "NaN", "none": "null", "null": "null", "true": "true", "false": "false"}
+_COMMENT = re.compile(r"\s*(?:#|//)")
 # What terminals are told between the text: colours, "cursor up".
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
 
@@ -168,16 +175,22 @@ def _clean(line: str) -> str:
     return _ESCAPE.sub("", line) if "\x1b" in line else line
 
 
-def parse_json(text: str) -> Any:
-    """JSON with NaN and infinity as bare tokens in any spelling; raises `ValueError` if it is not.
+def is_comment(line: str) -> bool:
+    """Whether a line is a comment of a table or a JSON document."""
+    return _COMMENT.match(line) is not None
 
-    Python writes NaN, other loggers nan, inf and -inf.
+
+def parse_json(text: str) -> Any:
+    """JSON with what other writers put into it; raises `ValueError` if it is not.
+
+    NaN and infinity as bare tokens in any spelling, commas behind the last item, and Python's
+    literals of lists and dicts (single quotes, None, True).
     """
     try:
         try:
             return json.loads(text)
         except ValueError:
-            mended = _BARE.sub(_spelled, text)
+            mended = _OTHERWISE.sub(_as_json, text)
             if mended == text:
                 raise
             return json.loads(mended)
@@ -185,7 +198,10 @@ def parse_json(text: str) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def _spelled(found: re.Match[str]) -> str:
+def _as_json(found: re.Match[str]) -> str:
+    token = found[0]
+    if token[0] == "'":
+        return json.dumps(re.sub(r"\\(.)", r"\1", token[1:-1]))
     if found[2] is None:
-        return found[0]
-    return "NaN" if found[2].lower() == "nan" else f"{found[1]}Infinity"
+        return "" if token == "," else token
+    return _IN_JSON.get(found[2].lower(), f"{found[1]}Infinity")

@@ -1,0 +1,205 @@
+"""Charts: the steps and values of a metric by themselves, as TensorBoard and trackers export them.
+
+A JSON document holds one, many by name (ClearML, Comet, Sacred, Aim) or one of several runs. Where
+a file does not say which metric it holds, its name does. A directory of charts is a run or several.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from squeeze.diagnosis.names import is_split, is_step, recognise
+from squeeze.diagnosis.readers.columns import names_trainer
+from squeeze.diagnosis.readers.records import Table, joined
+from squeeze.diagnosis.readers.registry import Source, reader
+from squeeze.diagnosis.readers.sheets import is_chart, is_scalar, of_file, read_csv
+from squeeze.diagnosis.readers.text import parse_json, read_lines, read_text, regular
+from squeeze.errors import InputError
+
+Points = list[tuple[float, Any]]  # steps and values
+Named = tuple[tuple[str, ...], Points]  # the names that lead to a chart, from the outermost on
+
+_STEPS = ("x", "step", "steps", "iters", "iterations", "iteration")
+_VALUES = ("y", "value", "values")
+_NAMES = ("name", "metric", "tag", "metricName", "metric_name", "key")
+_HOLDERS = {"runtoseries", "metrics", "scalars", "data", "series", "charts", "result", "results"}
+_DEPTH = 6
+_WALL_TIME = 1e8  # seconds; no step is as large
+# What the first bytes of a JSON chart look like; weights' and tokenizers' files do not.
+_CHART = re.compile(
+    rb'\s*(?:\[|\{\s*"[^"]{0,200}"\s*:\s*\[)\s*\[\s*[-\d.]'
+    rb'|\s*\[?\s*\{[^{}\[\]]{0,300}"(?:x|steps|iters|iterations)"\s*:\s*\['
+)
+
+
+def tables(path: Path, document: Any, *, by_file: bool = False) -> list[Table]:
+    """The charts of a document as a table a run; none if it holds none whose metric is known.
+
+    `by_file` lets the file's name tell the metric that the document does not name.
+    """
+    run, tag = of_file(path)
+    outer = ((run,) if run else (), (tag,)) if by_file else ((), ())
+    found: dict[str, list[tuple[dict[str, Any], str, Any]]] = {}
+    telling: set[str] = set()
+    for names, points in _charts(document, ()):
+        name, of_run = _named((*outer[0], *names, *outer[1]))
+        found.setdefault(of_run, []).extend(({"step": s}, name, value) for s, value in points)
+        if recognise(name):
+            telling.add(of_run)
+    kind = "JSON with charts"
+    return [
+        Table(run or path.stem, str(path), kind, joined(points), unit="value")
+        for run, points in found.items()
+        if run in telling
+    ]
+
+
+def is_nameless(document: Any) -> bool:
+    """Whether a document is one chart without the name of its metric."""
+    return _points(document) is not None
+
+
+def _named(names: tuple[str, ...]) -> tuple[str, str]:
+    """A chart's metric, the longest row of its names that is known, and its run, the rest."""
+    n = len(names)
+    for width in range(n, 0, -1):
+        for start in range(n - width, -1, -1):
+            name = "/".join(names[start : start + width])
+            if recognise(name) or names_trainer(name):
+                return name, "/".join(names[:start] + names[start + width :])
+    split = "".join(f"{word}/" for word in names if is_split(word))
+    rest = [word for word in names if not is_split(word)]
+    return split + (rest[-1] if rest else ""), "/".join(rest[:-1])
+
+
+def _charts(node: Any, names: tuple[str, ...]) -> Iterator[Named]:
+    """Every chart below a node."""
+    if len(names) > _DEPTH:
+        return
+    if isinstance(node, Mapping):
+        names = (*names, *_own(node, names))
+    points = _points(node)
+    if points is not None:
+        yield names, points
+    elif isinstance(node, Mapping):
+        for key, child in node.items():
+            held = str(key).lower() in _HOLDERS
+            yield from _charts(child, names if held else (*names, str(key)))
+    elif isinstance(node, list):
+        for child in node:
+            if isinstance(child, Mapping):
+                yield from _charts(child, names)
+
+
+def _own(node: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
+    """What a node says of itself: its context (Aim's {"subset": "train"}) and its name."""
+    context = node.get("context")
+    said = [v for v in context.values() if isinstance(v, str)] if isinstance(context, dict) else []
+    name = next((node[k] for k in _NAMES if isinstance(node.get(k), str)), "")
+    return [*said, *([name] if name and name not in names else [])]
+
+
+def _points(node: Any) -> Points | None:
+    """The points of a node that is a chart: {"x": [...], "y": [...]}, [[time, step, value], ...],
+    [[step, value], ...] or [{"step": ..., "value": ...}, ...]; else None.
+    """
+    pairs: list[tuple[Any, Any]] = []
+    if isinstance(node, Mapping):
+        steps: list[Any] = next((node[k] for k in _STEPS if isinstance(node.get(k), list)), [])
+        values: list[Any] = next((node[k] for k in _VALUES if isinstance(node.get(k), list)), [])
+        pairs = list(zip(steps, values, strict=False)) if len(steps) == len(values) else []
+    elif isinstance(node, list) and node and isinstance(node[0], list):
+        width = len(node[0])
+        timed = width == 3 and all(isinstance(r, list) and _is_time(r[0]) for r in node)
+        if (timed or width == 2) and all(isinstance(r, list) and len(r) == width for r in node):
+            pairs = [(r[-2], r[-1]) for r in node]
+    elif isinstance(node, list) and node and isinstance(node[0], Mapping):
+        step = next((k for k in _STEPS if k in node[0]), "")
+        value = next((k for k in _VALUES if k in node[0]), "")
+        named = any(k in node[0] for k in _NAMES)
+        if step and value and not named and all(isinstance(r, Mapping) for r in node):
+            pairs = [(r.get(step), r.get(value)) for r in node]
+    if not pairs or not all(_is_step(s) and _is_value(v) for s, v in pairs):
+        return None
+    if all(s == pairs[0][0] for s, _ in pairs) and len(pairs) > 1:
+        return None
+    return [(float(s), v) for s, v in pairs]
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value > _WALL_TIME
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _is_value(value: Any) -> bool:
+    if isinstance(value, str):  # TensorBoard writes "NaN" and "Infinity"
+        return value.strip("-").lower() in ("nan", "inf", "infinity")
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+# --- a directory of charts ----------------------------------------------------------------------
+
+
+def _exports(source: Source) -> list[Path]:
+    """The charts of a directory: CSV files of a scalar each, of W&B's runs, or JSON."""
+    if not source.is_directory:
+        return []
+    sheets = regular(source.path.glob("*.csv"))
+    scalars = [path for path in sheets if is_scalar(path)]
+    return scalars or [path for path in sheets if is_chart(path)] or _json_charts(source.path)
+
+
+def _json_charts(directory: Path) -> list[Path]:
+    if (directory / "trainer_state.json").exists():
+        return []
+    return [p for p in regular(directory.glob("*.json")) if _CHART.match(Source(p).head)]
+
+
+@reader("a directory of exported charts", recognise=lambda s: len(_exports(s)) > 0, order=20)
+def read_charts(source: Source) -> list[Table]:
+    """Read exported charts, a metric each, joined by run and step."""
+    found = [table for path in _exports(source) for table in _of_file(path)]
+    if not found:
+        raise InputError(
+            f"{source.path} holds charts whose metric neither they nor their files' names tell; "
+            "name each file for its metric, such as train_rewards_chosen.json"
+        )
+    by_run: dict[str, list[Table]] = {}
+    for table in found:
+        by_run.setdefault(table.name, []).append(table)
+    return [_as_one(source.path, of_run) for of_run in by_run.values()]
+
+
+def _of_file(path: Path) -> list[Table]:
+    """The charts of a file, named for their runs; "" where it names none."""
+    if path.suffix == ".json":
+        try:
+            document = parse_json(read_text(path))
+        except ValueError as error:
+            raise InputError(f"{path} is cut off or not JSON ({error}); export it again") from error
+        found = tables(path, document) or tables(path, document, by_file=True)
+        return [replace(t, name="" if t.name == path.stem else t.name) for t in found]
+    found = read_csv(path, read_lines(path)[0])
+    return [replace(t, name=of_file(path)[0]) for t in found] if is_scalar(path) else found
+
+
+def _as_one(directory: Path, tables: list[Table]) -> Table:
+    """Tables of one run, joined by step."""
+    points = [
+        ({k: v for k, v in record.items() if is_step(k)}, name, value)
+        for table in tables
+        for record in table.records
+        for name, value in record.items()
+        if not is_step(name)
+    ]
+    name = tables[0].name or directory.name
+    notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
+    return Table(name, str(directory), tables[0].format, joined(points), notes=notes, unit="value")

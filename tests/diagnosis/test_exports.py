@@ -1,0 +1,342 @@
+"""Exports of trackers, tables led by comments or on their side, documents that are nearly JSON."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from squeeze.diagnosis import Diagnosis, diagnose, load
+from squeeze.errors import InputError
+from tests.diagnosis.test_pasted_logs import NAMES, RECORDS, cells, judged, shown
+
+pytestmark = pytest.mark.cpu
+
+STEPS = [r["step"] for r in RECORDS]
+HEAD = ["step", *NAMES]
+GOOD = [r | {"rewards/chosen": -r["rewards/chosen"]} for r in RECORDS]
+
+
+def xy(name: str) -> dict[str, Any]:
+    return {"name": name, "x": STEPS, "y": [r[name] for r in RECORDS]}
+
+
+def clearml(*, by_split: bool) -> str:
+    """`Task.get_reported_scalars`: title, series, x and y."""
+    if by_split:
+        return json.dumps({"train": {n: xy(n) for n in NAMES}})
+    return json.dumps({n: {"train": xy(n) | {"name": "train"}} for n in NAMES})
+
+
+def sacred() -> str:
+    charts = {n: {"steps": STEPS, "timestamps": STEPS, "values": xy(n)["y"]} for n in NAMES}
+    return json.dumps(charts)
+
+
+def aim() -> str:
+    context = {"context": {"subset": "train"}, "iters": STEPS}
+    return json.dumps([{"name": n, "values": xy(n)["y"]} | context for n in NAMES])
+
+
+def comet_answer() -> str:
+    rows = [{"metricName": n, "metricValue": str(r[n]), "step": r["step"], "timestamp": 1}
+            for n in NAMES for r in RECORDS]  # fmt: skip
+    return json.dumps(rows)
+
+
+def tracker_rows(head: str, *middle: str) -> str:
+    rows = [",".join(["run-1", n, *middle, str(r["step"]), str(r[n])])
+            for n in NAMES for r in RECORDS]  # fmt: skip
+    return "\n".join([head, *rows])
+
+
+def time_series() -> str:
+    """What TensorBoard's page asks its server for."""
+    charts = [
+        {
+            "plugin": "scalars",
+            "tag": f"train/{n}",
+            "runToSeries": {
+                "dpo-1": [{"wallTime": 1.7e9, "step": r["step"], "value": r[n]} for r in RECORDS]
+            },
+        }
+        for n in NAMES
+    ]
+    return json.dumps(charts)
+
+
+def table(separator: str = ",", above: str = "", units: str = "") -> str:
+    lines = [separator.join(HEAD), *([units] if units else []), *map(separator.join, rows())]
+    return above + "\n".join(lines)
+
+
+def rows() -> list[list[str]]:
+    return [cells(r) for r in RECORDS]
+
+
+def turned(*, corner: bool = True) -> list[list[str]]:
+    whole = [list(column) for column in zip(HEAD, *rows(), strict=True)]
+    return [["metric", *whole[0][1:]], *whole[1:]] if corner else whole
+
+
+def turned_html() -> str:
+    lines = ("".join(f"<td>{c}</td>" for c in row) for row in turned())
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
+def turned_frame() -> str:
+    """`print(frame.T)`: the corner is empty."""
+    body = ["   ".join(f"{c:>20}" for c in row) for row in turned()]
+    return "\n".join([body[0].replace("metric", "      "), *body[1:]])
+
+
+def behind_commas() -> str:
+    return "[" + "".join(json.dumps(r)[:-1] + ", },\n" for r in RECORDS) + "]"
+
+
+def literal() -> str:
+    """A history as Python prints it, with what JSON has no word for."""
+    nested = [r | {"grad_norm": math.nan, "extra": None, "nested": {"on": True}} for r in RECORDS]
+    return repr({"log_history": nested, "note": "it's"})
+
+
+def xtuner(r: dict[str, float]) -> str:
+    return (
+        f"01/02 03:04:05 - mmengine - INFO - Iter(train) [{r['step']:4.0f}/600]  lr: 1.0e-06  "
+        f"eta: 0:01:02  time: 2.10  loss: {r['loss']:.4f}  chosen_rewards: "
+        f"{r['rewards/chosen']:.4f}  rejected_rewards: {r['rewards/rejected']:.4f}"
+    )
+
+
+def better(r: dict[str, float]) -> str:
+    return (
+        f"step {r['step']:.0f}: chosen_reward (higher is better) : {r['rewards/chosen']:.4f}, "
+        f"rejected_reward (lower is better) : {r['rewards/rejected']:.4f}"
+    )
+
+
+def panel(r: dict[str, float]) -> str:
+    body = "".join(f"\u2502 {n:<18}{r[n]:.4f} \u2502\n" for n in NAMES)
+    return f"\u256d\u2500 step {r['step']:.0f} \u2500\u256e\n{body}\u2570\u2500\u256f"
+
+
+EXPORTED: list[tuple[str, str, str]] = [
+    ("ClearML by metric", "a.json", clearml(by_split=False)),
+    ("ClearML by split", "a.json", clearml(by_split=True)),
+    ("Comet's chart", "a.json", json.dumps([xy(n) for n in NAMES])),
+    ("Comet's answer", "a.json", comet_answer()),
+    ("Sacred", "metrics.json", sacred()),
+    ("Aim", "a.json", aim()),
+    (
+        "Aim's rows",
+        "a.csv",
+        tracker_rows("run.hash,metric.name,context.subset,step,value", "train"),
+    ),
+    ("Neptune's rows", "a.csv", tracker_rows("run_id,attribute_path,step,float_value")),
+    ("TensorBoard's server", "a.json", time_series()),
+    (
+        "pairs of step and value",
+        "a.json",
+        json.dumps({n: [[r["step"], r[n]] for r in RECORDS] for n in NAMES}),
+    ),
+    (
+        "rows of step and value",
+        "a.json",
+        json.dumps({n: [{"step": r["step"], "value": r[n]} for r in RECORDS] for n in NAMES}),
+    ),
+    ("comments above", "a.csv", table(above="# a run\n# beta=0.1, loss: sigmoid\n")),
+    ("comments above a text", "a.txt", table(above="# a run\n")),
+    ("numpy's header", "a.csv", table(above="# ")),
+    ("a comment between", "a.csv", table().replace("\n300,", "\n# saved\n300,")),
+    ("comments and a separator", "a.csv", "# a\nsep=;\n" + table(";").replace(".", ",")),
+    ("a quoted separator", "a.csv", '"sep=;"\n' + table(";")),
+    ("marks of byte order", "a.csv", "\ufeff# a\n\ufeff" + table()),
+    ("units", "a.csv", table(units="steps,nats,nats,nats,")),
+    ("units in brackets", "a.tsv", table("\t", units="\t".join(["[-]", *["[nat]"] * 4]))),
+    ("comments above lines", "a.jsonl", "# a\n// b\n" + shown(json.dumps)),
+    ("comments above a document", "a.json", "// a\n" + json.dumps({"log_history": RECORDS})),
+    ("commas behind the last", "a.json", behind_commas()),
+    ("Python's literal", "a.json", literal()),
+    ("a metric a row", "a.csv", "\n".join(map(",".join, turned()))),
+    ("a metric a row, no corner", "a.csv", "\n".join(map(",".join, turned(corner=False)))),
+    (
+        "a metric a row, decimal commas",
+        "a.csv",
+        "\n".join(";".join(row).replace(".", ",") for row in turned()),
+    ),
+    (
+        "a metric a row between bars",
+        "a.md",
+        "\n".join(f"| {' | '.join(row)} |" for row in [*turned()[:1], ["---"] * 61, *turned()[1:]]),
+    ),
+    ("a metric a row in a page", "a.html", turned_html()),
+    ("a frame on its side", "a.txt", turned_frame()),
+    ("XTuner", "a.log", shown(xtuner)),
+    ("which way is better", "a.log", shown(better)),
+    ("a panel a step", "a.log", shown(panel)),
+]
+
+
+def assert_is_the_falling_run(d: Diagnosis) -> None:
+    assert (d.verdict, d.split, d.run.axis) == ("displacement", "train", "step")
+    (chosen,) = (s for s in d.run.series if s.quantity == "chosen_reward")
+    assert chosen.steps.tolist() == STEPS
+    logged = [r["rewards/chosen"] for r in RECORDS]
+    np.testing.assert_allclose(chosen.values, logged, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "text"), [e[1:] for e in EXPORTED], ids=[e[0] for e in EXPORTED])
+def test_falling_run_is_read_with_its_steps(name: str, text: str, tmp_path: Path) -> None:
+    assert_is_the_falling_run(judged(tmp_path / name, text))
+
+
+Write = Callable[[list[dict[str, float]], str], tuple[str, str]]
+
+
+def as_json(run: list[dict[str, float]], name: str) -> tuple[str, str]:
+    return "json", json.dumps([[1.7e9 + r["step"], r["step"], r[name]] for r in run])
+
+
+def as_csv(run: list[dict[str, float]], name: str) -> tuple[str, str]:
+    lines = [f"1700000000.5,{r['step']:.0f},{r[name]}" for r in run]
+    return "csv", "\n".join(["Wall time,Step,Value", *lines])
+
+
+def by_run(run: list[dict[str, float]], name: str) -> tuple[str, str]:
+    return "json", json.dumps({"dpo-1": [[1.7e9, r["step"], r[name]] for r in run]})
+
+
+def of_neptune(run: list[dict[str, float]], name: str) -> tuple[str, str]:
+    lines = [f"{r['step']},{r[name]},2026-01-02 03:04:05" for r in run]
+    return "csv", "\n".join(["step,value,timestamp", *lines])
+
+
+def write_charts(
+    directory: Path, write: Write, run: list[dict[str, float]], before: str = "train_"
+) -> None:
+    for name in NAMES:
+        suffix, text = write(run, name)
+        (directory / f"{before}{name.replace('/', '_')}.{suffix}").write_text(text)
+
+
+@pytest.mark.parametrize("write", [as_json, as_csv, by_run, of_neptune])
+def test_single_charts_of_a_run_are_joined(write: Write, tmp_path: Path) -> None:
+    write_charts(tmp_path, write, RECORDS)
+    (tmp_path / "notes.txt").write_text("rewards/chosen fell")
+    (run,) = load(tmp_path)
+    assert {s.quantity for s in run.series} >= {"chosen_reward", "rejected_reward", "loss"}
+    assert_is_the_falling_run(diagnose(run))
+
+
+@pytest.mark.parametrize("write", [as_json, as_csv])
+def test_charts_of_two_runs_are_kept_apart(write: Write, tmp_path: Path) -> None:
+    write_charts(tmp_path, write, RECORDS, "run-bad-tag-train_")
+    write_charts(tmp_path, write, GOOD, "run-good-tag-train_")
+    found = {run.name: diagnose(run).verdict for run in load(tmp_path)}
+    assert found == {"bad": "displacement", "good": "healthy"}
+
+
+def test_charts_of_a_run_named_for_its_split_are_of_that_split(tmp_path: Path) -> None:
+    write_charts(tmp_path, as_json, RECORDS, "run-eval-tag-")
+    (run,) = load(tmp_path)
+    assert run.splits() == ["eval"]
+
+
+def test_chart_by_itself_is_named_by_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "run-.-tag-train_rewards_chosen (1).json"
+    (run,) = [judged(path, as_json(RECORDS, "rewards/chosen")[1]).run]
+    assert [(s.quantity, s.split, len(s)) for s in run.series] == [("chosen_reward", "train", 60)]
+
+
+@pytest.mark.parametrize("write", [as_json, as_csv])
+def test_chart_that_nothing_names_asks_for_its_name(write: Write, tmp_path: Path) -> None:
+    suffix, text = write(RECORDS, "rewards/chosen")
+    (path := tmp_path / f"download.{suffix}").write_text(text)
+    with pytest.raises(InputError, match="run-NAME-tag-train_rewards_chosen"):
+        load(path)
+
+
+def test_per_example_values_are_no_chart(tmp_path: Path) -> None:
+    """Two numbers a row are steps and values only where the first of them counts."""
+    document = {"rewards/chosen": [[-1.0, -2.0]] * 8, "rewards/rejected": [[-3.0, -4.0]] * 8}
+    (path := tmp_path / "a.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="no series"):
+        load(path)
+
+
+def test_resumed_run_of_the_long_form_keeps_the_last_values(tmp_path: Path) -> None:
+    again = [*RECORDS[:40], *RECORDS[30:]]
+    lines = [f"{n},{r['step']:.0f},{r[n]}" for n in NAMES for r in again]
+    d = judged(tmp_path / "a.csv", "\n".join(["metric,step,value", *lines]))
+    assert_is_the_falling_run(d)
+    assert any("10 of 70 lines repeat a step" in n for n in d.run.notes)
+
+
+def test_long_form_of_both_splits_is_two_series(tmp_path: Path) -> None:
+    lines = [
+        f"{n},{split},{r['step']:.0f},{r[n]}"
+        for n in NAMES
+        for split, run in (("train", RECORDS), ("val", RECORDS[5::6]))
+        for r in run
+    ]
+    d = judged(tmp_path / "a.csv", "\n".join(["name,subset,step,value", *lines]))
+    assert {s.split: len(s) for s in d.run.series} == {"train": 60, "eval": 10}
+
+
+def test_rows_that_all_say_eval_are_evaluations(tmp_path: Path) -> None:
+    lines = [f"eval,{r['step']:.0f},{r['rewards/chosen']}" for r in RECORDS]
+    d = judged(tmp_path / "a.csv", "\n".join(["split,step,rewards/chosen", *lines]))
+    assert d.split == "eval"
+
+
+def test_table_of_results_with_a_run_a_column_is_not_turned(tmp_path: Path) -> None:
+    lines = ["metric,before,after", "rewards/chosen,0.1,0.2", "rewards/rejected,0.1,-0.3"]
+    (path := tmp_path / "a.csv").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="no header that a diagnosis knows"):
+        load(path)
+
+
+def test_word_for_a_reward_is_no_row_of_units(tmp_path: Path) -> None:
+    (path := tmp_path / "a.csv").write_text("step,rewards/chosen\n1,high\n2,-0.1\n")
+    with pytest.raises(InputError, match="'high', not a number"):
+        load(path)
+
+
+def test_losses_alone_are_named_as_that_in_a_document_too(tmp_path: Path) -> None:
+    text = json.dumps([{"step": r["step"], "loss": r["loss"]} for r in RECORDS])
+    assert judged(tmp_path / "a.json", text).reason.startswith("the log holds loss only")
+
+
+def evaluated(line: Callable[[dict[str, float]], str]) -> str:
+    """DeepSpeed-Chat's console."""
+    pages = [
+        f"***** Evaluating rewards, Epoch {i}/60 *****\n{line(r)}\n"
+        f"Beginning of Epoch {i + 1}/60, Total Micro Batches 100"
+        for i, r in enumerate(RECORDS)
+    ]
+    return "***** Running training *****\n" + "\n".join(pages)
+
+
+def test_evaluations_of_deepspeed_chat_are_evaluations(tmp_path: Path) -> None:
+    d = judged(
+        tmp_path / "a.log",
+        evaluated(lambda r: f"chosen: {r['rewards/chosen']}, rejected: {r['rewards/rejected']}"),
+    )
+    assert (d.verdict, d.split, d.run.axis) == ("displacement", "eval", "epoch")
+
+
+def test_reward_model_of_deepspeed_chat_is_named(tmp_path: Path) -> None:
+    d = judged(
+        tmp_path / "a.log",
+        evaluated(
+            lambda r: (
+                f"chosen_last_scores (higher is better) : {r['rewards/chosen']}, "
+                f"acc (higher is better) : {r['rewards/accuracies']}"
+            )
+        ),
+    )
+    assert d.verdict == "undetermined"
+    assert d.reason.startswith("a reward model's training")

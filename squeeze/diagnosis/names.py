@@ -47,16 +47,17 @@ _OF_PROBE = {
     "argmax": q.ARGMAX,
     "entropy": q.ENTROPY,
 }
-# What trainers that sample their answers log of them (TRL; verl).
+# What trainers that sample their answers log of them (TRL; verl), with "_" for "/" as in the names
+# of TensorBoard's downloads.
 _ROLLOUTS = {
     "reward": q.REWARD,
-    "critic/score/mean": q.REWARD,
-    "completions/mean_length": q.LENGTH,
-    "response_length/mean": q.LENGTH,
-    "completions/clipped_ratio": q.CUT,
-    "response_length/clip_ratio": q.CUT,
+    "critic_score_mean": q.REWARD,
+    "completions_mean_length": q.LENGTH,
+    "response_length_mean": q.LENGTH,
+    "completions_clipped_ratio": q.CUT,
+    "response_length_clip_ratio": q.CUT,
     "frac_reward_zero_std": q.TIED,
-    "actor/entropy_loss": q.ENTROPY,  # verl's older name of the mean entropy
+    "actor_entropy_loss": q.ENTROPY,  # verl's older name of the mean entropy
 }
 STEP_NAMES = (
     *("step", "global_step", "current_steps", "train/global_step", "eval/global_step"),
@@ -88,8 +89,9 @@ class Meaning:
 
 def recognise(column: str) -> Meaning | None:
     """Return what a column of that name holds, or None if it is none of a diagnosis' business."""
-    if (sampled := _ROLLOUTS.get(column.removeprefix("train/"))) is not None:
-        return Meaning(sampled, "train" if column.startswith("train/") else "")
+    plain = re.sub(r"^train[/_]", "", column)
+    if (sampled := _ROLLOUTS.get(plain.replace("/", "_"))) is not None:
+        return Meaning(sampled, "" if plain == column else "train")
     probe = _PROBE.match(column)
     if probe:
         return _of_probe(probe["split"], probe["name"])

@@ -310,6 +310,90 @@ def test_losses_alone_are_named_as_that_in_a_document_too(tmp_path: Path) -> Non
     assert judged(tmp_path / "a.json", text).reason.startswith("the log holds loss only")
 
 
+def charts(run: list[dict[str, float]]) -> str:
+    names = [n for n in run[0] if n != "step"]
+    return json.dumps({n: {"train": [[r["step"], r[n]] for r in run]} for n in names})
+
+
+def sideways(run: list[dict[str, float]]) -> str:
+    return "\n".join(",".join([n, *(str(r[n]) for r in run)]) for n in run[0])
+
+
+def page(run: list[dict[str, float]]) -> str:
+    head = "".join(f"<th>{n}</th>" for n in run[0])
+    body = ("".join(f"<td>{v}</td>" for v in r.values()) for r in run)
+    return f"<table><tr>{head}</tr>" + "".join(f"<tr>{row}</tr>" for row in body) + "</table>"
+
+
+def notebook(run: list[dict[str, float]]) -> str:
+    data = {"text/html": page(run), "text/plain": "<IPython.core.display.HTML object>"}
+    outputs = [{"output_type": "display_data", "data": data}]
+    return json.dumps({"cells": [{"cell_type": "code", "outputs": outputs}]})
+
+
+def wandb(run: list[dict[str, float]]) -> str:
+    head = ",".join(f"dpo-1 - {n}" for n in run[0])
+    return "\n".join(
+        ["Step," + head, *(f"{r['step']},{','.join(map(str, r.values()))}" for r in run)]
+    )
+
+
+def named(run: list[dict[str, float]]) -> str:
+    return "\n".join(", ".join(f"{n}={v}" for n, v in r.items()) for r in run)
+
+
+SAMPLED = [
+    {
+        "step": 10.0 * i,
+        "reward": 0.3 + 0.01 * i,
+        "reward_std": 0.3,
+        "entropy": 1.5 * math.exp(-i / 12),
+        "completions/mean_length": 200.0,
+    }
+    for i in range(1, 41)
+]
+LAYOUTS: list[tuple[str, Callable[[list[dict[str, float]]], str]]] = [
+    ("a.json", json.dumps),
+    ("a.json", charts),
+    ("a.csv", sideways),
+    ("a.html", page),
+    ("a.ipynb", notebook),
+    ("a.csv", wandb),
+    ("a.log", named),
+]
+
+
+@pytest.mark.parametrize(("name", "write"), LAYOUTS)
+@pytest.mark.parametrize(
+    ("run", "method", "verdict"),
+    [
+        (SAMPLED, "grpo", "entropy collapse"),
+        ([r | {"kl": 0.1} for r in RECORDS], "kto", "displacement"),
+        ([r | {"log_odds_chosen": 0.1} for r in RECORDS], "orpo", "displacement"),
+    ],
+    ids=["grpo", "kto", "orpo"],
+)
+def test_columns_that_name_the_training_are_kept(
+    run: list[dict[str, float]],
+    method: str,
+    verdict: str,
+    name: str,
+    write: Callable[[list[dict[str, float]]], str],
+    tmp_path: Path,
+) -> None:
+    d = judged(tmp_path / name, write(run))
+    assert (d.verdict, d.run.method) == (verdict, method)
+
+
+def test_training_that_samples_is_named_from_a_directory_of_charts(tmp_path: Path) -> None:
+    for name in SAMPLED[0]:
+        points = [[1.7e9, r["step"], r[name]] for r in SAMPLED]
+        file = f"run-.-tag-train_{name.replace('/', '_')}.json"
+        (tmp_path / file).write_text(json.dumps(points))
+    (run,) = load(tmp_path)
+    assert (diagnose(run).verdict, run.method) == ("entropy collapse", "grpo")
+
+
 def evaluated(line: Callable[[dict[str, float]], str]) -> str:
     """DeepSpeed-Chat's console."""
     pages = [

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from squeeze.diagnosis.names import is_split, is_step, recognise
-from squeeze.diagnosis.readers.columns import names_trainer
-from squeeze.diagnosis.readers.records import Table, joined
+from squeeze.diagnosis.readers.columns import holds, names_method
+from squeeze.diagnosis.readers.records import Point, Table, joined
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.readers.sheets import is_chart, is_scalar, of_file, read_csv
 from squeeze.diagnosis.readers.text import parse_json, read_lines, read_text, regular
@@ -44,18 +44,14 @@ def tables(path: Path, document: Any, *, by_file: bool = False) -> list[Table]:
     """
     run, tag = of_file(path)
     outer = ((run,) if run else (), (tag,)) if by_file else ((), ())
-    found: dict[str, list[tuple[dict[str, Any], str, Any]]] = {}
-    telling: set[str] = set()
+    found: dict[str, list[Point]] = {}
     for names, points in _charts(document, ()):
         name, of_run = _named((*outer[0], *names, *outer[1]))
         found.setdefault(of_run, []).extend(({"step": s}, name, value) for s, value in points)
-        if recognise(name):
-            telling.add(of_run)
-    kind = "JSON with charts"
     return [
-        Table(run or path.stem, str(path), kind, joined(points), unit="value")
+        Table(run or path.stem, str(path), "JSON with charts", joined(points), unit="value")
         for run, points in found.items()
-        if run in telling
+        if by_file or any(recognise(name) for _, name, _ in points)
     ]
 
 
@@ -66,15 +62,14 @@ def is_nameless(document: Any) -> bool:
 
 def _named(names: tuple[str, ...]) -> tuple[str, str]:
     """A chart's metric, the longest row of its names that is known, and its run, the rest."""
-    n = len(names)
-    for width in range(n, 0, -1):
-        for start in range(n - width, -1, -1):
-            name = "/".join(names[start : start + width])
-            if recognise(name) or names_trainer(name):
-                return name, "/".join(names[:start] + names[start + width :])
     split = "".join(f"{word}/" for word in names if is_split(word))
-    rest = [word for word in names if not is_split(word)]
-    return split + (rest[-1] if rest else ""), "/".join(rest[:-1])
+    rest = tuple(word for word in names if not is_split(word))
+    for width in range(len(rest), 0, -1):
+        for start in range(len(rest) - width, -1, -1):
+            name = split + "/".join(rest[start : start + width])
+            if recognise(name) or names_method(name):
+                return name, "/".join(rest[:start] + rest[start + width :])
+    return split + "".join(rest[-1:]), "/".join(rest[:-1])
 
 
 def _charts(node: Any, names: tuple[str, ...]) -> Iterator[Named]:
@@ -167,7 +162,7 @@ def _json_charts(directory: Path) -> list[Path]:
 def read_charts(source: Source) -> list[Table]:
     """Read exported charts, a metric each, joined by run and step."""
     found = [table for path in _exports(source) for table in _of_file(path)]
-    if not found:
+    if not any(map(holds, found)):
         raise InputError(
             f"{source.path} holds charts whose metric neither they nor their files' names tell; "
             "name each file for its metric, such as train_rewards_chosen.json"
@@ -175,7 +170,8 @@ def read_charts(source: Source) -> list[Table]:
     by_run: dict[str, list[Table]] = {}
     for table in found:
         by_run.setdefault(table.name, []).append(table)
-    return [_as_one(source.path, of_run) for of_run in by_run.values()]
+    as_one = [_as_one(source.path, of_run) for of_run in by_run.values()]
+    return [table for table in as_one if holds(table)]
 
 
 def _of_file(path: Path) -> list[Table]:

@@ -61,14 +61,20 @@ def tells(table: Table) -> bool:
     return any(m is not None and m.quantity in TELLING for m in meanings)
 
 
+def holds(table: Table) -> bool:
+    """Whether a table has a column that is known at all."""
+    return any(recognise(c) for c in dict.fromkeys(c for r in table.records for c in r))
+
+
 def method(table: Table, columns: Sequence[str]) -> str:
     """What trained, where the columns or the text around them tell; else ""."""
     lowered = {_plain(c) for c in columns}
-    if any("log_odds" in c or "log odds" in c for c in lowered):
+    rewards = any((m := recognise(c)) is not None and m.quantity == CHOSEN_REWARD for c in columns)
+    if any(map(_is_odds, lowered)):
         return "orpo"
-    if any(c.startswith("objective/") for c in lowered) and "rewards/chosen" in lowered:
+    if any(c.startswith(("objective/", "objective_")) for c in lowered) and rewards:
         return "online dpo"
-    if "kl" in lowered and "rewards/chosen" in lowered:
+    if "kl" in lowered and rewards:
         return "kto"
     said = _other_trainer(lowered)
     if not said and _RM_FILE.search(table.name) and not any(map(_TRL.search, lowered)):
@@ -167,7 +173,17 @@ def names_trainer(column: str) -> bool:
     return _plain(column) in _SCORES or bool(_other_trainer({_plain(column)}))
 
 
+def names_method(column: str) -> bool:
+    """Whether a column, beside others, tells of what trained."""
+    return names_trainer(column) or _plain(column) == "kl" or _is_odds(_plain(column))
+
+
+def _is_odds(plain: str) -> bool:
+    return "log_odds" in plain or "log odds" in plain
+
+
 _TRL = re.compile(r"\brewards\s*/", re.IGNORECASE)
+_GRPO = ("completions_", "clip_ratio", "sampling_", "critic_score", "actor_pg_")
 _RM_FILE = re.compile(r"(?:^|[_.\- ])(?:rm|reward[_\- ]?model)(?:[_.\- ]|$)", re.IGNORECASE)
 _SCORES = {"min_reward", "max_reward", "reward_mean", "chosen_mean", "reject_mean"}
 
@@ -194,10 +210,7 @@ def _other_trainer(lowered: set[str]) -> str:
         return REWARD_MODEL
     if any("chosen" in c and c.endswith("_scores") for c in lowered):  # DeepSpeed-Chat
         return REWARD_MODEL
-    if any(
-        c.startswith(("completions/", "clip_ratio", "sampling/", "critic/score", "actor/pg_"))
-        for c in lowered
-    ) or ("reward_std" in lowered):
+    if any(c.replace("/", "_").startswith(_GRPO) for c in lowered) or "reward_std" in lowered:
         return "grpo"
     if any(c.startswith(("ppo/", "objective/", "policy/")) for c in lowered) or (
         "policy_loss" in lowered and "reward" in lowered

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
-from squeeze.diagnosis.readers.columns import names_trainer
+from squeeze.diagnosis.readers.columns import names_method, names_trainer
 from squeeze.diagnosis.readers.records import Table, number
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.readers.text import BLOCK, Lines, parse_json
@@ -197,7 +197,7 @@ def _gathered(lines: Lines) -> Iterator[tuple[int, dict[str, Any]]]:
         line = _BETTER.sub("", line.translate(_WIDE))
         pairs = _pairs(line[:_SCANNED])
         count = _counted(line[:300])
-        told = {n: value for n, value in pairs.items() if recognise(n) or names_trainer(n)}
+        told = {n: value for n, value in pairs.items() if recognise(n) or names_method(n)}
         if count and not told:  # "==== Step 2/52 ====": what follows belongs to it
             if _tells(block):
                 headed = True

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
-from squeeze.diagnosis.readers.records import Table, upright, with_points
+from squeeze.diagnosis.readers.records import Table, is_numeric, missing, upright, with_points
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.series import TELLING
 from squeeze.errors import InputError
@@ -68,31 +68,29 @@ def _has_html(source: Source) -> bool:
 @reader("Markdown table", recognise=_has_markdown, order=55)
 def read_markdown(source: Source) -> list[Table] | None:
     """Read the first table of a text that has telling columns; several are a question."""
-    found = [rows for rows in markdown_tables(source) if is_telling(rows)]
-    found = found or [rows for rows in turned_tables(source) if is_telling(rows)]
+    found = telling(markdown_tables(source)) or telling(turned_tables(source))
     return None if not found else [one_table(source, found, "Markdown table")]
 
 
 @reader("LaTeX table", recognise=_has_latex, order=54)
 def read_latex(source: Source) -> list[Table] | None:
     """Read the table of a paper's source."""
-    found = [rows for rows in latex_tables(source) if is_telling(rows)]
+    found = telling(latex_tables(source))
     return None if not found else [one_table(source, found, "LaTeX table")]
 
 
 @reader("HTML table", recognise=_has_html, order=35)
 def read_html(source: Source) -> list[Table] | None:
     """Read the table of a web page."""
-    found = [rows for rows in html_tables(source.text) if is_telling(rows)]
+    found = telling(html_tables(source.text))
     return None if not found else [one_table(source, found, "HTML table")]
 
 
 @reader("table in a text", recognise=lambda s: not s.is_directory, order=70)
 def read_aligned(source: Source) -> list[Table] | None:
     """Read a table whose columns stand apart by blanks or tabs, with any text around it."""
-    found = [rows for rows in _joined(aligned_tables(source)) if is_telling(rows)]
-    found = found or [rows for rows in stacked_tables(source) if is_telling(rows)]
-    found = found or [rows for rows in turned_tables(source) if is_telling(rows)]
+    found = telling(_joined(aligned_tables(source)))
+    found = found or telling(stacked_tables(source)) or telling(turned_tables(source))
     return None if not found else [one_table(source, found, "table in a text")]
 
 
@@ -127,10 +125,33 @@ def as_table(source: Source, rows: Rows, kind: str) -> Table:
     return Table(path.stem, str(path), kind, records, numbers, (*notes, *commas))
 
 
-def is_telling(rows: Rows) -> bool:
-    """Whether a table has a column that a diagnosis is made from."""
-    meanings = [recognise(name) for name in rows[0][1]]
-    return len(rows) > 1 and any(m is not None and m.quantity in TELLING for m in meanings)
+@reader("table with a loss alone", recognise=lambda s: not s.is_directory, order=85)
+def read_accompanying(source: Source) -> list[Table] | None:
+    """Read the first table that tells nothing of the trained answers, but has a known column."""
+    pages = html_tables(source.text) if _has_html(source) else iter(())
+    found = known((*pages, *markdown_tables(source), *_joined(aligned_tables(source))))
+    return None if not found else [as_table(source, found[0], "table in a text")]
+
+
+def known(tables: Iterable[Rows]) -> list[Rows]:
+    """The tables with a column of numbers whose name is known (a loss, an entropy)."""
+    return [rows for rows in tables if any(_is_known(rows, i) for i in range(len(rows[0][1])))]
+
+
+def _is_known(rows: Rows, i: int) -> bool:
+    held = [row[i] for _, row in rows[1:] if len(row) > i and not missing(row[i])]
+    return recognise(rows[0][1][i]) is not None and bool(held) and all(map(is_numeric, held))
+
+
+def telling(tables: Iterable[Rows]) -> list[Rows]:
+    """The tables with a column that a diagnosis is made from."""
+    kept = [rows for rows in tables if len(rows) > 1]
+    return [rows for rows in kept if any(map(_is_telling, rows[0][1]))]
+
+
+def _is_telling(name: str) -> bool:
+    meaning = recognise(name)
+    return meaning is not None and meaning.quantity in TELLING
 
 
 def _cells(rows: Rows) -> list[list[str]]:

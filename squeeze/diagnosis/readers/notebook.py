@@ -74,7 +74,8 @@ def _tables(path: Path, cell: Any) -> Iterator[Table]:
 
 def _first(path: Path, html: str, text: str) -> Iterator[Table]:
     if html:
-        rows = [r for r in markup.html_tables(html) if markup.is_telling(r)]
+        shown = list(markup.html_tables(html))
+        rows = markup.telling(shown) or markup.known(shown)
         if rows:
             yield markup.as_table(_output(path, html), rows[0], _NAME)
             return

@@ -136,18 +136,20 @@ def upright(rows: Sequence[Sequence[str]]) -> list[list[str]] | None:
     """A table with a metric a row and a step a column, turned; None if it is not such a one."""
     width = len(rows[0]) if rows else 0
     known = [row for row in rows if recognise(row[0].strip()) or is_step(row[0])] if width else []
-    cells = [cell for row in known for cell in row[1:]]
     if width < 3 or len(known) < 2 or any(len(row) != width for row in rows):
         return None
+    head: list[list[str]] = []
     if known[0] is not rows[0]:  # the steps stand above, under any name or none
         at = [_AT.fullmatch(cell.strip()) for cell in rows[0][1:]]
         if not all(at) or rows[0][0].strip().lower() in SETTINGS:
             return None
         if not any(is_step(row[0]) for row in known):
-            known = [["step", *(m[1] for m in at if m is not None)], *known]
-    if not all(map(is_numeric, cells)):
+            head = [["step", *(m[1] for m in at if m is not None)]]
+        rows = rows[1:]
+    numbers = [row for row in rows if all(map(is_numeric, row[1:]))]
+    if not all(row in numbers for row in known):
         return None
-    return [list(column) for column in zip(*known, strict=True)]
+    return [list(column) for column in zip(*head, *numbers, strict=True)]
 
 
 _COMMAS_READ = "decimal commas were read as points"

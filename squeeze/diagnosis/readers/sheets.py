@@ -212,9 +212,14 @@ def _wandb_runs(header: list[str]) -> dict[str, dict[str, str]]:
     runs: dict[str, dict[str, str]] = {}
     for name in header:
         run, metric = _run_and_metric(name)
-        if run and not name.endswith(_SPREAD) and (recognise(metric) or is_step(metric)):
+        if run and not name.endswith(_SPREAD):
             runs.setdefault(run, {})[name] = metric
-    return runs
+    known = {run for run, of_run in runs.items() if any(map(_is_known, of_run.values()))}
+    return {run: of_run for run, of_run in runs.items() if run in known}
+
+
+def _is_known(metric: str) -> bool:
+    return recognise(metric) is not None or is_step(metric)
 
 
 def _wandb_table(table: Table, run: str, columns: dict[str, str]) -> Table:

@@ -14,6 +14,7 @@ from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
 from squeeze.diagnosis.readers import charts
+from squeeze.diagnosis.readers.columns import holds
 from squeeze.diagnosis.readers.records import Table, flat, spread
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.series import TELLING
@@ -73,7 +74,7 @@ def read_document(path: Path, document: Any) -> list[Table]:
     tables = charts.tables(path, document) or _find(path, document, path.stem, _DEPTH, _telling)
     if not tables and isinstance(document, Mapping):
         tables = _single(path, document)
-    tables = tables or charts.tables(path, document, by_file=True)
+    tables = tables or [t for t in charts.tables(path, document, by_file=True) if holds(t)]
     tables = tables or _find(path, document, path.stem, _DEPTH, _known)[:1]
     if not tables and charts.is_nameless(document):
         raise InputError(

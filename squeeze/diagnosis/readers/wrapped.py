@@ -57,6 +57,7 @@ def read_shown(source: Source, notes: Sequence[str] = ()) -> list[Table] | None:
         markup.read_markdown,
         markup.read_aligned,
         console.read_pairs,
+        markup.read_accompanying,
     ):
         tables = read_text(source)
         if tables:

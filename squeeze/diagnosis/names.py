@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from squeeze.diagnosis import series as q
 
@@ -87,6 +88,7 @@ class Meaning:
     negate: bool = False
 
 
+@lru_cache(maxsize=50_000)  # a console's lines name the same columns over and over
 def recognise(column: str) -> Meaning | None:
     """Return what a column of that name holds, or None if it is none of a diagnosis' business."""
     plain = re.sub(r"^train[/_]", "", column)

@@ -180,6 +180,28 @@ EXPORTED: list[tuple[str, str, str]] = [
 ]
 
 
+EXPORTED += [
+    ("errors behind means", "a.csv", "\n".join([",".join(HEAD), *(
+        ",".join([c[0], *(f"{x} \u00b1 0.05" for x in c[1:])]) for c in rows()
+    )])),
+    ("units between bars", "a.md", "\n".join(
+        f"| {' | '.join(row)} |" for row in [HEAD, ["---"] * 5, ["steps", *["nats"] * 4], *rows()]
+    )),
+    ("numpy's scalars between dashes", "a.log", shown(
+        lambda r: f"step:{r['step']:.0f} - "
+        + " - ".join(f"train/{n}:np.float64({r[n]})" for n in NAMES)
+    )),
+    ("a dict with decimal commas", "a.log", shown(
+        lambda r: "{" + ", ".join(f"'{n}': {r[n]:.4f}".replace(".", ",") for n in HEAD) + "}"
+    )),
+    ("lists of a script", "a.py", "\n".join(f"{n} = {[r[n] for r in RECORDS]}" for n in HEAD)),
+    ("lists of YAML", "a.yaml", "\n".join(f"'{n}': {[r[n] for r in RECORDS]}" for n in HEAD)),
+    ("a page that ends no cell", "a.html", "<table>" + "".join(
+        "<tr>" + "".join(f"<td>{c}" for c in row) for row in [HEAD, *rows()]
+    )),
+]  # fmt: skip
+
+
 def assert_is_the_falling_run(d: Diagnosis) -> None:
     assert (d.verdict, d.split, d.run.axis) == ("displacement", "train", "step")
     (chosen,) = (s for s in d.run.series if s.quantity == "chosen_reward")
@@ -392,6 +414,21 @@ def test_training_that_samples_is_named_from_a_directory_of_charts(tmp_path: Pat
         (tmp_path / file).write_text(json.dumps(points))
     (run,) = load(tmp_path)
     assert (diagnose(run).verdict, run.method) == ("entropy collapse", "grpo")
+
+
+def test_table_without_cells_is_no_traceback(tmp_path: Path) -> None:
+    (path := tmp_path / "a.html").write_text("<table><tr></tr><tr><td></table>")
+    with pytest.raises(InputError, match="no log that is known"):
+        load(path)
+
+
+@pytest.mark.parametrize("second", [RECORDS, GOOD])
+def test_two_runs_without_steps_are_refused(second: list[dict[str, float]], tmp_path: Path) -> None:
+    """The second begins at the reference again; alone it might be healthy."""
+    runs = [*RECORDS, *(r | {"loss": r["loss"] + 1e-3} for r in second)]
+    (path := tmp_path / "a.log").write_text("\n".join(str({n: r[n] for n in NAMES}) for r in runs))
+    with pytest.raises(InputError, match=r"fall back to 0 at line 61; this looks like several"):
+        load(path)
 
 
 def evaluated(line: Callable[[dict[str, float]], str]) -> str:

@@ -53,6 +53,7 @@ _SCALAR = re.compile(
 _WIDE = str.maketrans("\uff1a\uff1d\uff0c\uff1b", ":=,;")  # as Chinese and Japanese type them
 _QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 _BARE = re.compile(r"(?<=[:\s\[])(nan|-?inf)(?=[,}\s\]])", re.IGNORECASE)
+_COMMAS = re.compile(r"(:\s?-?\d{1,18}),(\d{1,18})(?=\s?[,}])")  # in a dict's decimals
 _METHOD = re.compile(r"\b(ORPO|SimPO|CPO|KTO)\b(?! ?\()")
 _REWARD_MODEL = re.compile(
     r"\b(?:train_rm|RewardModel|RewardTrainer)\b|\btrain\w{0,6}[ _](?:a |the |my )?reward[ _]model"
@@ -163,7 +164,8 @@ def _typed(line: str) -> str:
 def _evaluated(text: str) -> dict[str, Any] | None:
     """A printed dict; None if it is none."""
     try:
-        value = ast.literal_eval(_BARE.sub(r"'\1'", _SCALAR.sub(r" \1", text)))
+        text = _BARE.sub(r"'\1'", _SCALAR.sub(r" \1", _COMMAS.sub(r"\1.\2", text)))
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         try:
             value = parse_json(text)
@@ -195,6 +197,7 @@ def _gathered(lines: Lines) -> Iterator[tuple[int, dict[str, Any]]]:
             block, head, cut = {}, {}, headed
         last = at
         line = _BETTER.sub("", line.translate(_WIDE))
+        line = _SCALAR.sub(r"\1", line) if "(" in line else line
         pairs = _pairs(line[:_SCANNED])
         count = _counted(line[:300])
         told = {n: value for n, value in pairs.items() if recognise(n) or names_method(n)}
@@ -248,7 +251,7 @@ def _pairs(line: str) -> dict[str, Any]:
     for part in _PART.split(line):
         for spoken in _SPOKEN.finditer(part):
             found[_unified(spoken[1])] = spoken[2].replace("\u2212", "-")
-    parts = [part.strip() for part in _PART.split(line)]
+    parts = [part.strip() for part in _PART.split(line) if part.strip()]
     for word, text in itertools.pairwise(parts):  # at a wide gap, or between bars
         value = _VALUE.fullmatch(text)
         if value is not None and recognise(word):

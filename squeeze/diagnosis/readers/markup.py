@@ -11,7 +11,14 @@ from html.parser import HTMLParser
 from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
-from squeeze.diagnosis.readers.records import Table, is_numeric, missing, upright, with_points
+from squeeze.diagnosis.readers.records import (
+    Table,
+    is_numeric,
+    is_units,
+    missing,
+    upright,
+    with_points,
+)
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.series import TELLING
 from squeeze.errors import InputError
@@ -113,6 +120,9 @@ def as_table(source: Source, rows: Rows, kind: str) -> Table:
     """Rows of cells as records; summary rows and decimal commas are noted."""
     header, body = rows[0][1], [row for row in rows[1:] if len(row[1]) == len(rows[0][1])]
     notes = list(source.notes)
+    if len(body) > 1 and is_units(body[0][1]):
+        notes.append(f"line {body[0][0]}, of units, was left out")
+        body = body[1:]
     kept = [row for row in body if not _SUMMARY.match(row[1][0])]
     if len(kept) < len(body):
         notes.append(f"{len(body) - len(kept)} summary rows (mean, total, ...) were left out")
@@ -319,7 +329,8 @@ def html_tables(text: str) -> Iterator[Rows]:
     parser = _Tables()
     parser.feed(text)
     parser.close()
-    for rows in parser.tables:
+    for table in parser.tables:
+        rows = [row for row in table if row[1]]
         if rows:
             yield from _turned(rows) or [rows]
 
@@ -333,6 +344,8 @@ class _Tables(HTMLParser):
         self._cell: list[str] | None = None
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag in ("tr", "td", "th"):  # whose end a page may leave out
+            self._end()
         if tag == "table":
             self.tables.append([])
         elif tag == "tr" and self.tables:
@@ -345,9 +358,18 @@ class _Tables(HTMLParser):
             self._cell.append(data)
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in ("td", "th") and self._cell is not None:
+        if tag in ("td", "th", "tr", "table"):
+            self._end()
+
+    def close(self) -> None:
+        super().close()
+        self._end()
+
+    def _end(self) -> None:
+        """The end of the open cell."""
+        if self._cell is not None:
             self.tables[-1][-1][1].append(_plain("".join(self._cell)))
-            self._cell = None
+        self._cell = None
 
 
 def _is_header(cells: Sequence[str]) -> bool:

@@ -104,13 +104,14 @@ def number(value: Any, where: str, column: str) -> float:
     return math.copysign(math.inf, found) if abs(found) >= _INFINITE else found
 
 
+_ERROR = re.compile(r"\s?(?:\u00b1|\+/-)")  # behind a mean
 # Thousands apart: 1 200, 1'200, 1,200.5.
 _APART = re.compile(r"(?<=\d)(?:[ \u00a0\u2009\u202f'\u2019]|,(?=[\d,]{3,15}\.))(?=\d{3}(?!\d))")
 
 
 def _parsed(text: str) -> float:
     text = text.strip().strip("*`").replace("\N{MINUS SIGN}", "-")
-    text = _APART.sub("", text)
+    text = _APART.sub("", _ERROR.split(text, maxsplit=1)[0])
     if text.endswith("%"):
         return float(text.rstrip("%")) / 100
     done, slash, planned = text.partition("/")  # ms-swift's "global_step/max_steps": "2/52"
@@ -126,6 +127,12 @@ def is_numeric(cell: str) -> bool:
     except InputError:
         return False
     return True
+
+
+def is_units(row: Sequence[str]) -> bool:
+    """Whether a row below the header says what the columns are measured in."""
+    said = [cell for cell in row if not missing(cell)]
+    return bool(said) and not any(map(is_numeric, said))
 
 
 TURNED = "the table has a metric a row, and was turned"

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from squeeze.diagnosis.readers.records import Table
+from squeeze.diagnosis.readers.records import Table, number
 from squeeze.diagnosis.series import Array
 from squeeze.errors import InputError
 
 _SHOWN = 6
+_LEARNED = 0.3  # of rewards that stand away from the reference's 0
 
 
 def without_copies(table: Table, telling: Sequence[str]) -> Table:
@@ -81,6 +82,34 @@ def without_aborted_start(
     )
     keep = list(range(rows[start], len(table.records)))
     return table.only(keep).noted(note), steps[keep]
+
+
+def require_one_run(table: Table, rewards: Sequence[str]) -> None:
+    """Raise `InputError` where all rewards of a log without steps fall back to 0 at one line.
+
+    A new run begins with the reference, at rewards of 0; no training takes back all that it learned
+    from one line to the next: means of three lines count, and a fall to a tenth.
+    """
+    columns = [_numbers(table, c) for c in rewards]
+    if len(columns) < 2 or any(v.size < 2 * _SHOWN for v in columns):
+        return
+    size = np.stack([np.convolve(np.abs(v), np.ones(3) / 3, "valid") for v in columns])
+    before, after = size[:, :-3], size[:, 3:]
+    again = np.flatnonzero(((before > _LEARNED) & (after < 0.1 * before)).all(axis=0))
+    if again.size:
+        raise InputError(
+            f"{table.source}: the rewards fall back to 0 at {table.at(int(again[-1]) + 3)}; this "
+            "looks like several runs in one file, so give each run its own file or a column 'run'"
+        )
+
+
+def _numbers(table: Table, column: str) -> Array:
+    """A column's values, one a record; none of a column that lacks some."""
+    try:
+        values = [number(r.get(column), "", column) for r in table.records]
+    except InputError:
+        return np.array([])
+    return np.array(values if all(map(math.isfinite, values)) else [])
 
 
 def _conflicting(table: Table, column: str, rows: Sequence[int], steps: Array) -> bool:

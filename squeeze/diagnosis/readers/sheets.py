@@ -15,8 +15,7 @@ from squeeze.diagnosis.readers.columns import MOST_COLUMNS
 from squeeze.diagnosis.readers.records import (
     TURNED,
     Table,
-    is_numeric,
-    missing,
+    is_units,
     spread,
     upright,
     with_points,
@@ -27,6 +26,7 @@ from squeeze.errors import InputError
 
 DELIMITERS = ",\t;|"
 _SEPARATOR = re.compile(r"sep=([,;\t|])")  # what Excel writes, and reads, before a header
+_NAMES_VALUES = re.compile(r"[:=]\s{0,3}[-+]?\d")  # no header does
 _MARKS = ' "\ufeff'  # around a cell; the last is a byte order mark
 _SCALAR = "CSV of one scalar"
 _SPREAD = ("__MIN", "__MAX")
@@ -65,7 +65,7 @@ def read_unnamed(source: Source) -> list[Table] | None:
     """Read a table whose file has another name; None where no column is known."""
     table = _without_comments(source.lines)
     first = table[1 if _SEPARATOR.fullmatch(table[0][1].strip(_MARKS)) and len(table) > 1 else 0]
-    if not _names_known(first[1]):
+    if not _names_known(first[1]) or _NAMES_VALUES.search(first[1]):
         return None
     return [t.noted(*source.notes) for t in read_csv(source.path, source.lines)]
 
@@ -137,7 +137,7 @@ def _rows(path: Path, numbered: Lines) -> tuple[list[str], Table]:
         rows, numbers, unit, notes = turned, [*range(1, len(turned) + 1)], "column", (TURNED,)
     header = [name.strip(_MARKS) for name in rows[0]]
     _require_header(path, header)
-    if len(rows) > 2 and len(rows[1]) == len(header) and _is_units(rows[1]):
+    if len(rows) > 2 and len(rows[1]) == len(header) and is_units(rows[1]):
         notes = (*notes, f"{unit} {numbers[1]}, of units, was left out")
         rows, numbers = [rows[0], *rows[2:]], [numbers[0], *numbers[2:]]
     records: list[dict[str, str]] = []
@@ -177,12 +177,6 @@ def _names_known(line: str) -> bool:
     """Whether a line has a name that a log's header has."""
     cells = [cell.strip(_MARKS) for cell in line.split(max(DELIMITERS, key=line.count))]
     return any(recognise(cell) or is_step(cell) for cell in cells)
-
-
-def _is_units(row: Sequence[str]) -> bool:
-    """Whether a row below the header says what the columns are measured in."""
-    said = [cell for cell in row if not missing(cell)]
-    return bool(said) and not any(map(is_numeric, said))
 
 
 def _require_header(path: Path, header: list[str]) -> None:

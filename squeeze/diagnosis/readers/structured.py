@@ -6,6 +6,7 @@ names a series by something `names` recognises, as a list or as a list of record
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from squeeze.diagnosis.readers import charts
 from squeeze.diagnosis.readers.columns import holds
 from squeeze.diagnosis.readers.records import Table, flat, spread
 from squeeze.diagnosis.readers.registry import Source, reader
+from squeeze.diagnosis.readers.text import parse_json
 from squeeze.diagnosis.series import TELLING
 from squeeze.errors import InputError
 
@@ -65,6 +67,24 @@ def _one_by_one(text: str) -> list[Any]:
 def _is_printed(source: Source) -> bool:
     """Whether lines begin with a dict as Python prints it, single quotes and all."""
     return any(line.lstrip().startswith("{'") for _, line in source.lines[:50])
+
+
+# rewards/chosen = [0.1, 0.2], as a script or a YAML file has it.
+_LISTED = re.compile(r"([A-Za-z_][\w/.\-]{0,60})['\"]?\s{0,3}[:=]\s{0,3}(\[[^\[\]]{1,1000000}\])")
+
+
+@reader("lists by name in a text", recognise=lambda s: not s.is_directory, order=82)
+def read_lists(source: Source) -> list[Table] | None:
+    """Read lists of numbers that a text names; None if they tell nothing."""
+    lists: dict[str, Any] = {}
+    for found in _LISTED.finditer(source.text):
+        with contextlib.suppress(ValueError):
+            lists[found[1]] = parse_json(found[2])
+    records = _columns(lists, _telling)
+    if records is None:
+        return None
+    path = source.path
+    return [Table(path.stem, str(path), "lists by name", records, (), source.notes, "value")]
 
 
 def read_document(path: Path, document: Any) -> list[Table]:

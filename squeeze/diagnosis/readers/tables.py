@@ -24,7 +24,11 @@ from squeeze.diagnosis.readers.columns import (
 )
 from squeeze.diagnosis.readers.columns import meanings as recognised
 from squeeze.diagnosis.readers.records import Table, missing, number
-from squeeze.diagnosis.readers.restarts import without_aborted_start, without_copies
+from squeeze.diagnosis.readers.restarts import (
+    require_one_run,
+    without_aborted_start,
+    without_copies,
+)
 from squeeze.diagnosis.series import (
     CHOSEN,
     CHOSEN_REWARD,
@@ -47,6 +51,7 @@ from squeeze.errors import InputError
 
 # More than this share of steps logged twice with other values is two runs, not a resumed one.
 _RESUMED_AT_MOST = 0.5
+_REWARDS = (CHOSEN_REWARD, REJECTED_REWARD)
 _ROUNDING = 1e-6  # a log-prob of +1e-7 is float noise about 0, not a positive log-prob
 
 
@@ -64,6 +69,7 @@ def build(table: Table) -> RunSeries:
     table, positions = _without_another_phase(table, telling, positions)
     if axis == table.unit:
         table = without_copies(table, telling)
+        require_one_run(table, [c for c in telling if meanings[c].quantity in _REWARDS])
         positions = np.arange(len(table.records), dtype=np.float64)
     else:
         table, positions = without_aborted_start(table, telling, positions)

@@ -40,6 +40,7 @@ _FOREIGN = {
     *("ppl", "perplexity", "grad", "lr", "runtime", "seconds", "beta", "weight", "delta", "diff"),
 }
 _SET_PREFIX = re.compile(r"^eval[_/](?P<set>[^/]+?)[_/](?P<rest>(?:rewards|logps)/.+|loss)$", re.I)
+_MEAN_OVER = re.compile(r"(?<=\w)_(?:step|epoch)$")  # Lightning's suffix of a line, of an epoch
 # What `SqueezeCallback` logs: a fixed probe, to be kept apart from the trainer's own batches.
 _PROBE = re.compile(r"^(?:train/)?squeeze/(?:(?P<split>[^/]+)/)?(?P<name>[^/]+)$")
 _OF_PROBE = {
@@ -91,6 +92,7 @@ class Meaning:
 @lru_cache(maxsize=50_000)  # a console's lines name the same columns over and over
 def recognise(column: str) -> Meaning | None:
     """Return what a column of that name holds, or None if it is none of a diagnosis' business."""
+    column = _MEAN_OVER.sub("", column)
     plain = re.sub(r"^train[/_]", "", column)
     if (sampled := _ROLLOUTS.get(plain.replace("/", "_"))) is not None:
         return Meaning(sampled, "" if plain == column else "train")

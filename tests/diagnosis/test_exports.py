@@ -199,6 +199,20 @@ EXPORTED += [
     ("a page that ends no cell", "a.html", "<table>" + "".join(
         "<tr>" + "".join(f"<td>{c}" for c in row) for row in [HEAD, *rows()]
     )),
+    ("a plot of a run", "a.json", json.dumps(
+        {"data": [xy(n) | {"name": f"dpo-1 - {n}"} for n in NAMES], "layout": {}}
+    )),
+    ("numbers between quotes", "a.json", json.dumps(
+        {n: {"x": [str(s) for s in STEPS], "y": [str(r[n]) for r in RECORDS]} for n in NAMES}
+    )),
+    ("a piece of a trainer's state", "a.txt", "it says\n\"log_history\": [\n" + "\n".join(
+        json.dumps({n: r[n] for n in HEAD}, indent=2) for r in RECORDS
+    )),
+    ("Lightning's names", "metrics.csv", "\n".join([
+        "epoch,step," + "".join(f"train_{n.replace('/', '_')}_step," for n in NAMES) + "loss_epoch",
+        *(f"0,{','.join(c)}," for c in rows()),
+        "0,599,,,,,0.4",
+    ])),
 ]  # fmt: skip
 
 
@@ -265,6 +279,43 @@ def test_charts_of_a_run_named_for_its_split_are_of_that_split(tmp_path: Path) -
     write_charts(tmp_path, as_json, RECORDS, "run-eval-tag-")
     (run,) = load(tmp_path)
     assert run.splits() == ["eval"]
+
+
+def test_charts_of_a_document_that_names_two_runs_are_kept_apart(tmp_path: Path) -> None:
+    runs = [("bad", RECORDS), ("good", GOOD)]
+    charts = [
+        {"name": run, "metric": n, "x": STEPS, "y": [r[n] for r in of_run]}
+        for run, of_run in runs
+        for n in NAMES
+    ]
+    (path := tmp_path / "a.json").write_text(json.dumps(charts))
+    found = {run.name: diagnose(run).verdict for run in load(path)}
+    assert found == {"bad": "displacement", "good": "healthy"}
+
+
+def test_chart_whose_steps_and_values_differ_in_number_is_refused(tmp_path: Path) -> None:
+    (path := tmp_path / "a.json").write_text(
+        json.dumps({n: xy(n) | {"x": STEPS[:-1]} for n in NAMES})
+    )
+    with pytest.raises(InputError, match="lists of 59 and 60 numbers"):
+        load(path)
+
+
+@pytest.mark.parametrize("above", ["# exported\n", "sep=;\n"])
+def test_charts_with_lines_above_are_joined(above: str, tmp_path: Path) -> None:
+    for name in NAMES:
+        text = above + of_neptune(RECORDS, name)[1].replace(",", ";")
+        (tmp_path / f"train_{name.replace('/', '_')}.csv").write_text(text)
+    (run,) = load(tmp_path)
+    assert_is_the_falling_run(diagnose(run))
+
+
+def test_metrics_beside_a_loss_of_evaluation_alone_are_the_evaluations(tmp_path: Path) -> None:
+    """Of rollouts they are logged without the prefix, far from the training's."""
+    evaluation = {"eval_loss": 0.1, "entropy": 9.0, "completions/mean_length": 40.0, "step": 400.0}
+    sampled = [r | {"loss": 0.1} for r in SAMPLED]
+    d = judged(tmp_path / "a.json", json.dumps({"log_history": [*sampled, evaluation]}))
+    assert d.verdict == "entropy collapse"
 
 
 def test_chart_by_itself_is_named_by_its_file(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from squeeze.diagnosis.names import is_split, is_step, recognise
 from squeeze.diagnosis.readers.columns import holds, names_method
-from squeeze.diagnosis.readers.records import Point, Table, joined
+from squeeze.diagnosis.readers.records import Point, Table, is_numeric, joined, missing
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.readers.sheets import is_chart, is_scalar, of_file, read_csv
 from squeeze.diagnosis.readers.text import parse_json, read_lines, read_text, regular
@@ -62,6 +62,7 @@ def is_nameless(document: Any) -> bool:
 
 def _named(names: tuple[str, ...]) -> tuple[str, str]:
     """A chart's metric, the longest row of its names that is known, and its run, the rest."""
+    names = tuple(word for name in names for word in name.split(" - "))
     split = "".join(f"{word}/" for word in names if is_split(word))
     rest = tuple(word for word in names if not is_split(word))
     for width in range(len(rest), 0, -1):
@@ -80,6 +81,7 @@ def _charts(node: Any, names: tuple[str, ...]) -> Iterator[Named]:
         names = (*names, *_own(node, names))
     points = _points(node)
     if points is not None:
+        _require_whole(node, names)
         yield names, points
     elif isinstance(node, Mapping):
         for key, child in node.items():
@@ -95,8 +97,8 @@ def _own(node: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
     """What a node says of itself: its context (Aim's {"subset": "train"}) and its name."""
     context = node.get("context")
     said = [v for v in context.values() if isinstance(v, str)] if isinstance(context, dict) else []
-    name = next((node[k] for k in _NAMES if isinstance(node.get(k), str)), "")
-    return [*said, *([name] if name and name not in names else [])]
+    named = [node[k] for k in _NAMES if isinstance(node.get(k), str)]
+    return [*said, *(name for name in dict.fromkeys(named) if name and name not in names)]
 
 
 def _points(node: Any) -> Points | None:
@@ -107,7 +109,7 @@ def _points(node: Any) -> Points | None:
     if isinstance(node, Mapping):
         steps: list[Any] = next((node[k] for k in _STEPS if isinstance(node.get(k), list)), [])
         values: list[Any] = next((node[k] for k in _VALUES if isinstance(node.get(k), list)), [])
-        pairs = list(zip(steps, values, strict=False)) if len(steps) == len(values) else []
+        pairs = list(zip(steps, values, strict=False))
     elif isinstance(node, list) and node and isinstance(node[0], list):
         width = len(node[0])
         timed = width == 3 and all(isinstance(r, list) and _is_time(r[0]) for r in node)
@@ -126,17 +128,28 @@ def _points(node: Any) -> Points | None:
     return [(float(s), v) for s, v in pairs]
 
 
+def _require_whole(node: Any, names: tuple[str, ...]) -> None:
+    """Raise `InputError` for a known chart whose steps and values are not as many."""
+    lists = [v for v in node.values() if isinstance(v, list)] if isinstance(node, dict) else []
+    if len({len(v) for v in lists if v}) > 1 and recognise(_named(names)[0]):
+        lengths = " and ".join(str(len(v)) for v in lists)
+        raise InputError(
+            f"the chart of {'/'.join(names)} has lists of {lengths} numbers, so it is unknown "
+            "which belong together; export it again"
+        )
+
+
 def _is_time(value: Any) -> bool:
     return isinstance(value, (int, float)) and value > _WALL_TIME
 
 
 def _is_step(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    return _is_value(value) and not missing(value) and 0 <= float(value) < math.inf
 
 
 def _is_value(value: Any) -> bool:
     if isinstance(value, str):  # TensorBoard writes "NaN" and "Infinity"
-        return value.strip("-").lower() in ("nan", "inf", "infinity")
+        return is_numeric(value)
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 

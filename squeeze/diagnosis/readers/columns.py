@@ -115,7 +115,8 @@ def _require_usable(table: Table, columns: Sequence[str], found: Mapping[str, Me
     if not quantities & {LOSS, ACCURACY, TOKEN_ACCURACY}:
         raise InputError(
             f"{table.source} has no column that a diagnosis can use (rewards/chosen, "
-            f"logps/chosen, argmax, loss, ...); its columns are {some(columns)}"
+            f"logps/chosen, argmax, loss, ...); its columns are {some(columns)}; name that of "
+            "the chosen answers' rewards rewards/chosen"
         )
 
 
@@ -145,6 +146,20 @@ def _numbers(table: Table, column: str) -> list[float]:
     return [v for v in values if math.isfinite(v)]
 
 
+def with_split_of_lines(table: Table) -> Table:
+    """The table with eval_ before all metrics of a line that has eval_loss but no loss.
+
+    Trainers that sample their answers log some of an evaluation's without the prefix.
+    """
+    if not any("loss" in record for record in table.records):
+        return table
+    records = [
+        _as_eval(record) if "eval_loss" in record and "loss" not in record else record
+        for record in table.records
+    ]
+    return replace(table, records=records)
+
+
 def with_split_of_rows(table: Table) -> Table:
     """Where a column says of each line "Train" or "Eval", the eval lines' names say so instead."""
     for column in dict.fromkeys(c for record in table.records for c in record):
@@ -165,7 +180,15 @@ def with_split_of_rows(table: Table) -> Table:
 
 
 def _as_eval(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {c if is_step(c) or recognise(c) is None else f"eval_{c}": v for c, v in record.items()}
+    return {c: v for c, v in record.items() if not _unnamed(c)} | {
+        f"eval_{c}": v for c, v in record.items() if _unnamed(c)
+    }
+
+
+def _unnamed(column: str) -> bool:
+    """Whether a column that is known does not say of which split it is."""
+    meaning = None if is_step(column) else recognise(column)
+    return meaning is not None and not meaning.split
 
 
 def names_trainer(column: str) -> bool:

@@ -141,18 +141,21 @@ def printed_dicts(lines: Lines) -> Iterator[tuple[int, str]]:
             begun = []
         last = at
         line = _typed(line)
+        if begun == ["{"] and line.lstrip()[:1] not in ("'", '"'):
+            begun = []  # a block of code
         start = 0 if begun else -1
         for mark in _BRACE.finditer(line):
             i = mark.start()
             if line[i] == "{":  # one that an earlier brace opened was no flat dict
-                begun, start, first = [], (i if line[i + 1 : i + 2] in ("'", '"') else -1), at
+                opens = line[i + 1 :].lstrip()[:1] in ("'", '"', "")  # "": indented, a field a line
+                begun, start, first = [], (i if opens else -1), at
             elif start >= 0:
                 yield first, "".join(begun) + line[start : i + 1]
                 begun, start = [], -1
         if start < 0 or sum(map(len, begun)) > _LONGEST_DICT:
             begun = []
         else:
-            begun.append(line[start:])
+            begun.append(line[start:].rstrip() if line[start:].rstrip() == "{" else line[start:])
 
 
 def _typed(line: str) -> str:

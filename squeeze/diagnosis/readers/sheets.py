@@ -63,8 +63,7 @@ def read_file(source: Source) -> list[Table]:
 @reader("a table without a suffix", recognise=_has_delimiters, order=90)
 def read_unnamed(source: Source) -> list[Table] | None:
     """Read a table whose file has another name; None where no column is known."""
-    table = _without_comments(source.lines)
-    first = table[1 if _SEPARATOR.fullmatch(table[0][1].strip(_MARKS)) and len(table) > 1 else 0]
+    first = _without_separator(_without_comments(source.lines))[0]
     if not _names_known(first[1]) or _NAMES_VALUES.search(first[1]):
         return None
     return [t.noted(*source.notes) for t in read_csv(source.path, source.lines)]
@@ -95,8 +94,12 @@ def read_csv(path: Path, numbered: Lines) -> list[Table]:
 
 def is_scalar(path: Path) -> bool:
     """Whether a file is one scalar's chart: steps and values, named by the file alone."""
-    names = _first_line(path).decode("utf-8-sig", "replace").strip().lower().split(",")
-    return _is_scalar([name.strip(' "') for name in names])
+    head = Source(path).head.decode("utf-8-sig", "replace").splitlines()
+    if not head:
+        return False
+    header = _without_separator(_without_comments(list(enumerate(head))))[0][1]
+    names = header.split(max(DELIMITERS, key=header.count))
+    return _is_scalar([name.strip(_MARKS) for name in names])
 
 
 def _is_scalar(names: Sequence[str]) -> bool:
@@ -119,7 +122,7 @@ def _rows(path: Path, numbered: Lines) -> tuple[list[str], Table]:
     """The header, and a table of all its columns."""
     numbered = _without_comments(numbered)
     excels = _SEPARATOR.fullmatch(numbered[0][1].strip(_MARKS))
-    numbered = numbered[1:] if excels and len(numbered) > 1 else numbered
+    numbered = _without_separator(numbered)
     first = numbered[0][1]
     delimiter = excels[1] if excels else max(DELIMITERS, key=first.count)
     if first.count(delimiter) >= MOST_COLUMNS:
@@ -171,6 +174,11 @@ def _without_comments(numbered: Lines) -> Lines:
     if before and not _names_known(kept[0][1]) and _names_known(before[-1][1]):
         return [before[-1], *kept]
     return kept
+
+
+def _without_separator(numbered: Lines) -> Lines:
+    excels = _SEPARATOR.fullmatch(numbered[0][1].strip(_MARKS))
+    return numbered[1:] if excels and len(numbered) > 1 else numbered
 
 
 def _names_known(line: str) -> bool:

@@ -20,6 +20,7 @@ from squeeze.diagnosis.readers.columns import (
     like_scores,
     method,
     some,
+    with_split_of_lines,
     with_split_of_rows,
 )
 from squeeze.diagnosis.readers.columns import meanings as recognised
@@ -61,7 +62,7 @@ def build(table: Table) -> RunSeries:
     Raises `InputError` if no column is recognised, a value is not a number, log-probs are
     positive, or the file mixes runs.
     """
-    table = with_split_of_rows(_without_summary(table))
+    table = with_split_of_lines(with_split_of_rows(_without_summary(table)))
     columns = list(dict.fromkeys(str(c) for record in table.records for c in record))
     meanings = by_value(table, recognised(table))
     telling = [c for c, m in meanings.items() if m.quantity in TELLING] or list(meanings)

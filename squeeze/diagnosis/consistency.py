@@ -29,6 +29,12 @@ LATE_STEP = 100  # a first line after it may show what was learned before
 ZERO_LOSS = 5e-4  # prints as 0.000
 ALL_RIGHT = 0.999  # accuracy
 SATURATED_MARGIN = 7.0  # ln(1 + e^-7) = 0.0009
+_TREND, _CERTAIN = 10, 1e-4  # lines, and p of their trend, that show it through other batches
+# What the axis of a log may call optimizer steps.
+_COUNTS_STEPS = {
+    *("step", "steps", "global_step", "current_steps", "training_step", "update"),
+    *("iter", "iters", "iteration"),
+}
 _AGREE = 0.05  # of two numbers that should be one, as trainers round them
 
 
@@ -86,7 +92,7 @@ class _Columns:
 
 def first_step(run: RunSeries, series: Series) -> float | None:
     """The optimizer step of a series' first value, where the log's axis counts them; else None."""
-    return float(series.steps[0]) if run.axis in ("step", "global_step", "current_steps") else None
+    return float(series.steps[0]) if run.axis in _COUNTS_STEPS else None
 
 
 # --- what leads ---------------------------------------------------------------------------------
@@ -397,6 +403,28 @@ def _argmax(columns: _Columns) -> Iterator[Finding]:
     )
 
 
+def _direction(columns: _Columns) -> Iterator[Finding]:
+    """On training batches, chosen's log-prob falls for certain while its reward rises."""
+    series, both = columns.get(q.CHOSEN), columns.together(q.CHOSEN, q.CHOSEN_REWARD)
+    if series is None or not series.batches or both is None or both[0].size < _TREND:
+        return
+    steps, logps, rewards = both
+    if np.ptp(logps) == 0 or np.ptp(rewards) == 0:
+        return
+    fall, rise = stats.linregress(steps, logps), stats.linregress(steps, rewards)
+    lost = -fall.slope * float(np.ptp(steps))
+    certain = fall.pvalue < _CERTAIN and rise.pvalue < _CERTAIN
+    if certain and rise.slope > 0 and lost > 0.05 * abs(float(np.median(logps))):
+        yield Finding(
+            "direction",
+            f"chosen's log-prob falls by {lost:.3g} over the log while its reward rises",
+            columns.at(float(steps[-1])),
+            "a reference that is updated (sync_ref_model, TR-DPO), or batches in an order (by "
+            "length, a curriculum)",
+            columns.split,
+        )
+
+
 _CHECKS = (
     _no_loss,
     _saturated,
@@ -406,6 +434,7 @@ _CHECKS = (
     _jensen,
     _first_loss,
     _same,
+    _direction,
     _argmax,
 )
 

@@ -64,7 +64,7 @@ class Finding:
 
     `kind` is a word for programs: "diverged", "saturated", "reference" (it is not the model that
     training started from), "no loss", "margin", "swapped", "accuracy", "loss bound", "first loss",
-    "drift", "copies" or "argmax". The first four lead the verdict's reason.
+    "drift", "direction", "copies" or "argmax". The first four lead the verdict's reason.
     """
 
     kind: str

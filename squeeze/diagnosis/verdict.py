@@ -192,7 +192,8 @@ def _lazy(judged: SplitVerdict) -> SplitVerdict:
 def _lead(name: Name, reason: str, findings: tuple[Finding, ...]) -> tuple[Name, str]:
     """What is certain leads: a divergence decides.
 
-    Another reference, no loss, and columns that are each other's or the same, are never healthy.
+    Another reference, no loss, columns that are each other's or the same, and a log-prob that falls
+    while its reward rises are never healthy.
     A log that is saturated from its first line on shows neither health nor a lack of learning.
     """
     leading = [f for f in findings if f.kind in consistency.LEADING]
@@ -204,7 +205,11 @@ def _lead(name: Name, reason: str, findings: tuple[Finding, ...]) -> tuple[Name,
     elif name in good and (unseen or kinds & {"reference", "no loss"}):
         name = "undetermined"
     elif name == "healthy":
-        doubtful = [f for f in findings if f.kind == "swapped" or (f.kind == "copies" and f.where)]
+        doubtful = [
+            f
+            for f in findings
+            if f.kind in ("swapped", "direction") or (f.kind == "copies" and f.where)
+        ]
         name, leading = ("undetermined", doubtful) if doubtful else (name, leading)
     return name, "; ".join([*dict.fromkeys(f.what for f in leading), reason])
 

@@ -1,5 +1,6 @@
 """A log is checked against itself: each inconsistency is found, and a sound log has none."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,25 @@ def test_reference_that_drifts_is_found_on_a_fixed_set_only() -> None:
     assert "drift" in kinds(drifting, beta=0.1)
     assert "drift" not in kinds(still, beta=0.1)
     assert "drift" in kinds(still, beta=0.3)  # not the β of this log
+
+
+@pytest.mark.parametrize(("fall", "verdict"), [(100, "undetermined"), (0, "healthy")])
+def test_log_prob_that_falls_while_its_reward_rises_is_never_healthy(
+    fall: float, verdict: str
+) -> None:
+    """A reference that follows the policy; batches are of other prompts, so of other log-probs."""
+    found = run("train", **sound(40), chosen_logp=noisy(-250, -250 - fall, n=40, noise=15))
+    found = replace(found, series=tuple(replace(s, batches=True) for s in found.series))
+    d = diagnose(found)
+    assert (d.verdict, "direction" in [f.kind for f in d.findings]) == (verdict, fall > 0)
+
+
+@pytest.mark.parametrize("axis", ["step", "steps", "iteration", "update"])
+def test_first_line_is_held_against_its_step_whatever_the_log_calls_it(axis: str) -> None:
+    values = {name: series[10:] for name, series in sound().items()}
+    begun = replace(run("train", **values), axis=axis)
+    late = tuple(replace(s, steps=s.steps + 1, batches=True) for s in begun.series)
+    assert "reference" in kinds(replace(begun, series=late))
 
 
 def test_argmax_below_chosen_is_never_used() -> None:

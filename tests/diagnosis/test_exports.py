@@ -199,6 +199,21 @@ EXPORTED += [
     ("a page that ends no cell", "a.html", "<table>" + "".join(
         "<tr>" + "".join(f"<td>{c}" for c in row) for row in [HEAD, *rows()]
     )),
+    ("a title above", "a.csv", table(above="My run, at last\n")),
+    ("a table in a mail", "a.txt", table(above="Hello,\n\nsee below.\n") + "\n\nThanks, A. B.\n"),
+    ("a means' row", "a.csv", table() + "\nmean,0.5,-1.0,-3.0,2.0\n"),
+    ("separators behind rows", "a.csv", table().replace("\n", ",\n").replace("s,\n", "s\n")),
+    ("a dash for a minus", "a.csv", table().replace(",-", ",\u2013")),
+    ("an Asian minus", "a.csv", table().replace(",-", ",\uff0d")),
+    ("powers of ten with a comma", "a.csv", "\n".join([";".join(HEAD), *(
+        ";".join([c[0], *(f"{float(x):.5E}".replace(".", ",") for x in c[1:])]) for c in rows()
+    )])),
+    ("a frame's dict", "a.txt", repr(
+        {n: {i: r[n] for i, r in enumerate(RECORDS)} for n in HEAD}
+    )),
+    ("arrays", "a.txt", str({n: np.array([r[n] for r in RECORDS]).tolist() for n in HEAD}).replace(
+        "[", "array(["
+    ).replace("]", "])")),
     ("a plot of a run", "a.json", json.dumps(
         {"data": [xy(n) | {"name": f"dpo-1 - {n}"} for n in NAMES], "layout": {}}
     )),
@@ -369,6 +384,26 @@ def test_table_of_results_with_a_run_a_column_is_not_turned(tmp_path: Path) -> N
     lines = ["metric,before,after", "rewards/chosen,0.1,0.2", "rewards/rejected,0.1,-0.3"]
     (path := tmp_path / "a.csv").write_text("\n".join(lines))
     with pytest.raises(InputError, match="no header that a diagnosis knows"):
+        load(path)
+
+
+def test_rows_that_begin_with_a_broken_cell_are_no_comments(tmp_path: Path) -> None:
+    """Excel's #DIV/0! stands where a mean has no values, as a loss that is no number."""
+    lines = [f"{'#DIV/0!' if i > 40 else c[1]},{c[2]},{c[3]}" for i, c in enumerate(rows())]
+    d = judged(tmp_path / "a.csv", "\n".join(["loss,rewards/chosen,rewards/rejected", *lines]))
+    assert (d.verdict, d.findings[0].kind) == ("collapse", "diverged")
+
+
+def test_header_of_two_rows_is_not_cut_in_half(tmp_path: Path) -> None:
+    """The first row may say which columns are evaluations."""
+    (path := tmp_path / "a.csv").write_text(table(above="train,train,eval,eval,eval\n"))
+    with pytest.raises(InputError, match="no header that a diagnosis knows"):
+        load(path)
+
+
+def test_two_tables_of_a_text_are_refused(tmp_path: Path) -> None:
+    (path := tmp_path / "a.txt").write_text(f"one\n{table()}\nother\n{table()}\n")
+    with pytest.raises(InputError, match="several tables"):
         load(path)
 
 

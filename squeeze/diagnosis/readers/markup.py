@@ -14,9 +14,9 @@ from squeeze.diagnosis.names import is_step, recognise
 from squeeze.diagnosis.readers.records import (
     Table,
     is_numeric,
-    is_units,
     missing,
     upright,
+    values_alone,
     with_points,
 )
 from squeeze.diagnosis.readers.registry import Source, reader
@@ -28,7 +28,6 @@ Rows = list[tuple[int, list[str]]]  # a table's rows of cells, with the lines th
 _RULE = re.compile(r"[\s|:+=\u2500-\u257f-]+")
 _GAP = re.compile(r"\t|\s{2,20}")
 _BOLD = re.compile(r"^(\*\*|__|`)(.{0,200}?)\1$")
-_SUMMARY = re.compile(r"^(mean|average|avg|total|sum|best|final|std)\b", re.IGNORECASE)
 _HTML = re.compile(rb"<(table|tr|td|th)\b", re.IGNORECASE)
 
 
@@ -119,20 +118,14 @@ def one_table(source: Source, found: Sequence[Rows], kind: str) -> Table:
 def as_table(source: Source, rows: Rows, kind: str) -> Table:
     """Rows of cells as records; summary rows and decimal commas are noted."""
     header, body = rows[0][1], [row for row in rows[1:] if len(row[1]) == len(rows[0][1])]
-    notes = list(source.notes)
-    if len(body) > 1 and is_units(body[0][1]):
-        notes.append(f"line {body[0][0]}, of units, was left out")
-        body = body[1:]
-    kept = [row for row in body if not _SUMMARY.match(row[1][0])]
-    if len(kept) < len(body):
-        notes.append(f"{len(body) - len(kept)} summary rows (mean, total, ...) were left out")
+    kept, left = values_alone(header, body)
     cells, commas = with_points(header, [row for _, row in kept])
     records: list[dict[str, Any]] = [dict(zip(header, row, strict=True)) for row in cells]
     numbers = [number for number, _ in kept]
     if not records:
         raise InputError(f"{source.path}: the table at line {rows[0][0]} has a header but no rows")
     path = source.path
-    return Table(path.stem, str(path), kind, records, numbers, (*notes, *commas))
+    return Table(path.stem, str(path), kind, records, numbers, (*source.notes, *left, *commas))
 
 
 @reader("table with a loss alone", recognise=lambda s: not s.is_directory, order=85)

@@ -68,6 +68,8 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 # What stands in a cell that holds nothing: pandas' and databases' words, and tables' dashes.
 _MISSING = {"", "null", "none", "n/a", "na", "no log", "nolog", "-", "--", "\u2013", "\u2014"}
+_MISSING |= {"#n/a"}  # Excel's
+_BROKEN = {"nan", "#div/0!", "#num!", "#value!"}
 
 
 def missing(value: Any) -> bool:
@@ -85,7 +87,7 @@ def number(value: Any, where: str, column: str) -> float:
 
     Raises `InputError` if it is no number.
     """
-    if missing(value) or (isinstance(value, str) and value.strip().lower() == "nan"):
+    if missing(value) or (isinstance(value, str) and value.strip().lower() in _BROKEN):
         return math.nan
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise InputError(
@@ -129,10 +131,32 @@ def is_numeric(cell: str) -> bool:
     return True
 
 
-def is_units(row: Sequence[str]) -> bool:
-    """Whether a row below the header says what the columns are measured in."""
+Row = tuple[int, list[str]]  # cells, and the line that they stand on
+_SUMMARY = re.compile(r"^(mean|average|avg|total|sum|best|final|std)\b", re.IGNORECASE)
+
+
+def values_alone(
+    header: Sequence[str], rows: list[Row], unit: str = "line"
+) -> tuple[list[Row], tuple[str, ...]]:
+    """Rows without one of units below the header and without summaries, and what was left out."""
+    notes: tuple[str, ...] = ()
+    if len(rows) > 1 and len(rows[0][1]) == len(header) and _is_units(rows[0][1]):
+        notes = (f"{unit} {rows[0][0]}, of units, was left out",)
+        rows = rows[1:]
+    kept = [row for row in rows if not _is_summary(header, row[1])]
+    if len(kept) < len(rows):
+        notes += (f"{len(rows) - len(kept)} summary rows (mean, total, ...) were left out",)
+    return kept, notes
+
+
+def _is_units(row: Sequence[str]) -> bool:
     said = [cell for cell in row if not missing(cell)]
     return bool(said) and not any(map(is_numeric, said))
+
+
+def _is_summary(header: Sequence[str], row: Sequence[str]) -> bool:
+    named = bool(header) and header[0].strip().lower() in (*RUN_NAMES, *SETTINGS)
+    return bool(row) and not named and _SUMMARY.match(row[0].strip()) is not None
 
 
 TURNED = "the table has a metric a row, and was turned"
@@ -160,7 +184,7 @@ def upright(rows: Sequence[Sequence[str]]) -> list[list[str]] | None:
 
 
 _COMMAS_READ = "decimal commas were read as points"
-_COMMA = re.compile(r"([-+\u2212]?\d{1,18}),(\d{1,18})")
+_COMMA = re.compile(r"([-+\u2212]?\d{1,18}),(\d{1,18}(?:[eE][-+]?\d{1,3})?)")
 _THOUSANDS = re.compile(r"[-+\u2212]?[1-9]\d{0,2}(?:,\d{3})+")
 _POINTED = re.compile(r"([-+\u2212]?\d{1,3}(?:\.\d{3})+)(?:,(\d{1,18}))?")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,9 +16,10 @@ from squeeze.diagnosis.readers.columns import MOST_COLUMNS
 from squeeze.diagnosis.readers.records import (
     TURNED,
     Table,
-    is_units,
+    is_numeric,
     spread,
     upright,
+    values_alone,
     with_points,
 )
 from squeeze.diagnosis.readers.registry import Source, reader
@@ -26,7 +28,7 @@ from squeeze.errors import InputError
 
 DELIMITERS = ",\t;|"
 _SEPARATOR = re.compile(r"sep=([,;\t|])")  # what Excel writes, and reads, before a header
-_NAMES_VALUES = re.compile(r"[:=]\s{0,3}[-+]?\d")  # no header does
+_NAMES_VALUES = re.compile(r"[:=]\s{0,3}[-+]?\d|\(['\"]")  # no header does
 _MARKS = ' "\ufeff'  # around a cell; the last is a byte order mark
 _SCALAR = "CSV of one scalar"
 _SPREAD = ("__MIN", "__MAX")
@@ -36,6 +38,7 @@ _DASHED = re.compile(r"(.{1,200}?)-((?:train|eval|val|rewards|logps)/.+)")
 _TIMES = {"wall time", "timestamp", "time", "relative time", "relative time (process)"}
 
 MOST_RUNS = 500  # in one export
+_SEARCHED = 500  # lines, for the header of a table
 
 
 def _is_csv(source: Source) -> bool:
@@ -45,7 +48,7 @@ def _is_csv(source: Source) -> bool:
 def _has_delimiters(source: Source) -> bool:
     if source.is_directory:
         return False
-    return any(mark in _without_comments(source.lines)[0][1] for mark in DELIMITERS)
+    return any(mark in line for _, line in source.lines[:_SEARCHED] for mark in DELIMITERS)
 
 
 @reader("CSV", recognise=_is_csv, order=30)
@@ -63,8 +66,8 @@ def read_file(source: Source) -> list[Table]:
 @reader("a table without a suffix", recognise=_has_delimiters, order=90)
 def read_unnamed(source: Source) -> list[Table] | None:
     """Read a table whose file has another name; None where no column is known."""
-    first = _without_separator(_without_comments(source.lines))[0]
-    if not _names_known(first[1]) or _NAMES_VALUES.search(first[1]):
+    first = _of_table(source.path, source.lines)[0][0][1]
+    if not _names_known(first) or _NAMES_VALUES.search(first):
         return None
     return [t.noted(*source.notes) for t in read_csv(source.path, source.lines)]
 
@@ -97,7 +100,7 @@ def is_scalar(path: Path) -> bool:
     head = Source(path).head.decode("utf-8-sig", "replace").splitlines()
     if not head:
         return False
-    header = _without_separator(_without_comments(list(enumerate(head))))[0][1]
+    header = _without_separator(_without_comments(list(enumerate(head)))[0])[0][1]
     names = header.split(max(DELIMITERS, key=header.count))
     return _is_scalar([name.strip(_MARKS) for name in names])
 
@@ -120,11 +123,8 @@ def _first_line(path: Path) -> bytes:
 
 def _rows(path: Path, numbered: Lines) -> tuple[list[str], Table]:
     """The header, and a table of all its columns."""
-    numbered = _without_comments(numbered)
-    excels = _SEPARATOR.fullmatch(numbered[0][1].strip(_MARKS))
-    numbered = _without_separator(numbered)
+    numbered, delimiter, notes = _of_table(path, numbered)
     first = numbered[0][1]
-    delimiter = excels[1] if excels else max(DELIMITERS, key=first.count)
     if first.count(delimiter) >= MOST_COLUMNS:
         raise InputError(
             f"{path} has {first.count(delimiter) + 1} columns; a log has at most {MOST_COLUMNS}: "
@@ -135,20 +135,19 @@ def _rows(path: Path, numbered: Lines) -> tuple[list[str], Table]:
     except csv.Error as error:
         raise InputError(f"{path} is no CSV that can be read ({error})") from error
     numbers, unit = [n for n, _ in numbered], "line"
-    notes: tuple[str, ...] = ()
     if (turned := upright(rows)) is not None:
-        rows, numbers, unit, notes = turned, [*range(1, len(turned) + 1)], "column", (TURNED,)
+        rows, numbers, unit = turned, [*range(1, len(turned) + 1)], "column"
+        notes = (*notes, TURNED)
     header = [name.strip(_MARKS) for name in rows[0]]
     _require_header(path, header)
-    if len(rows) > 2 and len(rows[1]) == len(header) and is_units(rows[1]):
-        notes = (*notes, f"{unit} {numbers[1]}, of units, was left out")
-        rows, numbers = [rows[0], *rows[2:]], [numbers[0], *numbers[2:]]
+    body = [_without_empty_end(row, len(header)) for row in rows[1:]]
+    # Where a semicolon separates fields, a comma separates decimals.
+    body, commas = with_points(header, body, certain=delimiter != ";")
+    kept, left = values_alone(header, list(zip(numbers[1:], body, strict=False)), unit)
+    notes = (*notes, *left, *commas)
     records: list[dict[str, str]] = []
     lines: list[int] = []
-    # Where a semicolon separates fields, a comma separates decimals.
-    body, commas = with_points(header, rows[1:], certain=delimiter != ";")
-    notes = (*notes, *commas)
-    for number, row in zip(numbers[1:], body, strict=False):
+    for number, row in kept:
         if not any(cell.strip() for cell in row) or [cell.strip() for cell in row] == header:
             continue  # a run that goes on in the same file writes its header again
         if len(row) != len(header):
@@ -165,15 +164,76 @@ def _rows(path: Path, numbered: Lines) -> tuple[list[str], Table]:
     return header, Table(path.stem, str(path), "CSV", records, lines, notes, unit)
 
 
-def _without_comments(numbered: Lines) -> Lines:
-    """A table's lines without comments; a header that is one (numpy's) without its mark."""
+def _without_empty_end(row: list[str], width: int) -> list[str]:
+    """A row without the empty fields that separators behind its last value make."""
+    return row[:width] if not any(cell.strip() for cell in row[width:]) else row
+
+
+def _of_table(path: Path, numbered: Lines) -> tuple[Lines, str, tuple[str, ...]]:
+    """The lines of the table in a file, what separates its fields, and what was left out."""
+    numbered, left = _without_comments(numbered)
+    notes = (f"comment lines ({left}) were left out",) if left else ()
+    excels = _SEPARATOR.fullmatch(numbered[0][1].strip(_MARKS))
+    if excels and len(numbered) > 1:
+        return numbered[1:], excels[1], notes
+    start = _header_at(numbered)
+    if start:
+        notes = (*notes, f"the text above line {numbered[start][0]} was left out")
+    numbered = numbered[start:]
+    first = numbered[0][1]
+    delimiter = max(DELIMITERS, key=first.count)
+    if path.suffix.lower() in (".csv", ".tsv") or not _names_known(first):
+        return numbered, delimiter, notes
+    width = first.count(delimiter)
+    end = next((i for i, (_, line) in enumerate(numbered) if line.count(delimiter) != width), None)
+    if end is not None:
+        if any(line.strip() == first.strip() for _, line in numbered[end:]):
+            raise InputError(
+                f"{path} holds several tables; copy the one that is meant into a file of its own"
+            )
+        notes = (*notes, f"the text from line {numbered[end][0]} on was left out")
+    return numbered[:end], delimiter, notes
+
+
+def _header_at(numbered: Lines) -> int:
+    """Where a table begins below a title or a text; 0 if it is not known."""
+    if _names_known(numbered[0][1]):
+        return 0
+    for i, ((_, line), (_, below)) in enumerate(itertools.pairwise(numbered[:_SEARCHED])):
+        delimiter = max(DELIMITERS, key=line.count)
+        width = line.count(delimiter)
+        cells = [cell.strip(_MARKS) for cell in line.split(delimiter)]
+        if width and below.count(delimiter) == width and _names_known(line):
+            alone = all(
+                above.count(delimiter) != width or len(above.strip(_MARKS + delimiter)) == 0
+                for _, above in numbered[:i]
+            )
+            return i if alone and not any(map(is_numeric, filter(None, cells))) else 0
+    return 0
+
+
+def _without_comments(numbered: Lines) -> tuple[Lines, int]:
+    """A table's lines without comments, and how many there were.
+
+    A header that is one (numpy's) loses its mark; a row whose first field is Excel's "#N/A" stays.
+    """
     kept = [(n, line) for n, line in numbered if not line.lstrip(_MARKS).startswith("#")]
     if not kept or len(kept) == len(numbered):
-        return numbered
+        return numbered, 0
     before = [(n, line.lstrip(_MARKS + "#")) for n, line in numbered if n < kept[0][0]]
+    left = len(numbered) - len(kept)
     if before and not _names_known(kept[0][1]) and _names_known(before[-1][1]):
-        return [before[-1], *kept]
-    return kept
+        return [before[-1], *kept], left - 1
+    first = kept[0][1]
+    delimiter = max(DELIMITERS, key=first.count)
+    width = first.count(delimiter)
+    kept = [
+        (n, line)
+        for n, line in numbered
+        if not line.lstrip(_MARKS).startswith("#")
+        or (n > kept[0][0] and width and line.count(delimiter) == width)
+    ]
+    return kept, len(numbered) - len(kept)
 
 
 def _without_separator(numbered: Lines) -> Lines:

@@ -70,7 +70,9 @@ def _is_printed(source: Source) -> bool:
 
 
 # rewards/chosen = [0.1, 0.2], as a script or a YAML file has it.
-_LISTED = re.compile(r"([A-Za-z_][\w/.\-]{0,60})['\"]?\s{0,3}[:=]\s{0,3}(\[[^\[\]]{1,1000000}\])")
+_LISTED = re.compile(
+    r"([A-Za-z_][\w/.\-]{0,60})['\"]?\s{0,3}[:=]\s{0,3}(?:[\w.]{1,20}\()?(\[[^\[\]]{1,1000000}\])"
+)
 
 
 @reader("lists by name in a text", recognise=lambda s: not s.is_directory, order=82)

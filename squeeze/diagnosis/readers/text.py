@@ -34,11 +34,13 @@ _CHUNK = 2**20
 # are matched too, to be left as they are.
 _OTHERWISE = re.compile(
     r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|,(?=\s*[}\]])'
-    r"|(?<![\w.])(-?)(nan|inf(?:inity)?|none|null|true|false)(?![\w.])",
+    r"|(?<=[{,\s])\d{1,18}(?=\s*:)|(?<![\w.])(-?)(nan|inf(?:inity)?|none|null|true|false)(?![\w.])",
     re.IGNORECASE,
 )
 _IN_JSON = {"nan": "NaN", "none": "null", "null": "null", "true": "true", "false": "false"}
 _COMMENT = re.compile(r"\s*(?:#|//)")
+# The minus before a number as typesetters have it: its own sign, a dash, another hyphen.
+_MINUS = re.compile(r"[\u2212\u2013\uff0d\u2011](?=[\d.]|inf|nan)", re.IGNORECASE)
 # What terminals are told between the text: colours, "cursor up".
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
 
@@ -172,7 +174,8 @@ def _require_text(path: Path, text: str, at: int) -> None:
 
 
 def _clean(line: str) -> str:
-    return _ESCAPE.sub("", line) if "\x1b" in line else line
+    line = _ESCAPE.sub("", line) if "\x1b" in line else line
+    return line if line.isascii() else _MINUS.sub("-", line)
 
 
 def is_comment(line: str) -> bool:
@@ -200,6 +203,8 @@ def parse_json(text: str) -> Any:
 
 def _as_json(found: re.Match[str]) -> str:
     token = found[0]
+    if token.isdigit():  # a key
+        return f'"{token}"'
     if token[0] == "'":
         return json.dumps(re.sub(r"\\(.)", r"\1", token[1:-1]))
     if found[2] is None:

@@ -16,7 +16,11 @@ _EVAL = {"eval", "evaluation", "val", "valid", "validation", "test", "dev", "hel
 _TRAIN = {"train", "training"}
 _CHOSEN = {"chosen", "preferred", "accepted", "winner", "win", "yw", "real"}
 _REJECTED = {"rejected", "reject", "dispreferred", "loser", "lose", "yl", "generated"}
-_SHORT = {"w": "chosen", "l": "rejected"}  # beside a reward or a log-prob only: r_w, logp_l
+# Beside a reward or a log-prob only: r_w, logp_l, reward_good.
+_SHORT = {
+    **dict.fromkeys(("w", "good", "pos", "positive"), "chosen"),
+    **dict.fromkeys(("l", "bad", "neg", "negative"), "rejected"),
+}
 _ARGMAX = {"argmax", "greedy", "ystar"}
 _LOGP = {"logps", "logp", "logprobs", "logprob", "loglik", "loglikelihood", "lp", "ll"}
 _NLL = {"nll", "ce", "crossentropy"}
@@ -31,7 +35,7 @@ _NEUTRAL = {
     *("values", "value", "per", "token", "seq", "sequence", "nats", "of", "the", "answer"),
     *("answers", "response", "responses", "completion", "completions", "set", "split", "over"),
     *("epochs", "dpo", "path", "along", "held", "out", "y", "scores", "score", "share", "ngram"),
-    *("actor", "preference"),
+    *("actor", "preference", "implicit"),
 }
 # Words that make it another thing: reference values, spreads, raw logits, ORPO's odds.
 _FOREIGN = {

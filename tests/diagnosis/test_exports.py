@@ -130,6 +130,7 @@ EXPORTED: list[tuple[str, str, str]] = [
     ("Comet's answer", "a.json", comet_answer()),
     ("Sacred", "metrics.json", sacred()),
     ("Aim", "a.json", aim()),
+    ("groups of charts", "a.json", json.dumps({f"{n} (DPO)": {n: xy(n)} for n in NAMES})),
     (
         "Aim's rows",
         "a.csv",
@@ -177,6 +178,22 @@ EXPORTED: list[tuple[str, str, str]] = [
     ("XTuner", "a.log", shown(xtuner)),
     ("which way is better", "a.log", shown(better)),
     ("a panel a step", "a.log", shown(panel)),
+    (
+        "PaddleNLP",
+        "a.log",
+        shown(
+            lambda r: (
+                f"[    INFO] - loss: {r['loss']:.4f}, global_step: {r['step']:.0f}, "
+                f"rewards/chosen: {r['rewards/chosen']:.4f}, "
+                f"rewards/rejected: {r['rewards/rejected']:.4f}"
+            )
+        ),
+    ),
+    (
+        "good and bad",
+        "a.csv",
+        table().replace(",".join(NAMES), "loss,implicit_reward_good,implicit_reward_bad,margin"),
+    ),
 ]
 
 
@@ -344,6 +361,12 @@ def test_chart_that_nothing_names_asks_for_its_name(write: Write, tmp_path: Path
     suffix, text = write(RECORDS, "rewards/chosen")
     (path := tmp_path / f"download.{suffix}").write_text(text)
     with pytest.raises(InputError, match="run-NAME-tag-train_rewards_chosen"):
+        load(path)
+
+
+def test_document_that_is_nested_deeply_is_refused(tmp_path: Path) -> None:
+    (path := tmp_path / "a.json").write_text('{"data": ' * 900 + "1" + "}" * 900)
+    with pytest.raises(InputError, match=r"no series|nested too deeply"):
         load(path)
 
 

@@ -28,7 +28,7 @@ _STEPS = ("x", "step", "steps", "iters", "iterations", "iteration")
 _VALUES = ("y", "value", "values")
 _NAMES = ("name", "metric", "tag", "metricName", "metric_name", "key")
 _HOLDERS = {"runtoseries", "metrics", "scalars", "data", "series", "charts", "result", "results"}
-_DEPTH = 6
+_DEPTH = 8
 _WALL_TIME = 1e8  # seconds; no step is as large
 # What the first bytes of a JSON chart look like; weights' and tokenizers' files do not.
 _CHART = re.compile(
@@ -45,12 +45,12 @@ def tables(path: Path, document: Any, *, by_file: bool = False) -> list[Table]:
     run, tag = of_file(path)
     outer = ((run,) if run else (), (tag,)) if by_file else ((), ())
     found: dict[str, list[Point]] = {}
-    for names, points in _charts(document, ()):
+    for names, points in _charts(document):
         name, of_run = _named((*outer[0], *names, *outer[1]))
         found.setdefault(of_run, []).extend(({"step": s}, name, value) for s, value in points)
     return [
         Table(run or path.stem, str(path), "JSON with charts", joined(points), unit="value")
-        for run, points in found.items()
+        for run, points in (found if len(found) < 2 else _as_one_run(found)).items()
         if by_file or any(recognise(name) for _, name, _ in points)
     ]
 
@@ -61,21 +61,35 @@ def is_nameless(document: Any) -> bool:
 
 
 def _named(names: tuple[str, ...]) -> tuple[str, str]:
-    """A chart's metric, the longest row of its names that is known, and its run, the rest."""
+    """A chart's metric, those of its names that make it known, and its run, the others."""
     names = tuple(word for name in names for word in name.split(" - "))
     split = "".join(f"{word}/" for word in names if is_split(word))
     rest = tuple(word for word in names if not is_split(word))
-    for width in range(len(rest), 0, -1):
-        for start in range(len(rest) - width, -1, -1):
-            name = split + "/".join(rest[start : start + width])
-            if recognise(name) or names_method(name):
-                return name, "/".join(rest[:start] + rest[start + width :])
-    return split + "".join(rest[-1:]), "/".join(rest[:-1])
+    spans = [(i, j) for j in range(len(rest), 0, -1) for i in range(j)]
+    known = [
+        (i, j)
+        for i, j in sorted(spans, key=lambda span: span[0] - span[1])
+        if recognise(name := split + "/".join(rest[i:j])) or names_method(name)
+    ]
+    if not known:
+        return split + "".join(rest[-1:]), "/".join(rest[:-1])
+    # Of those that mean the same the shortest: a run may be called "dpo", or "good".
+    meaning = recognise(split + "/".join(rest[slice(*known[0])]))
+    i, j = [s for s in known if recognise(split + "/".join(rest[slice(*s)])) == meaning][-1]
+    return split + "/".join(rest[i:j]), "/".join(rest[:i] + rest[j:])
 
 
-def _charts(node: Any, names: tuple[str, ...]) -> Iterator[Named]:
-    """Every chart below a node."""
-    if len(names) > _DEPTH:
+def _as_one_run(found: dict[str, list[Point]]) -> dict[str, list[Point]]:
+    """Runs of which no metric is another's as one: their names are groups of metrics."""
+    columns = [{name for _, name, _ in points} for points in found.values()]
+    if len(set().union(*columns)) < sum(map(len, columns)):
+        return found
+    return {"": [point for points in found.values() for point in points]}
+
+
+def _charts(node: Any, names: tuple[str, ...] = (), depth: int = _DEPTH) -> Iterator[Named]:
+    """Every chart below a node, as deep as trackers write them."""
+    if depth < 0:
         return
     if isinstance(node, Mapping):
         names = (*names, *_own(node, names))
@@ -86,11 +100,11 @@ def _charts(node: Any, names: tuple[str, ...]) -> Iterator[Named]:
     elif isinstance(node, Mapping):
         for key, child in node.items():
             held = str(key).lower() in _HOLDERS
-            yield from _charts(child, names if held else (*names, str(key)))
+            yield from _charts(child, names if held else (*names, str(key)), depth - 1)
     elif isinstance(node, list):
         for child in node:
             if isinstance(child, Mapping):
-                yield from _charts(child, names)
+                yield from _charts(child, names, depth - 1)
 
 
 def _own(node: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:

@@ -12,7 +12,7 @@ import ast
 import html
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from squeeze.diagnosis.names import is_step, recognise
@@ -202,7 +202,7 @@ def _gathered(lines: Lines) -> Iterator[tuple[int, dict[str, Any]]]:
         line = _BETTER.sub("", line.translate(_WIDE))
         line = _SCALAR.sub(r"\1", line) if "(" in line else line
         pairs = _pairs(line[:_SCANNED])
-        count = _counted(line[:300])
+        count = _counted(line[:300], pairs)
         told = {n: value for n, value in pairs.items() if recognise(n) or names_method(n)}
         if count and not told:  # "==== Step 2/52 ====": what follows belongs to it
             if _tells(block):
@@ -226,11 +226,14 @@ def _tells(pairs: dict[str, Any]) -> bool:
     return any(m.quantity in (*TELLING, LOSS, ENTROPY) for m in meanings)
 
 
-def _counted(line: str) -> dict[str, Any]:
+def _counted(line: str, pairs: Mapping[str, Any]) -> dict[str, Any]:
     """The step that a line names, or the epoch; "(20/4000)" counts the steps of an epoch."""
     of = _OF.search(line)
     found = {m["name"].lower(): m["at"] for m in _COUNT.finditer(line)}
     step = next((found[name] for name in ("step", "iter", "iteration") if name in found), None)
+    if step is None:  # global_step=20
+        counts = (n for n in pairs if is_step(n) and "epoch" not in n.lower())
+        step = next((pairs[n] for n in counts), None)
     if step is None and of is not None and "epoch" not in found:
         step = of["at"]
     if step is None:

@@ -393,7 +393,9 @@ def _require_log_probs(
             f"{where}: {column} is {value:g}, but a negative log-likelihood is never negative; "
             "name the column logps/... if it holds log-probs"
         )
-    kind = "probabilities" if values.max() <= 1 and values.min() >= 0 else "something else"
+    kind = "rewards (name the column rewards/... then)"
+    if values.max() <= 1 and values.min() >= 0:
+        kind = "probabilities (log their logarithms)"
     if positive.size == values.size and values.max() > 1:
         kind = "negative log-likelihoods or rewards (name the column nll/... or rewards/... then)"
     raise InputError(

@@ -144,6 +144,11 @@ EXPORTED: list[tuple[str, str, str]] = [
         json.dumps({n: [[r["step"], r[n]] for r in RECORDS] for n in NAMES}),
     ),
     (
+        "Polyaxon",
+        "a.json",
+        json.dumps({n: [{"step": r["step"], "metric": r[n]} for r in RECORDS] for n in NAMES}),
+    ),
+    (
         "rows of step and value",
         "a.json",
         json.dumps({n: [{"step": r["step"], "value": r[n]} for r in RECORDS] for n in NAMES}),
@@ -282,6 +287,11 @@ def of_neptune(run: list[dict[str, float]], name: str) -> tuple[str, str]:
     return "csv", "\n".join(["step,value,timestamp", *lines])
 
 
+def of_dvclive(run: list[dict[str, float]], name: str) -> tuple[str, str]:
+    lines = [f"1700000000\t{r['step']:.0f}\t{r[name]}" for r in run]
+    return "tsv", "\n".join([f"timestamp\tstep\ttrain/{name}", *lines])
+
+
 def write_charts(
     directory: Path, write: Write, run: list[dict[str, float]], before: str = "train_"
 ) -> None:
@@ -290,7 +300,7 @@ def write_charts(
         (directory / f"{before}{name.replace('/', '_')}.{suffix}").write_text(text)
 
 
-@pytest.mark.parametrize("write", [as_json, as_csv, by_run, of_neptune])
+@pytest.mark.parametrize("write", [as_json, as_csv, by_run, of_neptune, of_dvclive])
 def test_single_charts_of_a_run_are_joined(write: Write, tmp_path: Path) -> None:
     write_charts(tmp_path, write, RECORDS)
     (tmp_path / "notes.txt").write_text("rewards/chosen fell")
@@ -305,6 +315,24 @@ def test_charts_of_two_runs_are_kept_apart(write: Write, tmp_path: Path) -> None
     write_charts(tmp_path, write, GOOD, "run-good-tag-train_")
     found = {run.name: diagnose(run).verdict for run in load(tmp_path)}
     assert found == {"bad": "displacement", "good": "healthy"}
+
+
+def test_charts_in_both_forms_are_joined(tmp_path: Path) -> None:
+    write_charts(tmp_path, as_json, RECORDS)
+    for name in NAMES[:2]:
+        path = tmp_path / f"train_{name.replace('/', '_')}"
+        path.with_suffix(".json").unlink()
+        path.with_suffix(".csv").write_text(as_csv(RECORDS, name)[1])
+    (run,) = load(tmp_path)
+    assert_is_the_falling_run(diagnose(run))
+
+
+def test_tables_of_the_same_metric_are_no_charts_of_one_run(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        text = of_dvclive(RECORDS, "rewards/chosen")[1]
+        (tmp_path / f"{name}.tsv").write_text(text)
+    with pytest.raises(InputError, match=r"give one of a\.tsv, b\.tsv"):
+        load(tmp_path)
 
 
 def test_charts_of_a_run_named_for_its_split_are_of_that_split(tmp_path: Path) -> None:

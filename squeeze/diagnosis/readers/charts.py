@@ -17,7 +17,7 @@ from squeeze.diagnosis.names import is_split, is_step, recognise
 from squeeze.diagnosis.readers.columns import holds, names_method
 from squeeze.diagnosis.readers.records import Point, Table, is_numeric, joined, missing
 from squeeze.diagnosis.readers.registry import Source, reader
-from squeeze.diagnosis.readers.sheets import is_chart, is_scalar, of_file, read_csv
+from squeeze.diagnosis.readers.sheets import is_chart, is_scalar, of_file, only_metric, read_csv
 from squeeze.diagnosis.readers.text import parse_json, read_lines, read_text, regular
 from squeeze.errors import InputError
 
@@ -25,7 +25,7 @@ Points = list[tuple[float, Any]]  # steps and values
 Named = tuple[tuple[str, ...], Points]  # the names that lead to a chart, from the outermost on
 
 _STEPS = ("x", "step", "steps", "iters", "iterations", "iteration")
-_VALUES = ("y", "value", "values")
+_VALUES = ("y", "value", "values", "metric")
 _NAMES = ("name", "metric", "tag", "metricName", "metric_name", "key")
 _HOLDERS = {"runtoseries", "metrics", "scalars", "data", "series", "charts", "result", "results"}
 _DEPTH = 8
@@ -132,7 +132,7 @@ def _points(node: Any) -> Points | None:
     elif isinstance(node, list) and node and isinstance(node[0], Mapping):
         step = next((k for k in _STEPS if k in node[0]), "")
         value = next((k for k in _VALUES if k in node[0]), "")
-        named = any(k in node[0] for k in _NAMES)
+        named = any(isinstance(node[0].get(k), str) for k in _NAMES)
         if step and value and not named and all(isinstance(r, Mapping) for r in node):
             pairs = [(r.get(step), r.get(value)) for r in node]
     if not pairs or not all(_is_step(s) and _is_value(v) for s, v in pairs):
@@ -174,9 +174,16 @@ def _exports(source: Source) -> list[Path]:
     """The charts of a directory: CSV files of a scalar each, of W&B's runs, or JSON."""
     if not source.is_directory:
         return []
-    sheets = regular(source.path.glob("*.csv"))
+    sheets = [p for p in regular(source.path.iterdir()) if p.suffix in (".csv", ".tsv")]
     scalars = [path for path in sheets if is_scalar(path)]
-    return scalars or [path for path in sheets if is_chart(path)] or _json_charts(source.path)
+    scalars += _json_charts(source.path)
+    return scalars or [path for path in sheets if is_chart(path)] or _of_one_metric(sheets)
+
+
+def _of_one_metric(sheets: list[Path]) -> list[Path]:
+    """Tables of steps and one metric each, as DVCLive writes them; none if two hold the same."""
+    metrics = {path: metric for path in sheets if (metric := only_metric(path))}
+    return list(metrics) if len(metrics) == len(set(metrics.values())) > 1 else []
 
 
 def _json_charts(directory: Path) -> list[Path]:
@@ -211,13 +218,15 @@ def _of_file(path: Path) -> list[Table]:
         found = tables(path, document) or tables(path, document, by_file=True)
         return [replace(t, name="" if t.name == path.stem else t.name) for t in found]
     found = read_csv(path, read_lines(path)[0])
-    return [replace(t, name=of_file(path)[0]) for t in found] if is_scalar(path) else found
+    if is_chart(path):
+        return found
+    return [replace(t, name=of_file(path)[0] if is_scalar(path) else "") for t in found]
 
 
 def _as_one(directory: Path, tables: list[Table]) -> Table:
     """Tables of one run, joined by step."""
     points = [
-        ({k: v for k, v in record.items() if is_step(k)}, name, value)
+        ({k.lower(): v for k, v in record.items() if is_step(k)}, name, value)
         for table in tables
         for record in table.records
         for name, value in record.items()

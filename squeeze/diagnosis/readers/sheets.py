@@ -97,12 +97,23 @@ def read_csv(path: Path, numbered: Lines) -> list[Table]:
 
 def is_scalar(path: Path) -> bool:
     """Whether a file is one scalar's chart: steps and values, named by the file alone."""
+    return _is_scalar(_header(path))
+
+
+def only_metric(path: Path) -> str:
+    """The metric of a table that has steps and nothing else but that; else ""."""
+    others = [name for name in _header(path) if not is_step(name) and name.lower() not in _TIMES]
+    known = len(others) == 1 and recognise(others[0]) is not None
+    return others[0] if known and len(_header(path)) > 1 else ""
+
+
+def _header(path: Path) -> list[str]:
+    """The first row of a table, from the file's first bytes."""
     head = Source(path).head.decode("utf-8-sig", "replace").splitlines()
     if not head:
-        return False
+        return []
     header = _without_separator(_without_comments(list(enumerate(head)))[0])[0][1]
-    names = header.split(max(DELIMITERS, key=header.count))
-    return _is_scalar([name.strip(_MARKS) for name in names])
+    return [name.strip(_MARKS) for name in header.split(max(DELIMITERS, key=header.count))]
 
 
 def _is_scalar(names: Sequence[str]) -> bool:

@@ -568,6 +568,31 @@ def test_two_runs_without_steps_are_refused(second: list[dict[str, float]], tmp_
         load(path)
 
 
+@pytest.mark.parametrize("run", [RECORDS, GOOD])
+def test_log_upside_down_is_refused_without_steps_and_read_with_them(
+    run: list[dict[str, float]], tmp_path: Path
+) -> None:
+    turned_round = [{n: r[n] for n in HEAD} for r in run[::-1]]
+    assert judged(tmp_path / "a.json", json.dumps(turned_round)).verdict == (
+        "displacement" if run is RECORDS else "healthy"
+    )
+    without = [{n: r[n] for n in NAMES} for r in turned_round]
+    (path := tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, without)))
+    with pytest.raises(InputError, match="newest line stands first"):
+        load(path)
+
+
+@pytest.mark.parametrize("upside_down", [False, True])
+def test_run_that_ends_in_no_numbers_has_diverged_in_whatever_order_its_lines_stand(
+    upside_down: bool, tmp_path: Path
+) -> None:
+    broken = dict.fromkeys(NAMES, math.nan)
+    run = [r | broken if r["step"] > 300 else r for r in GOOD]
+    d = judged(tmp_path / "a.json", json.dumps(run[::-1] if upside_down else run))
+    assert (d.verdict, d.findings[0].kind) == ("collapse", "diverged")
+    assert d.reason.startswith("diverged at step 310")
+
+
 def evaluated(line: Callable[[dict[str, float]], str]) -> str:
     """DeepSpeed-Chat's console."""
     pages = [

@@ -85,8 +85,9 @@ def without_aborted_start(
 
 
 def require_one_run(table: Table, rewards: Sequence[str]) -> None:
-    """Raise `InputError` where all rewards of a log without steps fall back to 0 at one line.
+    """Raise `InputError` where all rewards of a log without steps fall back to 0.
 
+    At one line: another run. From the first line to the last: the log is upside down.
     A new run begins with the reference, at rewards of 0; no training takes back all that it learned
     from one line to the next: means of three lines count, and a fall to a tenth.
     """
@@ -94,6 +95,13 @@ def require_one_run(table: Table, rewards: Sequence[str]) -> None:
     if len(columns) < 2 or any(v.size < 2 * _SHOWN for v in columns):
         return
     size = np.stack([np.convolve(np.abs(v), np.ones(3) / 3, "valid") for v in columns])
+    first, last = size[:, 0], size[:, -1]
+    if ((first > _LEARNED) & (last < 0.1 * first)).all():
+        raise InputError(
+            f"{table.source}: the rewards are {_listed(columns, 0)} at {table.at(0)} and end at "
+            f"{_listed(columns, -1)}, as in a log whose newest line stands first; turn it round, "
+            "or give it a column 'step'"
+        )
     before, after = size[:, :-3], size[:, 3:]
     again = np.flatnonzero(((before > _LEARNED) & (after < 0.1 * before)).all(axis=0))
     if again.size:
@@ -101,6 +109,10 @@ def require_one_run(table: Table, rewards: Sequence[str]) -> None:
             f"{table.source}: the rewards fall back to 0 at {table.at(int(again[-1]) + 3)}; this "
             "looks like several runs in one file, so give each run its own file or a column 'run'"
         )
+
+
+def _listed(columns: Sequence[Array], at: int) -> str:
+    return " and ".join(f"{values[at]:.3g}" for values in columns)
 
 
 def _numbers(table: Table, column: str) -> Array:

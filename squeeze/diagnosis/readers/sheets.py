@@ -261,8 +261,9 @@ def _names_known(line: str) -> bool:
 def _require_header(path: Path, header: list[str]) -> None:
     known = [name for name in header if recognise(_run_and_metric(name)[1]) or is_step(name)]
     if not known:
+        shown = ", ".join(name[:40] for name in header[:6])
         raise InputError(
-            f"{path}: the first row is no header that a diagnosis knows ({', '.join(header[:6])}); "
+            f"{path}: the first row is no header that a diagnosis knows ({shown}); "
             "export the chart with its column names"
         )
     twice = [name for name, n in Counter(known).items() if n > 1]

@@ -163,7 +163,7 @@ def _diverged(
 ) -> tuple[Finding, ...]:
     if not broken:
         return ()
-    first = min(broken, key=lambda b: b.row)
+    first = min(broken, key=lambda b: positions[b.row])
     place = table.at(first.row)
     if axis != table.unit:
         place = f"{axis} {positions[first.row]:.6g}, {place}"
@@ -359,8 +359,10 @@ def _finite(reading: _Reading, column: str, rows: Any, values: Array) -> tuple[A
     wrong = ~finite & np.array([not missing(table.records[i][column]) for i in rows], dtype=bool)
     for k in np.flatnonzero(wrong):
         wrong[k] = not reading.of_another_split(int(rows[k]), meaning.split)
-    last = int(np.flatnonzero(finite)[-1]) if finite.any() else -1
-    tail = last + 1 + np.flatnonzero(wrong[last + 1 :])
+    # To the end means of the steps, in whatever order the lines stand.
+    order = np.argsort(reading.positions[rows], kind="stable")
+    last = int(np.flatnonzero(finite[order])[-1]) if finite.any() else -1
+    tail = order[last + 1 :][wrong[order[last + 1 :]]]
     if tail.size:
         first = int(rows[tail[0]])
         if meaning.quantity in (*TELLING, LOSS, NLL):

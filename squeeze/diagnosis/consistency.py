@@ -35,6 +35,7 @@ _COUNTS_STEPS = {
     *("step", "steps", "global_step", "current_steps", "training_step", "update"),
     *("iter", "iters", "iteration"),
 }
+_COPIED = 0.9  # of the lines, at which two columns that hold one thing agree exactly
 _AGREE = 0.05  # of two numbers that should be one, as trainers round them
 
 
@@ -345,12 +346,15 @@ def _same(columns: _Columns) -> Iterator[Finding]:
     """Two columns that hold the same numbers."""
     for pair in ((q.CHOSEN, q.REJECTED), (q.CHOSEN_REWARD, q.REJECTED_REWARD)):
         both = columns.together(*pair)
-        if both is None or both[0].size < 3 or not np.any(both[1]):
+        if both is None or both[0].size < 3:
             continue
-        if np.array_equal(both[1], both[2]):
+        told = (both[1] != 0) | (both[2] != 0)  # rounded rewards of the first lines are 0 alike
+        alike = int((told & (both[1] == both[2])).sum())
+        if alike >= max(3, _COPIED * told.sum()):
+            every = "every line" if alike == told.sum() else f"{alike} of {told.sum()} lines"
             yield Finding(
                 "copies",
-                "chosen and rejected are the same numbers at every line",
+                f"chosen and rejected are the same numbers at {every}",
                 columns.at(both[0][0]),
                 "one column logged twice, or pairs whose answers are identical",
                 columns.split,

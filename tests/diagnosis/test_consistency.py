@@ -101,6 +101,17 @@ def test_reference_that_drifts_is_found_on_a_fixed_set_only() -> None:
     assert "drift" in kinds(still, beta=0.3)  # not the β of this log
 
 
+@pytest.mark.parametrize(("others", "found"), [(0, True), (2, True), (8, False)])
+def test_one_column_logged_twice_is_found_though_some_lines_differ(
+    others: int, found: bool
+) -> None:
+    values = sound(40)
+    values["rejected_reward"] = (
+        values["chosen_reward"] + np.r_[np.zeros(40 - others), [-1] * others]
+    )
+    assert ("copies" in kinds(run(**values))) == found
+
+
 @pytest.mark.parametrize(("fall", "verdict"), [(100, "undetermined"), (0, "healthy")])
 def test_log_prob_that_falls_while_its_reward_rises_is_never_healthy(
     fall: float, verdict: str

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,20 +20,27 @@ from squeeze.errors import InputError
 
 T = TypeVar("T")
 
+_TEMPORARY = "squeeze-"  # in the name of every file that is not finished yet
+ABANDONED = 86_400.0  # seconds without a byte, after which nobody is writing one any more
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends without error.
 
-    Raises `InputError` when the directory cannot be written or the disk is full.
+    What a killed process left of the same file goes. Raises `InputError` when the directory cannot
+    be written or the disk is full.
     """
     if path.exists() and not path.is_file():
         raise InputError(f"cannot write {path}: a directory, pipe or device of that name is there")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
-        )
+        prefix = f".{path.name}.{_TEMPORARY}"
+        for left in path.parent.glob(f"{glob.escape(prefix)}*"):
+            with suppress(FileNotFoundError):  # another process may sweep, or finish it
+                if time.time() - left.stat().st_mtime > ABANDONED:
+                    left.unlink()
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         try:

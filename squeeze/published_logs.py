@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from squeeze.data.layouts import PAPER_KINDS
 from squeeze.errors import InputError
 from squeeze.files import parse_json, read_bytes
 
@@ -30,20 +31,7 @@ CHOSEN, ARGMAX = "logps_eval_prob_train/chosen", "argmax_prob_logits"
 # hold chosen's log-prob alone and ‖A‖ of every kind, early ones the log-prob of every kind.
 MENDED_FIRST_KEY = "chosen_A_o"
 _LOGP = "logps_eval_prob_train/"
-KINDS = {  # the authors' name -> ours
-    "chosen": "chosen",
-    "chosen_initial": "initial",
-    "chosen_gptsemantic": "chosen_rephrased",
-    "chosen_gptformat": "chosen_format",
-    "rejected": "rejected",
-    "reject_gptsemantic": "rejected_rephrased",
-    "reject_gptformat": "rejected_format",
-    "irr_train": "other_answer",
-    "irr_test": "unseen_answer",
-    "irr_hum": "human",
-    "random_permute": "permuted",
-    "random_nonhum": "random",
-}
+KINDS = {"chosen": "chosen", "rejected": "rejected", **PAPER_KINDS}  # the authors' name -> ours
 _SAME = 1e-6  # nats: a mean over prompts and the line that states it
 FEWEST = 5  # evaluations that make a run
 _WAY_OUT = "give a clone of the authors' repository, Learning_dynamics_LLM"

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import pytest
@@ -34,6 +36,28 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path):
         interrupted()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_a_killed_process_left_goes_when_the_file_is_written_again(tmp_path):
+    target = tmp_path / "a[1].json"
+    script = f"""
+import os, signal
+from pathlib import Path
+from squeeze.files import replacing
+with replacing(Path({str(target)!r})) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", script], check=False)
+    (left,) = tmp_path.iterdir()
+    strangers = tmp_path / ".a[1].json.backup"
+    strangers.write_text("")
+    write_text(target, "whole")
+    assert left.exists()  # its process might be writing still
+    for path in (left, strangers):
+        os.utime(path, (0, 0))
+    write_text(target, "whole")
+    assert set(tmp_path.iterdir()) == {target, strangers}
 
 
 def test_missing_directories_are_made(tmp_path):

@@ -48,6 +48,10 @@ def claims(
     level: Annotated[
         str, typer.Option(help="With --paper-figures: whose runs, tiny or pretrained.")
     ] = "tiny",
+    records: Annotated[
+        Path | None,
+        typer.Option(help="With --paper-figures: what `squeeze observe --records` has kept."),
+    ] = None,
     results: Annotated[
         Path | None,
         typer.Option("--write-results", help="Write the ledger's outcomes, as the package ships."),
@@ -66,7 +70,7 @@ def claims(
     if figures is not None:
         _draw(figures)
     if paper_figures is not None:
-        _redraw(paper_figures, level)
+        _redraw(paper_figures, level, records)
     if figures is not None or paper_figures is not None:
         return
     # The catalogue holds the checks, and with them torch; the shipped results do without.
@@ -105,13 +109,13 @@ def _draw(directory: Path) -> None:
         typer.echo(str(path))
 
 
-def _redraw(directory: Path, level: str) -> None:
+def _redraw(directory: Path, level: str, records: Path | None) -> None:
     from squeeze.study.figures import write_paper_figures
     from squeeze.study.registration import plan
 
     registered: Any = level
     plan(registered)  # says which levels there are
-    for path in write_paper_figures(registered, directory):
+    for path in write_paper_figures(registered, directory, records=records):
         typer.echo(str(path))
 
 

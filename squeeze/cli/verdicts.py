@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from squeeze.claims.table import STYLES
+from squeeze.claims.table import STYLES, measured
 from squeeze.claims.types import Verdict
 
 
@@ -14,9 +14,6 @@ def verdict_table(verdicts: Iterable[Verdict]) -> Table:
     """One row a verdict: claim, comparison, outcome, effect with its interval, n."""
     table = Table("claim", "what was compared", "verdict", "effect [95% interval]", "n")
     for v in verdicts:
-        effect = "" if v.effect is None else f"{v.effect:+.2f}"
-        if v.interval is not None:
-            effect += f" [{v.interval[0]:+.2f}, {v.interval[1]:+.2f}]"
         outcome = f"[{STYLES[v.outcome]}]{v.outcome}[/]"
-        table.add_row(v.claim, v.comparison, outcome, effect or v.reason, str(v.n))
+        table.add_row(v.claim, v.comparison, outcome, measured(v) or v.reason, str(v.n))
     return table

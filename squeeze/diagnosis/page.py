@@ -32,6 +32,7 @@ from squeeze.report.style import ARGMAX
 _RECORD = TypeAdapter(dict[str, Any])  # run.json, whose fields are checked where they are read
 
 
+_PAGE = ("index.html", "report.md")
 _OURS = {"schema", "headline"}  # one of which every record of ours has
 
 
@@ -66,6 +67,8 @@ def report(runs: Sequence[Path], out: Path | None = None, *, beta: float | None 
     be written.
     """
     if out is None and len(runs) == 1 and _is_judged(runs[0]):
+        for name in _PAGE:
+            require_ours(runs[0] / name, "--out")
         return build_report(runs[0])
     diagnoses = [diagnose(run, beta=beta) for path in runs for run in load(path)]
     sources = {d.run.source for d in diagnoses if d.run.format == "squeeze trajectory"}
@@ -118,7 +121,7 @@ def _require_scores_of(source: Path, directory: Path) -> None:
 
 def _require_page_of_ours(directory: Path) -> None:
     """Raise `InputError` if a file that the page is written to is somebody else's."""
-    for name in ("index.html", "report.md"):
+    for name in _PAGE:
         require_ours(directory / name, "--report")
     for name in ("run.json", "diagnosis.json"):
         path = directory / name

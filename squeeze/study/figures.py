@@ -1,4 +1,4 @@
-"""The paper's Figures 3 and 4, redrawn from trajectories that `squeeze observe` left in the cache.
+"""The paper's Figures 3 and 4, redrawn from trajectories of `squeeze observe`: cached, or recorded.
 
 Nothing is trained here, and nothing judged: what agrees with the paper is said by the claims.
 """
@@ -57,12 +57,14 @@ def figure_4(runs: Runs, arm: str) -> Figure:
     return _draw(runs, arm, "dpo", "DPO", (_CHOSEN, _REJECTED, others, _MASS))
 
 
-def write_paper_figures(level: Level, directory: Path, cache: Path | None = None) -> list[Path]:
+def write_paper_figures(
+    level: Level, directory: Path, cache: Path | None = None, records: Path | None = None
+) -> list[Path]:
     """Draw both figures from the finished evaluation seeds of a level; return their paths.
 
-    Raises `InputError` if the cache lacks an arm on every seed that the plan spends on it.
+    Raises `InputError` if cache and records lack an arm on every seed that the plan spends on it.
     """
-    (sft_arm, sft_runs), (dpo_arm, dpo_runs) = cached_runs(level, cache)
+    (sft_arm, sft_runs), (dpo_arm, dpo_runs) = finished_runs(level, cache, records)
     figures = {3: figure_3(sft_runs, sft_arm), 4: figure_4(dpo_runs, dpo_arm)}
     made = []
     for number, figure in figures.items():
@@ -72,15 +74,17 @@ def write_paper_figures(level: Level, directory: Path, cache: Path | None = None
     return made
 
 
-def cached_runs(level: Level, cache: Path | None = None) -> list[tuple[str, Runs]]:
+def finished_runs(
+    level: Level, cache: Path | None = None, records: Path | None = None
+) -> list[tuple[str, Runs]]:
     """The arms of Figures 3 and 4 with their runs on those seeds of the plan that are finished.
 
     Reads what is there and trains nothing; raises `InputError` as `write_paper_figures` does.
     """
-    root = cache or cache_directory() / "experiments"
+    root = records or cache or cache_directory() / "experiments"
     if not root.is_dir():  # before an experiment would look for its model
         raise InputError(f"{root} does not exist; run `squeeze observe {level}` first")
-    study = Study(level, cache=cache)
+    study = Study(level, cache=cache, records=records)
     long_sft = f"sft-{study.plan.settings['long_sft_epochs']}"
     return [
         (arm, _finished(study, claim, arm))
@@ -89,14 +93,10 @@ def cached_runs(level: Level, cache: Path | None = None) -> list[tuple[str, Runs
 
 
 def _finished(study: Study, claim: str, arm: str) -> Runs:
-    found = [
-        (seed, e.arms.trajectory(e.config.arm(arm)))
-        for seed, e in study.over(claim)
-        if e.is_trained(arm)
-    ]
+    found = [(seed, e.trajectory(arm)) for seed, e in study.over(claim) if e.is_trained(arm)]
     if not found:
         raise InputError(
-            f"no evaluation seed of arm {arm} is finished in the cache; "
+            f"no evaluation seed of arm {arm} is finished; "
             f"run `squeeze observe {study.level} --claims {claim}` first"
         )
     seeds, trajectories = zip(*found, strict=True)

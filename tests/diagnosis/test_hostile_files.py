@@ -174,6 +174,18 @@ def test_a_page_replaces_no_strangers_file(tmp_path: Path, name: str) -> None:
     assert (out / name).read_text() == '{"mine": 1}'
 
 
+@pytest.mark.parametrize("name", ["index.html", "report.md"])
+def test_a_page_that_is_built_again_replaces_no_strangers_file(tmp_path: Path, name: str) -> None:
+    log = trainer_state(tmp_path / "trainer_state.json", trl_records())
+    out = tmp_path / "out"
+    report([log], out)
+    report([out])  # ours
+    (out / name).write_text("mine")
+    with pytest.raises(InputError, match="would be overwritten"):
+        report([out])
+    assert (out / name).read_text() == "mine"
+
+
 def test_a_page_replaces_no_scores_of_another_run(tmp_path: Path) -> None:
     one, other, out = (tmp_path / name for name in ("one", "other", "out"))
     for n, run in enumerate((one, other), 5):

@@ -65,6 +65,24 @@ def test_charts_of_two_runs_are_kept_apart(write: Write, tmp_path: Path) -> None
     assert found == {"bad": "displacement", "good": "healthy"}
 
 
+def test_writers_of_a_run_named_for_their_splits_are_one_run(tmp_path: Path) -> None:
+    write_charts(tmp_path, as_json, GOOD, "run-dpo_train-tag-")
+    write_charts(tmp_path, as_json, RECORDS, "run-dpo_val-tag-")
+    (run,) = load(tmp_path)
+    assert (run.name, sorted(run.splits())) == ("dpo", ["eval", "train"])
+    document = {
+        name: {
+            f"dpo/{split}": [[r["step"], r[name]] for r in of_split]
+            for split, of_split in (("train", GOOD), ("eval", RECORDS))
+        }
+        for name in NAMES
+    }
+    (path := tmp_path / "a.json").write_text(json.dumps(document))
+    (of_document,) = load(path)
+    assert (of_document.name, sorted(of_document.splits())) == ("dpo", ["eval", "train"])
+    assert {diagnose(r).verdict for r in (run, of_document)} == {"displacement"}
+
+
 def test_charts_in_both_forms_are_joined(tmp_path: Path) -> None:
     write_charts(tmp_path, as_json, RECORDS)
     for name in NAMES[:2]:

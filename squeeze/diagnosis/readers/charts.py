@@ -62,7 +62,7 @@ def is_nameless(document: Any) -> bool:
 
 def _named(names: tuple[str, ...]) -> tuple[str, str]:
     """A chart's metric, those of its names that make it known, and its run, the others."""
-    names = tuple(word for name in names for word in name.split(" - "))
+    names = tuple(word for name in names for part in name.split(" - ") for word in _cut(part))
     split = "".join(f"{word}/" for word in names if is_split(word))
     rest = tuple(word for word in names if not is_split(word))
     spans = [(i, j) for j in range(len(rest), 0, -1) for i in range(j)]
@@ -77,6 +77,12 @@ def _named(names: tuple[str, ...]) -> tuple[str, str]:
     meaning = recognise(split + "/".join(rest[slice(*known[0])]))
     i, j = [s for s in known if recognise(split + "/".join(rest[slice(*s)])) == meaning][-1]
     return split + "/".join(rest[i:j]), "/".join(rest[:i] + rest[j:])
+
+
+def _cut(name: str) -> tuple[str, ...]:
+    """A name and the split behind its last slash, as TensorBoard calls a run's writers."""
+    before, slash, last = name.rpartition("/")
+    return (before, last) if slash and is_split(last) else (name,)
 
 
 def _as_one_run(found: dict[str, list[Point]]) -> dict[str, list[Point]]:

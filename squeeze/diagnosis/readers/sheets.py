@@ -321,7 +321,8 @@ def of_file(path: Path) -> tuple[str, str]:
     if not tagged:
         return "", re.split("tag[-_]", stem)[-1]
     run = before.removeprefix("run-").strip("-_.")
-    return ("", f"{run}_{tag}") if is_split(run) else (run, tag)
+    name, last = re.split(r"[_./-]?([^_./-]*)$", run, maxsplit=1)[:2]
+    return (name, f"{last}_{tag}") if is_split(last) else (run, tag)
 
 
 def _scalar_table(table: Table) -> Table:

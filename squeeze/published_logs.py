@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from squeeze.data.layouts import PAPER_KINDS
+from squeeze.data.probe_set import PAPER_KINDS
 from squeeze.errors import InputError
 from squeeze.files import parse_json, read_bytes
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from squeeze.data.columns import Columns, entries, value_at
-from squeeze.data.layouts import EXTRA_KINDS, PAPER_KINDS, Layout
+from squeeze.data.layouts import EXTRA_KINDS, Layout
+from squeeze.data.probe_set import PAPER_KINDS
 from squeeze.data.rating import is_grade
 from squeeze.data.rows import Row
 from squeeze.data.turns import HH, dialogue_of

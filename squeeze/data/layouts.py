@@ -14,7 +14,7 @@ from typing import Any
 from squeeze.data import rating
 from squeeze.data.columns import Columns, present, required, row_id, value_at
 from squeeze.data.examples import Message, PreferenceExample, Turns, make_example
-from squeeze.data.probe_set import CHOSEN, KINDS, REJECTED
+from squeeze.data.probe_set import CHOSEN, KINDS, PAPER_KINDS, REJECTED
 from squeeze.data.rows import Row, RowError
 from squeeze.data.turns import (
     HH,
@@ -33,20 +33,6 @@ from squeeze.text_statistics import pieces
 
 EXTRA_KINDS = tuple(kind for kind in KINDS if kind not in (CHOSEN, REJECTED))
 _EXTRA = frozenset(EXTRA_KINDS)
-
-# The authors' column names (github.com/Joshua-Ren/Learning_dynamics_LLM) → our response kinds.
-PAPER_KINDS = {
-    "chosen_initial": "initial",
-    "chosen_gptsemantic": "chosen_rephrased",
-    "chosen_gptformat": "chosen_format",
-    "reject_gptsemantic": "rejected_rephrased",
-    "reject_gptformat": "rejected_format",
-    "irr_train": "other_answer",
-    "irr_test": "unseen_answer",
-    "irr_hum": "human",
-    "random_permute": "permuted",
-    "random_nonhum": "random",
-}
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,20 @@ KINDS: dict[str, tuple[str, str]] = {
     "random": ("y_rnd", "random words"),
 }
 
+# The authors' column names (github.com/Joshua-Ren/Learning_dynamics_LLM) → our response kinds.
+PAPER_KINDS = {
+    "chosen_initial": "initial",
+    "chosen_gptsemantic": "chosen_rephrased",
+    "chosen_gptformat": "chosen_format",
+    "reject_gptsemantic": "rejected_rephrased",
+    "reject_gptformat": "rejected_format",
+    "irr_train": "other_answer",
+    "irr_test": "unseen_answer",
+    "irr_hum": "human",
+    "random_permute": "permuted",
+    "random_nonhum": "random",
+}
+
 
 @dataclass(frozen=True)
 class ProbeItem:

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from squeeze.cli import app
 from squeeze.data.convert import convert, side_path
-from squeeze.data.layouts import PAPER_KINDS
 from squeeze.data.loading import load_examples, resolve
+from squeeze.data.probe_set import PAPER_KINDS
 from squeeze.data.sources import open_source
 from squeeze.errors import InputError
 

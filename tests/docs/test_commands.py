@@ -244,6 +244,7 @@ NOT_RUN: dict[str, list[str]] = {
             "squeeze observe pretrained --claims EX-1 --seeds 105 --set finetuning=full "
             "--set learning_rate=1e-5 --set sft_learning_rate=2e-5",
             f"squeeze observe pretrained --claims GR-1,GR-2 {RECORDS}",
+            f"squeeze observe pretrained --claims SF-1,SF-2,SF-3,SF-5 {RECORDS}",
         ),
     ],
     "the name of a kernel in the benchmark's table": ["squeeze fused"],

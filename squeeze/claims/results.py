@@ -101,7 +101,7 @@ def results_of(rows: Sequence[Entry]) -> list[Result]:
         for level in LEVELS:
             here = [entry for entry in entries if entry.verdict.level == level]
             row = primary([entry.verdict for entry in here])
-            if row is None or not (row.ran or row.reason not in ("", NEVER_RUN)):
+            if row is None or (not row.ran and row.reason in ("", NEVER_RUN)):
                 continue
             of_role = [entry.verdict for entry in here if entry.verdict.role == "primary"]
             found.append(

@@ -136,6 +136,12 @@ def says_logp(column: str) -> bool:
     return bool(words & _LOGP) or {"log", "prob"} <= words or {"log", "probs"} <= words
 
 
+def is_telling(column: str) -> bool:
+    """Whether a column of that name says something about the trained answers."""
+    meaning = recognise(column)
+    return meaning is not None and meaning.quantity in q.TELLING
+
+
 def is_step(column: str) -> bool:
     """Whether a column of that name counts training time."""
     return column.strip().lower() in STEP_NAMES

@@ -176,13 +176,11 @@ def _is_value(value: Any) -> bool:
 # --- a directory of charts ----------------------------------------------------------------------
 
 
-def _exports(source: Source) -> list[Path]:
+def _exports(directory: Path) -> list[Path]:
     """The charts of a directory: CSV files of a scalar each, of W&B's runs, or JSON."""
-    if not source.is_directory:
-        return []
-    sheets = [p for p in regular(source.path.iterdir()) if p.suffix in (".csv", ".tsv")]
+    sheets = [p for p in regular(directory.iterdir()) if p.suffix in (".csv", ".tsv")]
     scalars = [path for path in sheets if is_scalar(path)]
-    scalars += _json_charts(source.path)
+    scalars += _json_charts(directory)
     return scalars or [path for path in sheets if is_chart(path)] or _of_one_metric(sheets)
 
 
@@ -198,10 +196,13 @@ def _json_charts(directory: Path) -> list[Path]:
     return [p for p in regular(directory.glob("*.json")) if _CHART.match(Source(p).head)]
 
 
-@reader("a directory of exported charts", recognise=lambda s: len(_exports(s)) > 0, order=20)
-def read_charts(source: Source) -> list[Table]:
+@reader("a directory of exported charts", recognise=lambda s: s.is_directory, order=20)
+def read_charts(source: Source) -> list[Table] | None:
     """Read exported charts, a metric each, joined by run and step."""
-    found = [table for path in _exports(source) for table in _of_file(path)]
+    exports = _exports(source.path)
+    if not exports:
+        return None
+    found = [table for path in exports for table in _of_file(path)]
     if not any(map(holds, found)):
         raise InputError(
             f"{source.path} holds charts whose metric neither they nor their files' names tell; "

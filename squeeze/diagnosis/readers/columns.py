@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from squeeze.diagnosis.consistency import stands
-from squeeze.diagnosis.names import SPLIT_NAMES, Meaning, is_step, recognise, says_logp
+from squeeze.diagnosis.names import SPLIT_NAMES, Meaning, is_step, is_telling, recognise, says_logp
 from squeeze.diagnosis.readers.records import Table, number
 from squeeze.diagnosis.series import (
     ACCURACY,
@@ -57,8 +57,7 @@ def meanings(table: Table) -> dict[str, Meaning]:
 
 def tells(table: Table) -> bool:
     """Whether a table has a column that says something about the trained answers."""
-    meanings = [recognise(c) for c in dict.fromkeys(c for r in table.records for c in r)]
-    return any(m is not None and m.quantity in TELLING for m in meanings)
+    return any(map(is_telling, dict.fromkeys(c for r in table.records for c in r)))
 
 
 def holds(table: Table) -> bool:

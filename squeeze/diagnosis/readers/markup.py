@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html.parser import HTMLParser
 from typing import Any
 
-from squeeze.diagnosis.names import is_step, recognise
+from squeeze.diagnosis.names import is_step, is_telling, recognise
 from squeeze.diagnosis.readers.records import (
     Table,
     is_numeric,
@@ -20,7 +20,6 @@ from squeeze.diagnosis.readers.records import (
     with_points,
 )
 from squeeze.diagnosis.readers.registry import Source, reader
-from squeeze.diagnosis.series import TELLING
 from squeeze.errors import InputError
 
 Rows = list[tuple[int, list[str]]]  # a table's rows of cells, with the lines they stand on
@@ -149,12 +148,7 @@ def _is_known(rows: Rows, i: int) -> bool:
 def telling(tables: Iterable[Rows]) -> list[Rows]:
     """The tables with a column that a diagnosis is made from."""
     kept = [rows for rows in tables if len(rows) > 1]
-    return [rows for rows in kept if any(map(_is_telling, rows[0][1]))]
-
-
-def _is_telling(name: str) -> bool:
-    meaning = recognise(name)
-    return meaning is not None and meaning.quantity in TELLING
+    return [rows for rows in kept if any(map(is_telling, rows[0][1]))]
 
 
 def _cells(rows: Rows) -> list[list[str]]:

@@ -67,8 +67,10 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 # What stands in a cell that holds nothing: pandas' and databases' words, and tables' dashes.
-_MISSING = {"", "null", "none", "n/a", "na", "no log", "nolog", "-", "--", "\u2013", "\u2014"}
-_MISSING |= {"#n/a"}  # Excel's
+_MISSING = {
+    *("", "null", "none", "n/a", "#n/a", "na", "no log", "nolog"),
+    *("-", "--", "\u2013", "\u2014"),
+}
 _BROKEN = {"nan", "#div/0!", "#num!", "#value!"}
 
 

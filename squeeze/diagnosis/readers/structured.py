@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from squeeze.diagnosis.names import is_step, recognise
+from squeeze.diagnosis.names import is_step, is_telling, recognise
 from squeeze.diagnosis.readers import charts
 from squeeze.diagnosis.readers.columns import holds
 from squeeze.diagnosis.readers.records import Table, flat, spread
 from squeeze.diagnosis.readers.registry import Source, reader
 from squeeze.diagnosis.readers.text import parse_json
-from squeeze.diagnosis.series import TELLING
 from squeeze.errors import InputError
 
 _DEPTH = 4
@@ -82,7 +81,7 @@ def read_lists(source: Source) -> list[Table] | None:
     for found in _LISTED.finditer(source.text):
         with contextlib.suppress(ValueError):
             lists[found[1]] = parse_json(found[2])
-    records = _columns(lists, _telling)
+    records = _columns(lists, is_telling)
     if records is None:
         return None
     path = source.path
@@ -93,7 +92,7 @@ def read_document(path: Path, document: Any) -> list[Table]:
     """Read a parsed JSON document into one table a run; raises `InputError` if it has no series."""
     if isinstance(document, Mapping) and "log_history" in document:
         return [_trainer_state(path, document)]
-    tables = charts.tables(path, document) or _find(path, document, path.stem, _DEPTH, _telling)
+    tables = charts.tables(path, document) or _find(path, document, path.stem, _DEPTH, is_telling)
     if not tables and isinstance(document, Mapping):
         tables = _single(path, document)
     tables = tables or [t for t in charts.tables(path, document, by_file=True) if holds(t)]
@@ -136,7 +135,7 @@ def _trainer_state(path: Path, document: Mapping[str, Any]) -> Table:
 def _single(path: Path, document: Mapping[str, Any]) -> list[Table]:
     """One evaluation by itself, as transformers' all_results.json."""
     record = {k: v for k, v in flat(document).items() if isinstance(v, (int, float))}
-    if not any(_telling(c) for c in record):
+    if not any(map(is_telling, record)):
         return []
     return [Table(path.stem, str(path), "JSON with values", [record], unit="evaluation")]
 
@@ -239,8 +238,3 @@ def _is_series(value: Any) -> bool:
 
 def _known(column: str) -> bool:
     return recognise(column) is not None
-
-
-def _telling(column: str) -> bool:
-    meaning = recognise(column)
-    return meaning is not None and meaning.quantity in TELLING
